@@ -1,0 +1,29 @@
+# One line a target; `make train` and `make test` set up what they need.
+PYTHON ?= python3
+BIN := .venv/bin
+
+install: $(BIN)/featherweight
+
+$(BIN)/featherweight: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+train: install
+	$(BIN)/python train.py
+	$(BIN)/python test.py
+
+test: install
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: install train test lint fix

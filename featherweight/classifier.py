@@ -1,0 +1,67 @@
+"""The one seam: what every contender offers to evaluation, latency and comparison."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating[Any]]
+IntArray = npt.NDArray[np.int64]
+Batch = Any  # what `encode` returns and `forward` takes; opaque to every caller
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Turns logits (N, C) into probabilities (N, C), float64, each row summing to 1."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+class Classifier(Protocol):
+    """A text classifier with C labels; the five members up to `size_bytes` are what to implement.
+
+    Attributes:
+        name: What tables call it, e.g. "feather (int8)".
+        labels: Label names; the index is the class id.
+        device: "cpu" or "cuda".
+        truncated_texts: How many texts `encode` has cut at the maximum length so far.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    device: str
+    truncated_texts: int = 0
+
+    def encode(self, texts: Sequence[str]) -> Batch:
+        """Turns B texts into one batch that `forward` takes."""
+        ...
+
+    def forward(self, batch: Batch) -> FloatArray:
+        """Returns the logits (B, C) of a batch."""
+        ...
+
+    def num_parameters(self) -> int:
+        """Returns the number of learned values."""
+        ...
+
+    def size_bytes(self) -> int:
+        """Returns the bytes it takes on disk to ship it, tokenizer and labels included."""
+        ...
+
+    def logits(self, texts: Sequence[str], batch_size: int = 256) -> FloatArray:
+        """Returns the logits (N, C) of N texts, in the order of the texts."""
+        # Texts of like length share a batch, so that little is spent on padding.
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            logits[rows] = self.forward(self.encode([texts[row] for row in rows]))
+        return logits
+
+    def predict_proba(self, texts: Sequence[str], batch_size: int = 256) -> FloatArray:
+        """Returns class probabilities (N, C), columns in the order of `labels`."""
+        return softmax(self.logits(texts, batch_size))
+
+    def predict(self, texts: Sequence[str], batch_size: int = 256) -> list[str]:
+        """Returns the most probable label name of each of N texts."""
+        return [self.labels[index] for index in self.logits(texts, batch_size).argmax(axis=1)]

@@ -1,0 +1,152 @@
+"""One command, one subcommand a verb; a package is imported only when its verb is called."""
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from featherweight.errors import FeatherweightError, MissingExtraError
+
+Config = TypeVar("Config")
+
+INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train the tiny LSTM on labelled text; leaves a run directory."""
+    from featherweight.reporting import report
+    from lstm import experiment
+    from lstm.config import PRESETS, TrainConfig
+
+    parser = _parser("train", TrainConfig)
+    # A preset only changes defaults, so whatever is said on the command line wins.
+    parser.set_defaults(dict(PRESETS[parser.parse_args(arguments).preset]))
+    run, evaluation = experiment.train(_config(parser, arguments, TrainConfig))
+    print(report(evaluation))
+    print(f"\nrun: {run.path}")
+
+
+def test(arguments: Sequence[str]) -> None:
+    """Show a trained model's quality per class, beside two baselines."""
+    from featherweight import testing
+    from featherweight.reporting import report
+
+    parser = _parser("test", testing.EvaluationConfig)
+    config = _config(parser, arguments, testing.EvaluationConfig)
+    evaluation, baselines = testing.test(config)
+    if config.json:
+        print(json.dumps(evaluation.to_json(), ensure_ascii=False))
+    else:
+        print(report(evaluation, baselines))
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Answer texts, or every row of a file at constant memory."""
+    from featherweight import inference
+
+    parser = _parser("predict", inference.PredictConfig, positional="texts")
+    inference.predict(_config(parser, arguments, inference.PredictConfig))
+
+
+VERBS = {"train": train, "test": test, "predict": predict}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        arguments: The verb and its flags; by default those of the process.
+
+    Returns:
+        The exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl-C.
+    """
+    verb, *rest = arguments or sys.argv[1:] or ["--help"]
+    if verb in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if verb not in VERBS:
+        return _fail(f"no verb {verb!r}: choose {', '.join(VERBS)}, or see featherweight --help", 2)
+    _log_to_stderr()
+    try:
+        VERBS[verb](rest)
+        sys.stdout.flush()
+    except FeatherweightError as error:
+        return _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.split(".")[0] in ("featherweight", "lstm"):
+            raise
+        return _fail(str(MissingExtraError(error.name, "train")), MissingExtraError.exit_code)
+    except KeyboardInterrupt:
+        hint = ": go on with the same command and --resume" if verb == "train" else ""
+        return _fail(f"interrupted{hint}", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader left (`| head`); keep the interpreter from flushing into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        return _fail(f"{error.filename or 'output'}: {error.strerror}", 1)
+    return 0
+
+
+def _parser(verb: str, config: type[Any], positional: str | None = None) -> ArgumentParser:
+    """Builds a parser whose flags are the fields of a dataclass, grouped by where they come from.
+
+    Args:
+        verb: Name of the subcommand.
+        config: A dataclass; each field becomes a flag, its docstring the help.
+        positional: The one field that is given without a flag, as any number of words.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog=f"featherweight {verb}", description=VERBS[verb].__doc__)
+    parser.add_argument("--config", action="config", help="YAML or JSON file with any of the flags")
+    groups = [base for base in config.__mro__ if dataclasses.is_dataclass(base)]
+    taken = {positional}
+    if positional:
+        parser.add_argument(positional, nargs="*", type=str, default=[], help="texts to answer")
+    for group in groups:
+        own = {name for name in group.__annotations__ if name not in taken}
+        others = {field.name for field in dataclasses.fields(group)} - own
+        parser.add_class_arguments(group, skip=others)
+        taken |= own
+    return parser
+
+
+def _config(parser: ArgumentParser, arguments: Sequence[str], config: type[Config]) -> Config:
+    values: Mapping[str, Any] = parser.parse_args(arguments).as_dict()
+    names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return config(**{name: value for name, value in values.items() if name in names})
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {name:<9} {verb.__doc__}" for name, verb in VERBS.items())
+    return (
+        "usage: featherweight VERB [--flags]\n\n"
+        "Do I need a transformer here, or will a tiny recurrent model do?\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "featherweight VERB --help shows the flags of a verb."
+    )
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("featherweight")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"featherweight: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Tables, pictures and the model card: how figures reach a reader."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from featherweight.evaluation import Evaluation
+from featherweight.predictions import PREDICTION_COLUMNS, prediction_cells, write_rows
+from featherweight.run import Run, atomic_open
+
+
+def per_class_table(evaluation: Evaluation) -> str:
+    """Returns precision, recall, F1 and support of each label, with the averages below."""
+    rows: list[list[Any]] = [
+        [label, *scores.values()] for label, scores in evaluation.per_class().items()
+    ]
+    scores, n = evaluation.scores, len(evaluation.targets)
+    macro = [scores["macro_precision"], scores["macro_recall"], scores["macro_f1"]]
+    rows += [["macro average", *macro, n], ["accuracy", None, None, scores["accuracy"], n]]
+    return tabulate(rows, headers=["label", "precision", "recall", "F1", "support"], floatfmt=".4f")
+
+
+def confusion_table(evaluation: Evaluation) -> str:
+    """Returns the confusion matrix, rows true and columns predicted."""
+    rows = [
+        [label, *counts]
+        for label, counts in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)
+    ]
+    return tabulate(rows, headers=["true \\ predicted", *evaluation.labels])
+
+
+def quality_table(evaluations: Sequence[Evaluation], tablefmt: str = "simple") -> str:
+    """Returns a row per classifier: size, and quality with its 95 % interval."""
+    headers = [
+        "model", "parameters", "size KB", "accuracy", "macro F1", "macro precision",
+        "macro recall", "ECE",
+    ]  # fmt: skip
+    rows = [
+        [
+            evaluation.model,
+            f"{evaluation.parameters:,}",
+            f"{evaluation.size_bytes / 1000:,.1f}",
+            *(
+                f"{evaluation.scores[name]:.4f} [{low:.3f}, {high:.3f}]"
+                for name, (low, high) in evaluation.intervals.items()
+            ),
+            f"{evaluation.ece:.3f}",
+        ]
+        for evaluation in evaluations
+    ]
+    align = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers, tablefmt=tablefmt, colalign=align, disable_numparse=True)
+
+
+def report(evaluation: Evaluation, others: Sequence[Evaluation] = ()) -> str:
+    """Returns everything a terminal shows of an evaluation, beside that of others."""
+    n = len(evaluation.targets)
+    return "\n\n".join(
+        [
+            f"{evaluation.model} on {evaluation.data}, {evaluation.split} split, n = {n}",
+            per_class_table(evaluation),
+            confusion_table(evaluation),
+            quality_table([evaluation, *others]),
+            "[low, high]: 95 % bootstrap interval. ECE: expected calibration error.",
+        ]
+    )
+
+
+def training_curves(history: Sequence[dict[str, Any]]) -> bytes:
+    """Returns a PNG of the losses and of validation accuracy and macro-F1 over the epochs."""
+    epochs = [record["epoch"] for record in history]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    losses, quality = figure.subplots(1, 2)
+    losses.plot(epochs, [record["train_loss"] for record in history], "o-", label="training")
+    losses.plot(epochs, [record["validation_loss"] for record in history], "o-", label="validation")
+    losses.set(xlabel="epoch", ylabel="cross-entropy")
+    for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+        values = [record[f"validation_{name}"] for record in history]
+        quality.plot(epochs, values, "o-", label=label)
+    quality.set(xlabel="epoch", ylabel="validation")
+    for axes in (losses, quality):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return _png(figure)
+
+
+def confusion_matrix(evaluation: Evaluation) -> bytes:
+    """Returns a PNG of the confusion matrix, coloured by the share of each true class."""
+    counts = evaluation.confusion
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    side = max(4.0, 0.75 * len(evaluation.labels) + 1.8)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(evaluation.labels))
+    axes.set_xticks(ticks, evaluation.labels, rotation=45, ha="right")
+    axes.set_yticks(ticks, evaluation.labels)
+    axes.set(
+        xlabel="predicted",
+        ylabel="true",
+        title=f"{evaluation.model}\n{evaluation.data}, {evaluation.split}, n = {counts.sum()}",
+    )
+    for row, column in ((row, column) for row in ticks for column in ticks):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    return _png(figure)
+
+
+def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, Any]) -> str:
+    """Returns the README.md of a run."""
+    splits = "\n".join(
+        f"| {name} | {split['n']:,} | `{split['sha256']}` |"
+        for name, split in data["splits"].items()
+    )
+    chosen = (
+        "The checkpoint was chosen on this very split, so these figures flatter it; "
+        "`python test.py` replaces them by those of the test split.\n\n"
+        if evaluation.split == "validation"
+        else ""
+    )
+    return (
+        f"# {evaluation.model}\n\n"
+        f"A tiny LSTM text classifier (preset `{config['preset']}`, "
+        f"{evaluation.parameters:,} parameters, {evaluation.size_bytes / 1000:,.1f} KB) that tells "
+        f"{', '.join(evaluation.labels)} apart, trained with seed {config['seed']}.\n\n"
+        f"## Quality\n\nData `{evaluation.data}`, {evaluation.split} split, "
+        f"n = {len(evaluation.targets):,}, 95 % bootstrap intervals. {chosen}\n"
+        f"{quality_table([evaluation], 'github')}\n\n"
+        f"```\n{per_class_table(evaluation)}\n```\n\n"
+        "![confusion matrix](confusion_matrix.png)\n\n"
+        "## Data\n\n| split | texts | sha256 of the content |\n| --- | ---: | --- |\n"
+        f"{splits}\n\n"
+        "What the checks found in it stands in `data.json`.\n\n"
+        "## Use\n\n```python\nfrom featherweight import load\n\n"
+        'classifier = load("model.safetensors")\n'
+        'print(classifier.predict(["i feel so happy today"]))\n```\n\n'
+        "![training curves](training_curves.png)\n"
+    )
+
+
+def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> None:
+    """Puts an evaluation into its run: figures, predictions, picture and model card."""
+    run.write_json("evaluation.json", evaluation.to_json())
+    answers = prediction_cells(evaluation.labels, evaluation.probabilities)
+    with atomic_open(run.file("predictions.csv")) as file:
+        write_rows(file, [("text", "label", "emotion", *PREDICTION_COLUMNS)])
+        write_rows(
+            file,
+            (
+                (text, target, evaluation.labels[target], *answer)
+                for text, target, answer in zip(texts, evaluation.targets, answers, strict=True)
+            ),
+        )
+    run.write_bytes("confusion_matrix.png", confusion_matrix(evaluation))
+    config, data = run.read_json("config.json"), run.read_json("data.json")
+    run.write_text("README.md", model_card(evaluation, config, data))
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()

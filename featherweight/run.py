@@ -1,0 +1,129 @@
+"""The run directory: what a training leaves behind, each file written whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from featherweight.errors import UsageError, WeightsError
+
+MODEL = "model.safetensors"
+CONFIG = "config.json"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@contextmanager
+def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a temporary file that takes the place of `path` once it is written and flushed.
+
+    A kill at any moment leaves the old file or the new one; an error leaves the old one.
+
+    Args:
+        path: The file to be.
+        mode: "w" (UTF-8 text, line ends as written) or "wb".
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        with temporary.open(mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class Run:
+    """One directory with fixed file names.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(
+        cls, output_dir: Path, name: str, overwrite: bool, records: Mapping[str, Any]
+    ) -> "Run":
+        """Makes a new run directory with its first JSON files, all at once.
+
+        Raises:
+            UsageError: It is there already and `overwrite` is off, or it is not a run.
+        """
+        path = output_dir / name
+        if path.exists() and not overwrite:
+            raise UsageError(
+                f"{path} is there already: choose another --name, "
+                "or give --overwrite to replace it or --resume to go on with it"
+            )
+        if path.exists() and not (path / CONFIG).is_file():
+            raise UsageError(f"{path} is not a run ({CONFIG} is missing): not overwritten")
+        new = cls(output_dir / f".{name}.{os.getpid()}.new")
+        new.path.mkdir(parents=True)
+        for file, value in records.items():
+            new.write_json(file, value)
+        if path.exists():
+            shutil.rmtree(path)
+        new.path.rename(path)
+        return cls(path)
+
+    def file(self, name: str) -> Path:
+        """Returns the path of one of its files."""
+        return self.path / name
+
+    @property
+    def finished(self) -> bool:
+        """Whether its training came to its end."""
+        return self.file(MODEL).is_file() and not self.file(CHECKPOINT).exists()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes one text file."""
+        with atomic_open(self.file(name)) as file:
+            file.write(text)
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Writes one binary file."""
+        with atomic_open(self.file(name), "wb") as file:
+            file.write(data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes one JSON file, indented for people."""
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Reads one JSON file.
+
+        Raises:
+            WeightsError: It is missing or not JSON.
+        """
+        try:
+            return json.loads(self.file(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise WeightsError(f"{self.path} has no {name}: is it a run directory?") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise WeightsError(f"{self.file(name)} is not JSON ({error}): train again") from None
+
+
+def runs(output_dir: Path) -> list[Run]:
+    """Returns the runs in a folder, finished or not, the newest last."""
+    configs = sorted(output_dir.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
+    return [Run(path.parent) for path in configs]
+
+
+def newest_run(output_dir: Path) -> Run:
+    """Returns the newest finished run.
+
+    Raises:
+        UsageError: There is none.
+    """
+    finished = [run for run in runs(output_dir) if run.finished]
+    if not finished:
+        raise UsageError(f"no finished run in {output_dir}: run train, or give --weights")
+    return finished[-1]

@@ -1,0 +1,107 @@
+"""What a cut-off training needs to go on exactly: one safetensors file, nothing pickled."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from featherweight.errors import WeightsError
+from featherweight.loading import read_metadata
+from featherweight.run import atomic_open
+
+
+@dataclass
+class Progress:
+    """Where a training stands after a whole number of epochs.
+
+    No state of a random generator is kept: every epoch seeds its own from (seed, epoch).
+
+    Attributes:
+        history: One record per finished epoch.
+        best_f1: Highest validation macro-F1 so far.
+        best_weights: The weights that reached it.
+        scaler: State of the fp16 loss scaler.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_f1: float = -1.0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.history)
+
+    @property
+    def epochs_without_gain(self) -> int:
+        """Epochs since the best one."""
+        scores = [record["validation_macro_f1"] for record in self.history]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+    def add(self, record: dict[str, Any], module: nn.Module, scaler: torch.amp.GradScaler) -> None:
+        """Takes in a finished epoch, and its weights if they are the best so far."""
+        self.history.append(record)
+        self.scaler = scaler.state_dict()
+        if record["validation_macro_f1"] > self.best_f1:
+            self.best_f1 = record["validation_macro_f1"]
+            self.best_weights = {
+                name: tensor.detach().clone() for name, tensor in module.state_dict().items()
+            }
+
+
+def save_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Writes weights, best weights, optimizer state and progress atomically."""
+    tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in progress.best_weights.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    metadata = {
+        "history": json.dumps(progress.history),
+        "best_f1": json.dumps(progress.best_f1),
+        "scaler": json.dumps(progress.scaler),
+    }
+    # Clones, since safetensors refuses tensors that share memory.
+    copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    with atomic_open(path, "wb") as file:
+        file.write(safetensors.torch.save(copies, metadata))
+
+
+def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Puts a saved state into a module and its optimizer.
+
+    Raises:
+        WeightsError: The file is damaged or belongs to another model.
+    """
+    metadata = read_metadata(path)
+    try:
+        tensors = safetensors.torch.load(path.read_bytes())
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            group, rest = name.split(".", 1)
+            groups[group][rest] = tensor
+        module.load_state_dict(groups["model"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in groups["optimizer"].items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = tensor
+        param_groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": param_groups})
+        return Progress(
+            history=json.loads(metadata["history"]),
+            best_f1=json.loads(metadata["best_f1"]),
+            best_weights=groups["best"],
+            scaler=json.loads(metadata["scaler"]),
+        )
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"{path} cannot be resumed ({reason}): train anew with --overwrite"
+        ) from None
