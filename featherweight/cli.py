@@ -7,9 +7,10 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+import docstring_parser
+from jsonargparse import ActionYesNo, ArgumentParser
 
 from featherweight.errors import FeatherweightError, MissingExtraError
 
@@ -26,7 +27,8 @@ def train(arguments: Sequence[str]) -> None:
 
     parser = _parser("train", TrainConfig)
     # A preset only changes defaults, so whatever is said on the command line wins.
-    parser.set_defaults(dict(PRESETS[parser.parse_args(arguments).preset]))
+    said = [word for word in arguments if not word.startswith("--print_config")]
+    parser.set_defaults(dict(PRESETS[parser.parse_args(said).preset]))
     run, evaluation = experiment.train(_config(parser, arguments, TrainConfig))
     print(report(evaluation))
     print(f"\nrun: {run.path}")
@@ -103,18 +105,28 @@ def _parser(verb: str, config: type[Any], positional: str | None = None) -> Argu
         config: A dataclass; each field becomes a flag, its docstring the help.
         positional: The one field that is given without a flag, as any number of words.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=f"featherweight {verb}", description=VERBS[verb].__doc__)
-    parser.add_argument("--config", action="config", help="YAML or JSON file with any of the flags")
-    groups = [base for base in config.__mro__ if dataclasses.is_dataclass(base)]
-    taken = {positional}
     if positional:
-        parser.add_argument(positional, nargs="*", type=str, default=[], help="texts to answer")
-    for group in groups:
-        own = {name for name in group.__annotations__ if name not in taken}
-        others = {field.name for field in dataclasses.fields(group)} - own
-        parser.add_class_arguments(group, skip=others)
-        taken |= own
+        parser.add_argument(positional, nargs="*", type=str, default=[], help="Texts to answer.")
+    parser.add_argument("--config", action="config", help="YAML or JSON file with any of the flags")
+    types = get_type_hints(config)
+    fields = {field.name: field for field in dataclasses.fields(config) if field.name != positional}
+    for base in filter(dataclasses.is_dataclass, config.__mro__):
+        documentation = docstring_parser.parse_from_object(base)
+        group = parser.add_argument_group((documentation.short_description or "").rstrip("."))
+        for attribute in documentation.params:
+            field = fields.pop(attribute.arg_name, None)
+            if field is None:  # a field that a derived dataclass documents anew
+                continue
+            # --json alone says yes, --no_bidirectional says no.
+            kind = (
+                {"action": ActionYesNo(no_prefix="no_")}
+                if types[field.name] is bool
+                else {"type": types[field.name]}
+            )
+            group.add_argument(
+                f"--{field.name}", default=field.default, help=attribute.description, **kind
+            )
     return parser
 
 

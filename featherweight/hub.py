@@ -2,10 +2,12 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from featherweight.errors import DataError, MissingExtraError
@@ -13,9 +15,11 @@ from featherweight.formats import Record
 from featherweight.rows import Table
 
 logger = logging.getLogger("featherweight")
+T = TypeVar("T")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-PATIENCE_S = 8.0  # seconds without an answer after which the Hub counts as unreachable
+ANSWER_S = 8.0  # seconds until a Hub without an answer counts as unreachable
+METADATA_S = 30.0  # seconds for the ten or so small requests before a download
 _BATCH_ROWS = 1000
 _INSTEAD = (
     "give --data a folder or a file, or --data bundled; "
@@ -77,9 +81,12 @@ def load_hub(
     except ModuleNotFoundError:
         raise MissingExtraError("datasets", "train") from None
 
-    offline = "HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else ""
-    obstacle = offline or _ask_hub(dataset_id)
-    splits = _from_cache(dataset_id, obstacle) if obstacle else _from_hub(dataset_id)
+    obstacle = "HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else _ask(dataset_id)
+    builder = None if obstacle else _builder(dataset_id)
+    if builder is None:
+        splits = _from_cache(dataset_id, obstacle or f"the Hub stalls for {METADATA_S:g} s")
+    else:
+        splits = _from_hub(dataset_id, builder)
     tables = {
         name: HubTable(f"{dataset_id} ({name})", split, (text_column, label_column))
         for name, split in splits.items()
@@ -89,62 +96,49 @@ def load_hub(
     return tables, class_names[0] if class_names else ()
 
 
-def _ask_hub(dataset_id: str) -> str:
-    """Asks for the data set once; returns what stands in the way, or "" if nothing does."""
+def _ask(dataset_id: str) -> str:
+    """Asks the Hub once for the data set; returns what stands in the way, "" if nothing does."""
     import datasets
     from huggingface_hub import HfApi
 
-    answers: list[Exception | None] = []
-
-    def ask() -> None:
-        try:
-            HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(dataset_id, timeout=PATIENCE_S)
-        except Exception as error:  # whatever the transport raises: see below
-            answers.append(error)
-        else:
-            answers.append(None)
-
-    # A thread, because the time limit of a request covers neither the look-up of a name nor
-    # the attempts at a host's other addresses; and the library itself retries for minutes.
-    thread = Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PATIENCE_S)
-    host = urlsplit(datasets.config.HF_ENDPOINT).hostname
-    if not answers:
-        return f"{host} does not answer within {PATIENCE_S:g} s"
-    if answers[0] is None:
-        return ""
-    status = getattr(getattr(answers[0], "response", None), "status_code", None)
-    if status == 404:
-        raise DataError(
-            f"there is neither a file or folder {dataset_id} nor such a data set on the Hub: "
-            "check the spelling"
-        )
-    if status in (401, 403):
-        raise _login(dataset_id)
-    why = f"it answers {status}" if status else type(answers[0]).__name__
-    return f"{host} cannot be reached ({why})"
+    endpoint = datasets.config.HF_ENDPOINT
+    host = urlsplit(endpoint).hostname  # without the user and password that a URL may hold
+    try:
+        _within(ANSWER_S, lambda: HfApi(endpoint).dataset_info(dataset_id, timeout=ANSWER_S))
+    except FutureTimeoutError:
+        return f"{host} does not answer within {ANSWER_S:g} s"
+    except Exception as error:  # every transport has its own kinds, and a proxy answers anything
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 404:
+            raise DataError(
+                f"{dataset_id} is neither a file or folder here nor a data set of the Hub: "
+                "check the spelling"
+            ) from None
+        if status in (401, 403):
+            raise _refused(dataset_id) from None
+        why = f"it answers {status}" if status else type(error).__name__
+        return f"{host} cannot be reached ({why})"
+    return ""
 
 
-def _login(dataset_id: str) -> DataError:
-    # The Hub answers 401 for what does not exist as well as for what is private.
-    return DataError(
-        f"the Hub does not give {dataset_id} to you: check the spelling; if it is private or "
-        "gated, ask for access on its page and log in with: hf auth login"
-    )
-
-
-def _from_hub(dataset_id: str) -> Mapping[str, Any]:
+def _builder(dataset_id: str) -> Any:
+    """Fetches what is known about the data set; None if the Hub stalls."""
     import datasets
 
     try:
-        return datasets.load_dataset(dataset_id)  # type: ignore[no-any-return]
-    except datasets.exceptions.DatasetNotFoundError:
-        raise _login(dataset_id) from None
-    except Exception as error:  # each file format and transport brings its own kinds
-        raise DataError(
-            f"{dataset_id} cannot be loaded from the Hub ({_brief(error)}): {_INSTEAD}"
-        ) from error
+        return _within(METADATA_S, lambda: datasets.load_dataset_builder(dataset_id))
+    except FutureTimeoutError:
+        return None
+    except Exception as error:
+        raise _failed(dataset_id, error) from error
+
+
+def _from_hub(dataset_id: str, builder: Any) -> Mapping[str, Any]:
+    try:
+        builder.download_and_prepare()
+        return builder.as_dataset()  # type: ignore[no-any-return]
+    except Exception as error:
+        raise _failed(dataset_id, error) from error
 
 
 def _from_cache(dataset_id: str, obstacle: str) -> Mapping[str, Any]:
@@ -155,11 +149,29 @@ def _from_cache(dataset_id: str, obstacle: str) -> Mapping[str, Any]:
             splits: Mapping[str, Any] = datasets.load_dataset(dataset_id)
     except Exception as error:
         raise DataError(
-            f"no file or folder {dataset_id} here, and as a Hub data set it is not in the cache "
-            f"while {obstacle}: {_INSTEAD}"
+            f"{dataset_id} is no file or folder here, and as a data set of the Hub it is not in "
+            f"the cache, while {obstacle}: {_INSTEAD}"
         ) from error
     logger.info(f"{obstacle}: {dataset_id} is read from the cache")
     return splits
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """Calls in a thread of its own and waits for it so long.
+
+    The libraries wait and retry for minutes, and the time limit that they take covers neither
+    the look-up of a name nor the attempts at a host's other addresses.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future.result(seconds)
 
 
 @contextmanager
@@ -176,10 +188,21 @@ def _offline() -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
 
 
-def _brief(error: Exception) -> str:
-    """Returns the kind and the first line of an error, without the token that it might quote."""
+def _refused(dataset_id: str) -> DataError:
+    # The Hub answers 401 for what does not exist as well as for what is private.
+    return DataError(
+        f"the Hub does not give {dataset_id} to you: check the spelling; if it is private or "
+        "gated, ask for access on its page and log in with: hf auth login"
+    )
+
+
+def _failed(dataset_id: str, error: Exception) -> DataError:
+    from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub import get_token
 
-    line = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if isinstance(error, DatasetNotFoundError):  # the Hub showed its page a moment ago
+        return _refused(dataset_id)
+    why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     token = get_token()
-    return line.replace(token, "***") if token else line
+    why = why.replace(token, "***") if token else why
+    return DataError(f"{dataset_id} cannot be loaded from the Hub ({why}): {_INSTEAD}")
