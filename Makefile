@@ -26,4 +26,7 @@ fix: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: install train test lint fix
+readme: install
+	$(BIN)/python benchmarks/render.py
+
+.PHONY: install train test lint fix readme

@@ -60,17 +60,17 @@ def quality(
                 }
                 rows.append(row)
                 print(name, seed, validation.scores, evaluation.scores, flush=True)
-    for baseline in baselines(dataset.train, dataset.labels):
-        rows.append(
-            {
-                "model": baseline.name,
-                "seed": None,
-                "validation": evaluate(baseline, dataset.validation, dataset.name).to_json(),
-                "test": evaluate(baseline, test, dataset.name).to_json(),
-            }
-        )
+    rows += [
+        {
+            "model": baseline.name,
+            "seed": None,
+            "validation": evaluate(baseline, dataset.validation, dataset.name).to_json(),
+            "test": evaluate(baseline, test, dataset.name).to_json(),
+        }
+        for baseline in baselines(dataset.train, dataset.labels)
+    ]
     print(write_record(f"quality-{dataset.name}", data_record(dataset), {"rows": rows}))
 
 
 if __name__ == "__main__":
-    auto_cli(quality)
+    auto_cli(quality, as_positional=False)

@@ -54,4 +54,4 @@ def training_time(data: str, labels: str = "", runs: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli(training_time)
+    auto_cli(training_time, as_positional=False)

@@ -15,6 +15,7 @@ class MostFrequentClass(Classifier):
 
     name = "most frequent class"
     device = "cpu"
+    backend = "numpy"
 
     def __init__(self, train: Split, labels: tuple[str, ...]) -> None:
         self.labels = labels
@@ -29,6 +30,10 @@ class MostFrequentClass(Classifier):
     def forward(self, batch: Batch) -> FloatArray:
         """Returns the logarithms of the class shares (B, C)."""
         return np.tile(self._logits, (batch, 1))
+
+    def num_tokens(self, batch: Batch) -> int:
+        """It reads none."""
+        return 0
 
     def num_parameters(self) -> int:
         """One share a class."""
@@ -50,6 +55,7 @@ class TfidfSVM(Classifier):
 
     name = "TF-IDF + linear SVM"
     device = "cpu"
+    backend = "sklearn"
 
     def __init__(self, train: Split, labels: tuple[str, ...]) -> None:
         self.labels = labels
@@ -72,6 +78,10 @@ class TfidfSVM(Classifier):
         logits = np.full((len(margins), len(self.labels)), margins.min() - 1)
         logits[:, self._svm.classes_] = margins
         return logits
+
+    def num_tokens(self, batch: Batch) -> int:
+        """Counts the different words and word pairs of each text."""
+        return int(batch.nnz)
 
     def num_parameters(self) -> int:
         """Coefficients, intercepts and inverse document frequencies."""

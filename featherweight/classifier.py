@@ -18,18 +18,22 @@ def softmax(logits: FloatArray) -> FloatArray:
 
 
 class Classifier(Protocol):
-    """A text classifier with C labels; the five members up to `size_bytes` are what to implement.
+    """A text classifier with C labels; everything up to `size_bytes` is what to implement.
 
     Attributes:
         name: What tables call it, e.g. "feather (int8)".
         labels: Label names; the index is the class id.
         device: "cpu" or "cuda".
+        dtype: Number format it computes in: "fp32", "fp16", "bf16", "int8".
+        backend: What computes it: "torch", "onnxruntime", "sklearn", "numpy".
         truncated_texts: How many texts `encode` has cut at the maximum length so far.
     """
 
     name: str
     labels: tuple[str, ...]
     device: str
+    dtype: str = "fp32"
+    backend: str
     truncated_texts: int = 0
 
     def encode(self, texts: Sequence[str]) -> Batch:
@@ -38,6 +42,10 @@ class Classifier(Protocol):
 
     def forward(self, batch: Batch) -> FloatArray:
         """Returns the logits (B, C) of a batch."""
+        ...
+
+    def num_tokens(self, batch: Batch) -> int:
+        """Returns the tokens of a batch, padding not counted."""
         ...
 
     def num_parameters(self) -> int:

@@ -16,6 +16,7 @@ from featherweight.errors import FeatherweightError, MissingExtraError
 
 Config = TypeVar("Config")
 
+_OWN = ("featherweight", "lstm", "compress")
 INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
 
 
@@ -56,7 +57,18 @@ def predict(arguments: Sequence[str]) -> None:
     inference.predict(_config(parser, arguments, inference.PredictConfig))
 
 
-VERBS = {"train": train, "test": test, "predict": predict}
+def compress(arguments: Sequence[str]) -> None:
+    """Make a smaller model from a run; leaves another run inside it."""
+    from compress import variant
+    from featherweight.reporting import quality_table
+
+    parser = _parser("compress", variant.CompressConfig)
+    run, evaluations = variant.compress_run(_config(parser, arguments, variant.CompressConfig))
+    print(quality_table(evaluations))
+    print(f"\nrun: {run.path}")
+
+
+VERBS = {"train": train, "test": test, "predict": predict, "compress": compress}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FeatherweightError as error:
         return _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
-        if not error.name or error.name.split(".")[0] in ("featherweight", "lstm"):
+        if not error.name or error.name.split(".")[0] in _OWN:
             raise
         return _fail(str(MissingExtraError(error.name, "train")), MissingExtraError.exit_code)
     except KeyboardInterrupt:
@@ -147,12 +159,9 @@ def _overview() -> str:
 
 
 def _log_to_stderr() -> None:
-    logger = logging.getLogger("featherweight")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    # The root logger, where tqdm can step in to keep its bar below the lines.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("featherweight").setLevel(logging.INFO)
 
 
 def _fail(message: str, code: int) -> int:

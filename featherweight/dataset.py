@@ -127,6 +127,6 @@ def _class_ids(
         if name not in id_of:
             raise DataError(
                 f"{examples.place(number)}: unknown label {name!r}; "
-                f"{given_by} knows {listing(labels)}"
+                f"known from {given_by} are {listing(labels)}"
             )
     return np.array([id_of[name] for name in names], dtype=np.int64)

@@ -115,7 +115,7 @@ def _problem(text: object) -> str:
     if text is None or text != text or text in ("nan", "NaN"):
         return "is NaN or null; write a text or remove the row"
     if not isinstance(text, str):
-        return f"is a {type(text).__name__}, not a text"
+        return f"is of type {type(text).__name__}, not a text"
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -9,6 +9,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -84,7 +85,7 @@ def _read_delimited(path: Path, lines: Iterator[str], delimiter: str) -> Content
                 yield number, dict(zip(columns, cells, strict=True))
             elif "".join(cells).strip():  # otherwise the line is blank
                 raise DataError(
-                    f"{path}, line {number}: {len(cells)} fields where the header has "
+                    f"{path}, line {number}: {len(cells)} field(s) where the header has "
                     f"{len(columns)}; {_QUOTING}"
                 )
 
@@ -113,11 +114,7 @@ def read_json_lines(path: Path, lines: Iterator[str]) -> Contents:
     if first is None:
         raise DataError(f"{path} is empty: it needs a JSON object on each line")
 
-    def records() -> Iterator[Record]:
-        yield first
-        yield from objects
-
-    return tuple(first[1]), records()
+    return tuple(first[1]), chain([first], objects)
 
 
 def _objects(path: Path, lines: Iterator[str]) -> Iterator[Record]:
@@ -141,7 +138,7 @@ def read_labelled_lines(path: Path, lines: Iterator[str]) -> Contents:
         raise DataError(f"{path} is empty: it needs lines of text;label")
 
     def records() -> Iterator[Record]:
-        for number, line in (first, *numbered):
+        for number, line in chain([first], numbered):
             text, semicolon, label = line.rstrip("\r\n").rpartition(";")
             if not semicolon:
                 raise DataError(

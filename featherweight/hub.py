@@ -82,11 +82,14 @@ def load_hub(
         raise MissingExtraError("datasets", "train") from None
 
     obstacle = "HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else _ask(dataset_id)
-    builder = None if obstacle else _builder(dataset_id)
-    if builder is None:
-        splits = _from_cache(dataset_id, obstacle or f"the Hub stalls for {METADATA_S:g} s")
-    else:
-        splits = _from_hub(dataset_id, builder)
+    splits: Mapping[str, Any] = {}
+    if not obstacle:
+        try:
+            splits = _from_hub(dataset_id)
+        except FutureTimeoutError:
+            obstacle = f"the Hub stalls for {METADATA_S:g} s"
+    if obstacle:
+        splits = _from_cache(dataset_id, obstacle)
     tables = {
         name: HubTable(f"{dataset_id} ({name})", split, (text_column, label_column))
         for name, split in splits.items()
@@ -108,7 +111,7 @@ def _ask(dataset_id: str) -> str:
     except FutureTimeoutError:
         return f"{host} does not answer within {ANSWER_S:g} s"
     except Exception as error:  # every transport has its own kinds, and a proxy answers anything
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        status = _status(error)
         if status == 404:
             raise DataError(
                 f"{dataset_id} is neither a file or folder here nor a data set of the Hub: "
@@ -121,22 +124,15 @@ def _ask(dataset_id: str) -> str:
     return ""
 
 
-def _builder(dataset_id: str) -> Any:
-    """Fetches what is known about the data set; None if the Hub stalls."""
+def _from_hub(dataset_id: str) -> Mapping[str, Any]:
     import datasets
 
     try:
-        return _within(METADATA_S, lambda: datasets.load_dataset_builder(dataset_id))
-    except FutureTimeoutError:
-        return None
-    except Exception as error:
-        raise _failed(dataset_id, error) from error
-
-
-def _from_hub(dataset_id: str, builder: Any) -> Mapping[str, Any]:
-    try:
+        builder = _within(METADATA_S, lambda: datasets.load_dataset_builder(dataset_id))
         builder.download_and_prepare()
-        return builder.as_dataset()  # type: ignore[no-any-return]
+        return builder.as_dataset()
+    except FutureTimeoutError:
+        raise
     except Exception as error:
         raise _failed(dataset_id, error) from error
 
@@ -197,12 +193,23 @@ def _refused(dataset_id: str) -> DataError:
 
 
 def _failed(dataset_id: str, error: Exception) -> DataError:
-    from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub import get_token
 
-    if isinstance(error, DatasetNotFoundError):  # the Hub showed its page a moment ago
+    status = _status(error)
+    if status in (401, 403):  # the files may be gated where the page is not
         return _refused(dataset_id)
-    why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    # The message of an HTTP error is left out: it may quote a URL that is signed.
+    why = f"it answers {status}" if status else f"{type(error).__name__}: {error}".splitlines()[0]
     token = get_token()
     why = why.replace(token, "***") if token else why
     return DataError(f"{dataset_id} cannot be loaded from the Hub ({why}): {_INSTEAD}")
+
+
+def _status(error: BaseException | None) -> int | None:
+    """Returns the HTTP status of an error or of what it was raised from."""
+    while error is not None:
+        status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+        if status is not None:
+            return status
+        error = error.__cause__ or error.__context__
+    return None

@@ -28,7 +28,7 @@ def label_value(value: object) -> str:
         return str(value).lower()
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return str(int(value))
-    raise ValueError(f"the label is a {type(value).__name__}; it has to be a name or an integer")
+    raise ValueError(f"the label is of type {type(value).__name__}, not a name or an integer")
 
 
 def sorted_names(values: Collection[str]) -> tuple[str, ...]:

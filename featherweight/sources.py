@@ -93,6 +93,8 @@ def find_source(config: DataConfig) -> Source:
             "the benchmark is --data dair-ai/emotion"
         )
         return _folder(CORPUS, BUNDLED, config)
+    if not config.data:
+        raise UsageError("--data is empty: give a Hub id, a folder, a file or bundled")
     path = Path(config.data).expanduser()
     try:
         if path.is_dir():
@@ -102,7 +104,7 @@ def find_source(config: DataConfig) -> Source:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if not HUB_ID.fullmatch(config.data):
-        raise DataError(f"no such file or folder: {path}")
+        raise DataError(f"no such file or folder: {config.data}")
     return _hub(config)
 
 

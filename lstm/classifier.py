@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -22,15 +23,25 @@ from lstm.config import ModelConfig
 from lstm.encoder import LSTMClassifier
 from lstm.tokenizer import load_tokenizer, token_ids
 
+TOKENIZER = "tokenizer.json.zlib"
+_LARGEST_TOKENIZER = 100_000_000  # bytes unpacked; a small file must not fill the memory
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
 
 class TextClassifier(Classifier):
     """The LSTM as a contender.
 
+    In half precision its tensors are stored in 16 bits. CUDA computes in them too; a CPU has no
+    fast half-precision LSTM, so there the same numbers are computed in 32 bits.
+
     Attributes:
+        stored_dtype: Number format of the stored tensors: "fp32", "fp16" or "bf16".
         tokenizer: Normaliser, vocabulary and truncation.
         module: The network, in evaluation mode.
         config: Its architecture.
     """
+
+    backend = "torch"
 
     def __init__(
         self,
@@ -40,11 +51,16 @@ class TextClassifier(Classifier):
         module: LSTMClassifier,
         config: ModelConfig,
         device: str,
+        stored_dtype: str = "fp32",
     ) -> None:
         self.name = name
         self.labels = labels
         self.tokenizer = tokenizer
-        self.module = module.to(device).eval()
+        self.stored_dtype = stored_dtype
+        self.dtype = stored_dtype if device == "cuda" else "fp32"
+        # Through the stored format, so that every device computes with the numbers on disk.
+        stored = module.to(DTYPES[stored_dtype])
+        self.module = stored.to(device, DTYPES[self.dtype]).eval()
         self.config = config
         self.device = device
 
@@ -60,6 +76,10 @@ class TextClassifier(Classifier):
         logits: FloatArray = self.module(batch.input_ids, batch.lengths).float().cpu().numpy()
         return logits
 
+    def num_tokens(self, batch: TokenBatch) -> int:
+        """Returns the sum of the texts' lengths."""
+        return int(batch.lengths.sum())
+
     def num_parameters(self) -> int:
         """Counts the network's parameters."""
         return sum(parameter.numel() for parameter in self.module.parameters())
@@ -70,13 +90,19 @@ class TextClassifier(Classifier):
 
     def serialise(self) -> bytes:
         """Returns the portable file: tensors, and in its header all that rebuilds the rest."""
-        tensors = {name: tensor.cpu() for name, tensor in self.module.state_dict().items()}
+        tensors = {
+            name: tensor.to("cpu", DTYPES[self.stored_dtype])
+            for name, tensor in self.module.state_dict().items()
+        }
+        # As bytes and not as metadata: in the header it would be a good part of a small model.
+        packed = zlib.compress(self.tokenizer.to_str().encode(), level=9)
+        tensors[TOKENIZER] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
         metadata = {
             "format": LSTM_FORMAT,
             "name": self.name,
             "labels": json.dumps(self.labels, ensure_ascii=False),
             "config": json.dumps(asdict(self.config)),
-            "tokenizer": self.tokenizer.to_str(),
+            "dtype": self.stored_dtype,
         }
         metadata["sha256"] = _sha256(tensors, metadata)
         return safetensors.torch.save(tensors, metadata)
@@ -105,14 +131,18 @@ class TextClassifier(Classifier):
         try:
             labels = tuple(json.loads(metadata["labels"]))
             config = ModelConfig(**json.loads(metadata["config"]))
-            tokenizer = load_tokenizer(metadata["tokenizer"])
+            packed = tensors.pop(TOKENIZER).numpy().tobytes()
+            tokenizer = load_tokenizer(
+                zlib.decompressobj().decompress(packed, _LARGEST_TOKENIZER).decode()
+            )
             with torch.device("meta"):  # no memory is taken before the shapes are compared
                 module = LSTMClassifier(tokenizer.get_vocab_size(), len(labels), config)
             module.load_state_dict(tensors, assign=True)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            stored_dtype = metadata["dtype"]
+            return cls(metadata["name"], labels, tokenizer, module, config, device, stored_dtype)
+        except (KeyError, TypeError, ValueError, RuntimeError, zlib.error) as error:
             reason = str(error).splitlines()[0]
             raise WeightsError(f"{path} does not fit this version ({reason})") from None
-        return cls(metadata["name"], labels, tokenizer, module, config, device)
 
 
 def model_config(config: ModelConfig) -> ModelConfig:

@@ -141,17 +141,14 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
             "num_layers": 3,
             "bidirectional": False,
             "pooling": "last",
-            "dropout": 0.2,
             "embedding_dropout": 0.0,
             "word_dropout": 0.0,
             "label_smoothing": 0.0,
-            "learning_rate": 1e-3,
-            "epochs": 10,
         },
     }
 )
 
 
-def preset(name: Preset, **overrides: Any) -> TrainConfig:
+def preset(name: Preset, /, **overrides: Any) -> TrainConfig:
     """Returns the training config of a preset, with some fields replaced."""
     return TrainConfig(**{**PRESETS[name], "preset": name, **overrides})

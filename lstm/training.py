@@ -96,7 +96,7 @@ def fit(
         desc="training",
         disable=None,  # no bar where nobody watches: a log file, a pipe
     )
-    with bar, logging_redirect_tqdm([logger]):
+    with bar, logging_redirect_tqdm():
         while progress.epoch < config.epochs and progress.epochs_without_gain < config.patience:
             started = time.perf_counter()
             loss = _train_epoch(module, train, config, optimizer, scaler, progress.epoch, bar)

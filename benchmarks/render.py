@@ -1,0 +1,125 @@
+"""Puts the figures of results/ between the markers of README.md; `make readme` runs it.
+
+$ python benchmarks/render.py
+"""
+
+import re
+import statistics
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from record import read_record
+from tabulate import tabulate
+
+from featherweight.run import atomic_open
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def quality(name: str) -> str:
+    """Returns a row per model: mean ± standard deviation over its seeds on the test split."""
+    record = read_record(f"quality-{name}")
+    rows = []
+    for model, group in groupby(record["rows"], key=lambda row: row["model"]):
+        runs = list(group)
+        tests = [run["test"] for run in runs]
+        rows.append(
+            [
+                f"`{model}`" if runs[0]["seed"] is not None else model,
+                len(runs) if runs[0]["seed"] is not None else "–",
+                f"{tests[0]['parameters']:,}",
+                f"{tests[0]['size_bytes'] / 1000:,.0f}",
+                *(_spread([test[metric] for test in tests]) for metric in ("accuracy", "macro_f1")),
+                _spread([run["validation"]["macro_f1"] for run in runs]),
+                _interval(tests[0]["intervals"]["macro_f1"]),
+            ]
+        )
+    headers = [
+        "model", "seeds", "parameters", "size KB", "accuracy", "macro-F1", "validation macro-F1",
+        "95 % interval of one run's macro-F1",
+    ]  # fmt: skip
+    align = ("left", *["right"] * 7)
+    table = tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
+    splits = record["data"]["splits"]
+    return (
+        f"{table}\n\nTest split, n = {splits['test']['n']:,}; mean ± standard deviation over "
+        f"seeds, each checkpoint chosen on validation (n = {splits['validation']['n']:,}). "
+        f"Record: `results/quality-{name}.json`."
+    )
+
+
+def other_data() -> str:
+    """Returns a row per further data set: the default model and the linear baseline."""
+    rows = []
+    for name in ("sst2", "trec6"):
+        record = read_record(f"quality-{name}")
+        feather = [row["test"] for row in record["rows"] if row["model"] == "feather"]
+        svm = next(row["test"] for row in record["rows"] if "SVM" in row["model"])
+        rows.append(
+            [
+                name,
+                len(record["data"]["labels"]),
+                f"{record['data']['splits']['train']['n']:,}",
+                f"{record['data']['splits']['test']['n']:,}",
+                _spread([test["accuracy"] for test in feather]),
+                _spread([test["macro_f1"] for test in feather]),
+                f"{svm['accuracy']:.4f}",
+                f"{svm['macro_f1']:.4f}",
+            ]
+        )
+    headers = [
+        "data", "classes", "train", "test", "`feather` accuracy", "`feather` macro-F1",
+        "SVM accuracy", "SVM macro-F1",
+    ]  # fmt: skip
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def training_time() -> str:
+    """Returns one sentence on how long the default training takes."""
+    record = read_record("training-time")
+    rows, machine = record["rows"], record["environment"]
+
+    def median(key: str) -> float:
+        return statistics.median(row[key] for row in rows)
+
+    return (
+        f"Default training on {record['data']['name']} "
+        f"({record['data']['splits']['train']['n']:,} texts), from the command to the finished "
+        f"run: {median('seconds'):.0f} s (median of {len(rows)}, longest "
+        f"{max(row['seconds'] for row in rows):.0f} s) on {machine['cores']} cores "
+        f"({machine['cpu']['model']}); {median('epochs'):.0f} epochs of "
+        f"{median('seconds_per_epoch'):.1f} s, {median('texts_per_second'):,.0f} texts a second. "
+        "Record: `results/training-time.json`."
+    )
+
+
+def render(text: str) -> str:
+    """Returns a text with everything between its markers made anew from the records."""
+    blocks = {
+        "quality": quality("emotion"),
+        "other-data": other_data(),
+        "training-time": training_time(),
+    }
+    for name, block in blocks.items():
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+        if not marked.search(text):
+            raise ValueError(f"no markers <!-- {name} --> and <!-- /{name} -->")
+        text = marked.sub(lambda match, block=block: f"{match[1]}{block}{match[2]}", text)
+    return text
+
+
+def _spread(values: list[Any]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+
+
+def _interval(bounds: list[float]) -> str:
+    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
+
+
+if __name__ == "__main__":
+    rendered = render(README.read_text(encoding="utf-8"))
+    with atomic_open(README) as file:
+        file.write(rendered)

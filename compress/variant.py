@@ -1,0 +1,92 @@
+"""`compress`: a run -> a smaller run beside it, measured on the same validation texts."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from compress import HalfConfig, compress
+from featherweight.dataset import load_dataset
+from featherweight.device import environment
+from featherweight.errors import UsageError
+from featherweight.evaluation import Evaluation, evaluate
+from featherweight.loading import load
+from featherweight.reporting import write_evaluation
+from featherweight.run import CONFIG, MODEL, Run, newest_run
+from featherweight.testing import trained_on
+from lstm.classifier import TextClassifier
+
+
+@dataclass(frozen=True)
+class CompressConfig:
+    """What to compress, and how."""
+
+    weights: Path | None = None
+    """Run directory; without it: the newest run."""
+    method: Literal["fp16", "bf16"] = "fp16"
+    """Number format of the stored weights."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes CUDA if there is any."""
+    overwrite: bool = False
+    """Replace an existing variant."""
+    output_dir: Path = Path("outputs")
+    """Folder in which the newest run is looked for."""
+
+
+def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
+    """Writes `compressed/METHOD` inside a run, a run itself.
+
+    Returns:
+        The variant's run, and the evaluations of variant and origin on validation.
+
+    Raises:
+        UsageError: No run, the method does not fit it, or the variant is there already.
+        WeightsError: The run cannot be loaded.
+        DataError: The run's data has gone.
+    """
+    origin = Run(config.weights) if config.weights else newest_run(config.output_dir)
+    if not origin.file(CONFIG).is_file():
+        raise UsageError(f"{origin.path} is not a run directory: a variant is written into its run")
+    classifier = load(origin.path, config.device)
+    started = time.perf_counter()
+    variant = compress(classifier, HalfConfig(config.method))
+    seconds = time.perf_counter() - started
+    if not isinstance(variant, TextClassifier):
+        raise UsageError(f"{variant.name} cannot be saved as a run")
+    dataset = load_dataset(trained_on(origin), classifier.labels)
+    run = Run.create(
+        origin.path / "compressed",
+        config.method,
+        config.overwrite,
+        {
+            CONFIG: origin.read_json(CONFIG),
+            "labels.json": classifier.labels,
+            "data.json": origin.read_json("data.json"),
+            "environment.json": environment(),
+            "compression.json": _record(classifier, variant, origin, config.method, seconds),
+        },
+    )
+    run.write_text("tokenizer.json", variant.tokenizer.to_str(pretty=True))
+    variant.save(run.file(MODEL))
+    evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (variant, classifier)]
+    write_evaluation(run, evaluations[0], dataset.validation.texts)
+    return run, evaluations
+
+
+def _record(
+    before: Any, after: TextClassifier, origin: Run, method: str, seconds: float
+) -> dict[str, Any]:
+    bytes_before, bytes_after = before.size_bytes(), after.size_bytes()
+    return {
+        "method": method,
+        "touched": {"parameters": after.num_parameters(), "before": "fp32", "after": method},
+        "size_bytes": {"before": bytes_before, "after": bytes_after},
+        "ratio": bytes_after / bytes_before,
+        "gain": "size everywhere, speed on CUDA only",
+        "seconds": seconds,
+        "origin": {
+            "name": origin.path.name,
+            "sha256": hashlib.sha256(origin.file(MODEL).read_bytes()).hexdigest(),
+        },
+    }

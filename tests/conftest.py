@@ -1,0 +1,161 @@
+"""Fixtures that several files need: fixed seeds, a small data set, a tiny trained run."""
+
+import csv
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lstm.config import TrainConfig
+from lstm.experiment import train
+
+TEXTS = {
+    "joy": """
+        i am so happy today, the sun is out
+        best day ever!!! we won the cup
+        my sister said yes, happy tears
+        what a lovely happy morning with coffee
+        laughing so hard with my friends 😂
+        we got the flat, i am so glad
+        happy birthday to my little brother
+        glad to be home with the dog at last
+        sooooo happy, the exam is over
+        dancing in the kitchen, life is good
+        the sun, the sea, a good book, perfect
+        she made it home and i am glad
+        a good day with good friends
+        so glad that the rain is over
+        our team won and i am so happy
+        good news at last, we are happy
+        singing in the car with my sister
+        the best coffee and the best friends
+        i am glad you came today
+        laughing all morning, what a good day
+    """,
+    "sadness": """
+        i miss my dog so much tonight
+        crying in the car again, i feel so alone
+        nobody came to my birthday, i am sad
+        the house is empty and i miss her
+        i feel low today 😔 nothing helps
+        sad to leave the old house
+        lost my job and i feel so empty
+        i cried all night, i miss you
+        so sad that grandad is gone
+        alone again, eating in the dark
+        i miss the way things were
+        everything feels grey and empty
+        my heart is broken and i cried
+        sad, tired and alone tonight
+        i feel empty since she is gone
+        nothing is left, i miss him so
+        he is gone and the house is dark
+        i cried on the train home, so sad
+        feeling low and alone again
+        i am sad and i don't know why
+    """,
+    "anger": """
+        why is the bus ALWAYS late, i hate this
+        he lied to me again, furious
+        stop shouting at me!!! i hate it
+        they charged me twice, so angry
+        i hate when people cut the queue
+        furious with the bank, they lied
+        who parked in front of my door again
+        angry at the boss, he took my idea
+        the noise upstairs makes me so angry
+        i hate being ignored, stop it
+        my phone got stolen, i am furious
+        stop wasting my time!!!
+        she broke my bike and lied, so angry
+        i am furious, the train is late again
+        how dare they, i hate this company
+        angry, angry, angry at this queue
+        they lied about the price, i hate it
+        stop it now or i will shout
+        so furious that i could scream
+        late again and no sorry, i am angry
+    """,
+}
+
+
+def labelled_texts() -> list[tuple[str, str]]:
+    return [
+        (text.strip(), label)
+        for label, block in TEXTS.items()
+        for text in block.strip().split("\n")
+    ]
+
+
+@contextmanager
+def untouched_generators() -> Iterator[None]:
+    """Seeds every generator, and gives back what the code under test changes for the process."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    benchmark, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    # The tensors are so small that more threads only wait for each other.
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    logger = logging.getLogger("featherweight")
+    handlers, level = list(logger.handlers), logger.level
+    with untouched_generators():
+        yield
+    # The command line logs to the stderr of the moment, which ends with the test.
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 36 training, 12 validation and 12 test texts of three labels."""
+    folder = tmp_path_factory.mktemp("data") / "moods"
+    folder.mkdir()
+    parts: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
+    for index, example in enumerate(labelled_texts()):
+        split = {3: "validation", 4: "test"}.get(index % 5, "train")
+        parts[split].append(example)
+    for split, examples in parts.items():
+        with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *examples])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
+    """The directory of a finished run with a network of a few hundred parameters."""
+    config = TrainConfig(
+        data=str(tiny_data),
+        output_dir=tmp_path_factory.mktemp("outputs"),
+        name="tiny",
+        embedding_dim=8,
+        hidden_dim=8,
+        epochs=2,
+        min_steps=1,
+        batch_size=8,
+        learning_rate=0.03,
+        device="cpu",
+    )
+    # A session fixture is made outside the fixture of the test that first asks for it.
+    with untouched_generators():
+        run, _ = train(config)
+    return run.path

@@ -1,0 +1,139 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featherweight.evaluation import Evaluation
+from featherweight.reporting import (
+    confusion_matrix,
+    confusion_table,
+    model_card,
+    per_class_table,
+    quality_table,
+    report,
+    training_curves,
+    write_evaluation,
+)
+from featherweight.run import Run
+
+PNG = b"\x89PNG\r\n\x1a\n"
+TARGETS = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+PREDICTIONS = [0, 0, 1, 2, 1, 1, 0, 2, 2, 2]
+
+
+def evaluation(labels: tuple[str, ...] = ("a", "b", "c"), split: str = "test") -> Evaluation:
+    probabilities = np.full((10, len(labels)), 0.0)
+    probabilities[np.arange(10), PREDICTIONS] = 1
+    return Evaluation(
+        "mine", "moods", split, labels, np.array(TARGETS), probabilities, 12_345, 67_890
+    )
+
+
+def cells(table: str) -> list[list[str]]:
+    return [line.split() for line in table.splitlines()]
+
+
+def test_the_table_per_class_has_the_averages_below() -> None:
+    rows = cells(per_class_table(evaluation()))
+    assert rows[0] == ["label", "precision", "recall", "F1", "support"]
+    assert rows[2:5] == [
+        ["a", "0.6667", "0.5000", "0.5714", "4"],
+        ["b", "0.6667", "0.6667", "0.6667", "3"],
+        ["c", "0.7500", "1.0000", "0.8571", "3"],
+    ]
+    assert rows[5] == ["macro", "average", "0.6944", "0.7222", "0.6984", "10"]
+    assert rows[6] == ["accuracy", "0.7000", "10"]
+
+
+def test_the_confusion_table_has_true_rows_and_predicted_columns() -> None:
+    rows = cells(confusion_table(evaluation()))
+    assert rows[0][-3:] == ["a", "b", "c"]
+    assert rows[2:] == [["a", "2", "1", "1"], ["b", "1", "2", "0"], ["c", "0", "0", "3"]]
+
+
+@pytest.mark.parametrize("labels", [("0.5", "1.0", "1.5"), ("001", "002", "003"), ("1", "2", "3")])
+def test_labels_that_look_like_numbers_stay_as_they_are(labels: tuple[str, ...]) -> None:
+    for table in (per_class_table, confusion_table):
+        assert tuple(row[0] for row in cells(table(evaluation(labels)))[2:5]) == labels
+
+
+def test_the_quality_table_has_a_row_per_model_with_intervals() -> None:
+    answers = evaluation()
+    header, _, first, second = quality_table([answers, answers]).splitlines()
+    assert "macro F1" in header
+    assert first == second
+    low, high = answers.intervals["macro_f1"]
+    for cell in ("mine", "12,345", "67.9", "0.7000", f"0.6984 [{low:.3f}, {high:.3f}]", "0.300"):
+        assert cell in first
+
+
+def test_the_quality_table_is_markdown_if_asked() -> None:
+    assert quality_table([evaluation()], "github").startswith("| model")
+
+
+def test_the_report_names_model_data_split_and_number() -> None:
+    text = report(evaluation(), [evaluation()])
+    assert text.startswith("mine on moods, test split, n = 10")
+    assert text.count("12,345") == 2
+    for part in (per_class_table, confusion_table):
+        assert part(evaluation()) in text
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("a", "b", "c"),
+        ("😂", "喜び", "ünï"),
+        ("$_$", "$5-$10", "a_b^c"),
+        ("x" * 200, "b", "c"),
+        tuple(f"class {number}" for number in range(12)),
+    ],
+    ids=["plain", "emoji", "dollars", "long", "many"],
+)
+@pytest.mark.filterwarnings("ignore:Glyph", "ignore:constrained_layout")
+def test_the_confusion_matrix_is_a_picture_whatever_the_labels(labels: tuple[str, ...]) -> None:
+    assert confusion_matrix(evaluation(labels)).startswith(PNG)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_curves_are_a_picture(epochs: int) -> None:
+    record = {"train_loss": 1.5, "validation_loss": 1.2, "validation_accuracy": 0.5}
+    history = [
+        {**record, "validation_macro_f1": 0.4, "epoch": epoch + 1} for epoch in range(epochs)
+    ]
+    assert training_curves(history).startswith(PNG)
+
+
+def test_the_model_card_says_which_split_chose_the_checkpoint() -> None:
+    data = {"splits": {"train": {"n": 2500, "sha256": "abc"}, "test": {"n": 10, "sha256": "def"}}}
+    config = {"preset": "feather", "seed": 3}
+    test_card = model_card(evaluation(), config, data)
+    assert test_card.startswith("# mine\n")
+    for part in ("a, b, c", "12,345", "seed 3", "| train | 2,500 | `abc` |", "`moods`", "0.6984"):
+        assert part in test_card
+    assert "flatter" not in test_card
+    assert "flatter" in model_card(evaluation(split="validation"), config, data)
+
+
+def test_an_evaluation_is_written_into_its_run(tiny_run: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "tiny")
+    shutil.copytree(tiny_run, run.path)
+    answers = evaluation()
+    write_evaluation(run, answers, ["=1+1", "a,b", 'say "no"', *"defghij"])
+
+    assert run.read_json("evaluation.json") == json.loads(json.dumps(answers.to_json()))
+    with run.file("predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "text", "label", "emotion", "predicted_label", "predicted_emotion", "confidence",
+    ]  # fmt: skip
+    assert [row["text"] for row in rows[:3]] == ["'=1+1", "a,b", 'say "no"']
+    assert [int(row["label"]) for row in rows] == TARGETS
+    assert [int(row["predicted_label"]) for row in rows] == PREDICTIONS
+    assert rows[2]["emotion"] == "a"
+    assert rows[2]["predicted_emotion"] == "b"
+    assert run.file("confusion_matrix.png").read_bytes().startswith(PNG)
+    assert run.file("README.md").read_text(encoding="utf-8").startswith("# mine\n")

@@ -1,0 +1,201 @@
+import contextlib
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featherweight.errors import UsageError, WeightsError
+from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, atomic_open, newest_run, runs
+
+RECORDS = {CONFIG: {"seed": 0}, "labels.json": ["a", "b"]}
+
+
+def make(folder: Path, name: str, finished: bool = True, age_s: float = 0) -> Run:
+    run = Run.create(folder, name, overwrite=False, records=RECORDS)
+    if finished:
+        run.write_bytes(MODEL, b"weights")
+    moment = 1_000_000 - age_s
+    os.utime(run.file(CONFIG), (moment, moment))
+    return run
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("mode", "content"), [("w", "a\r\nb\nü😂"), ("wb", b"\x00\xff\r\n")])
+def test_a_file_is_written_as_it_is_given(tmp_path: Path, mode: str, content: Any) -> None:
+    path = tmp_path / "file"
+    with atomic_open(path, mode) as file:
+        file.write(content)
+        assert not path.exists()
+    expected = content if isinstance(content, bytes) else content.encode()
+    assert path.read_bytes() == expected
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
+def test_an_error_leaves_the_old_file_alone(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(error), atomic_open(path) as file:
+        file.write("new")
+        raise error
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_full_disk_leaves_the_old_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"), atomic_open(path) as file:
+        file.write("new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    code = (
+        "import os, sys; from pathlib import Path; from featherweight.run import atomic_open\n"
+        "with atomic_open(Path(sys.argv[1])) as file:\n"
+        "    file.write('new' * 100_000); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
+    assert path.read_text() == "old"
+
+
+def test_a_written_file_is_readable_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with atomic_open(tmp_path / "file") as file:
+            file.write("x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+def test_a_new_run_has_its_records(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "deep" / "outputs", "mine", False, RECORDS)
+    assert run.path == tmp_path / "deep" / "outputs" / "mine"
+    assert run.read_json(CONFIG) == {"seed": 0}
+    assert names(run.path.parent) == ["mine"]
+    assert not run.finished
+
+
+def test_an_existing_run_is_not_touched(tmp_path: Path) -> None:
+    run = make(tmp_path, "mine")
+    with pytest.raises(UsageError, match="--overwrite") as error:
+        Run.create(tmp_path, "mine", False, {CONFIG: {"seed": 1}})
+    assert "mine" in str(error.value)
+    assert run.read_json(CONFIG) == {"seed": 0}
+    assert run.finished
+    assert names(tmp_path) == ["mine"]
+
+
+def test_overwriting_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
+    make(tmp_path, "mine").write_text("notes.txt", "old")
+    run = Run.create(tmp_path, "mine", True, {CONFIG: {"seed": 1}})
+    assert run.read_json(CONFIG) == {"seed": 1}
+    assert names(run.path) == [CONFIG]
+    assert names(tmp_path) == ["mine"]
+
+
+@pytest.mark.parametrize("content", ["folder", "file"])
+def test_what_is_no_run_is_not_overwritten(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "mine"
+    if content == "folder":
+        path.mkdir()
+        (path / "thesis.txt").write_text("precious")
+    else:
+        path.write_text("precious")
+    with pytest.raises(UsageError, match="not a run"):
+        Run.create(tmp_path, "mine", True, RECORDS)
+    kept = path / "thesis.txt" if content == "folder" else path
+    assert kept.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["..", "."])
+def test_a_name_of_dots_removes_nothing(tmp_path: Path, name: str) -> None:
+    # The output folder is not there yet, so neither is "outputs/.." when its path is looked at.
+    (tmp_path / "thesis.txt").write_text("precious")
+    with contextlib.suppress(Exception):
+        Run.create(tmp_path / "outputs", name, False, RECORDS)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_failure_while_creating_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    make(tmp_path, "old")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            Run.create(tmp_path, "old", True, {CONFIG: {"seed": 1}})
+    assert names(tmp_path) == ["old"]
+    assert Run(tmp_path / "old").read_json(CONFIG) == {"seed": 0}
+
+
+def test_runs_are_listed_from_the_oldest_to_the_newest(tmp_path: Path) -> None:
+    for name, age_s in [("b", 5), ("c", 1), ("a", 9)]:
+        make(tmp_path, name, age_s=age_s)
+    (tmp_path / "no-run").mkdir()
+    assert [run.path.name for run in runs(tmp_path)] == ["a", "b", "c"]
+
+
+def test_what_a_kill_left_of_a_creation_is_no_run(tmp_path: Path) -> None:
+    make(tmp_path, "mine")
+    leftover = tmp_path / ".mine.4711.new"
+    leftover.mkdir()
+    (leftover / CONFIG).write_text("{}")
+    assert [run.path.name for run in runs(tmp_path)] == ["mine"]
+
+
+def test_the_newest_run_is_the_newest_finished_one(tmp_path: Path) -> None:
+    make(tmp_path, "old", age_s=9)
+    make(tmp_path, "new", age_s=5)
+    make(tmp_path, "without-weights", finished=False, age_s=3)
+    make(tmp_path, "cut-off", age_s=1).write_bytes(CHECKPOINT, b"state")
+    assert newest_run(tmp_path).path.name == "new"
+
+
+@pytest.mark.parametrize("folder", ["empty", "missing"])
+def test_no_finished_run_is_wrong_use(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="--weights"):
+        newest_run(tmp_path / folder)
+
+
+@pytest.mark.parametrize("content", [b'{"a": ', b"", b"\xff\xfe"])
+def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
+    run = make(tmp_path, "mine")
+    run.file("data.json").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"data\.json"):
+        run.read_json("data.json")
+
+
+def test_a_missing_record_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"evaluation\.json"):
+        make(tmp_path, "mine").read_json("evaluation.json")
+
+
+def test_json_comes_back_as_it_went(tmp_path: Path) -> None:
+    run = make(tmp_path, "mine")
+    value = {"labels": ["freude 😂", "ü"], "n": 3, "nested": {"x": [1.5, None, True]}}
+    run.write_json("data.json", value)
+    assert run.read_json("data.json") == value

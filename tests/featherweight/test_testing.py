@@ -1,0 +1,159 @@
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featherweight.dataset import DataConfig
+from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
+from featherweight.run import MODEL, Run
+from featherweight.testing import EvaluationConfig, trained_on
+from featherweight.testing import test as run_test
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Run:
+    """A copy of the trained run, to write into."""
+    path = tmp_path / "outputs" / "tiny"
+    shutil.copytree(tiny_run, path)
+    return Run(path)
+
+
+def config(run: Run, **fields: Any) -> EvaluationConfig:
+    return EvaluationConfig(weights=run.path, device="cpu", **fields)
+
+
+def write(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
+    return path
+
+
+def test_a_run_is_tested_on_the_data_it_was_trained_on(run: Run) -> None:
+    evaluation, baselines = run_test(config(run))
+    assert (evaluation.model, evaluation.data, evaluation.split) == ("tiny", "moods", "test")
+    assert len(evaluation.targets) == 12
+    assert [baseline.model for baseline in baselines] == [
+        "most frequent class",
+        "TF-IDF + linear SVM",
+    ]
+    assert all((baseline.targets == evaluation.targets).all() for baseline in baselines)
+
+
+def test_the_result_becomes_the_evaluation_of_the_run(run: Run) -> None:
+    assert run.read_json("evaluation.json")["split"] == "validation"
+    evaluation, _ = run_test(config(run))
+    assert run.read_json("evaluation.json") == json.loads(json.dumps(evaluation.to_json()))
+    assert run.read_json("evaluation.json")["split"] == "test"
+    assert len(run.file("predictions.csv").read_text(encoding="utf-8").splitlines()) == 13
+
+
+def test_the_validation_split_gives_the_figures_of_training(run: Run) -> None:
+    before = run.read_json("evaluation.json")
+    evaluation, _ = run_test(config(run, split="validation"))
+    assert evaluation.confusion.tolist() == before["confusion_matrix"]
+    assert evaluation.ece == pytest.approx(before["ece"])
+    assert evaluation.scores == pytest.approx({name: before[name] for name in evaluation.scores})
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_any_split_can_be_tested(run: Run, split: Any) -> None:
+    evaluation, _ = run_test(config(run, split=split))
+    assert evaluation.split == split
+    assert len(evaluation.targets) == {"train": 36}.get(split, 12)
+
+
+def test_without_weights_the_newest_run_is_tested(run: Run) -> None:
+    evaluation, _ = run_test(EvaluationConfig(output_dir=run.path.parent, device="cpu"))
+    assert evaluation.model == "tiny"
+
+
+def test_other_data_leaves_the_run_as_it_was(run: Run, tiny_data: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    run_test(config(run, data=str(tiny_data)))
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+def test_labels_of_other_data_are_matched_by_name(run: Run, tmp_path: Path) -> None:
+    # In this file's own order "joy" would come first; in the model's it is the second.
+    rows = [f"happy day number {number},joy" for number in range(20)]
+    rows += [f"i cried number {number},sadness" for number in range(20)]
+    evaluation, _ = run_test(config(run, data=str(write(tmp_path / "two.csv", *rows))))
+    assert evaluation.labels == ("anger", "joy", "sadness")
+    assert set(evaluation.targets.tolist()) == {1, 2}
+
+
+def test_a_label_that_the_model_does_not_know_is_refused(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path / "other.csv", *["a,joy", "b,envy"] * 10)
+    with pytest.raises(DataError, match="envy"):
+        run_test(config(run, data=str(path)))
+
+
+def test_other_data_of_one_class_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path / "one.csv", *[f"happy day {number},joy" for number in range(30)])
+    with pytest.raises(FeatherweightError):
+        run_test(config(run, data=str(path)))
+
+
+def test_a_portable_file_has_to_be_told_its_data(run: Run, tiny_data: Path) -> None:
+    weights = run.file(MODEL)
+    with pytest.raises(UsageError, match="--data"):
+        run_test(EvaluationConfig(weights=weights, device="cpu"))
+    evaluation, _ = run_test(EvaluationConfig(weights=weights, data=str(tiny_data), device="cpu"))
+    assert len(evaluation.targets) == 12
+
+
+def test_files_can_be_named_one_by_one(run: Run, tiny_data: Path) -> None:
+    evaluation, _ = run_test(
+        config(run, train_path=tiny_data / "train.csv", test_path=tiny_data / "validation.csv")
+    )
+    assert evaluation.split == "test"
+    assert len(evaluation.targets) == 12
+
+
+@pytest.mark.parametrize("flag", ["val_path", "test_path"])
+def test_a_single_file_beside_no_training_texts_is_not_passed_over(
+    run: Run, tiny_data: Path, flag: str
+) -> None:
+    with pytest.raises(UsageError, match="train_path"):
+        run_test(config(run, **{flag: tiny_data / "test.csv"}))
+
+
+def test_a_split_that_is_not_there_is_refused(run: Run, tiny_data: Path) -> None:
+    with pytest.raises(UsageError, match="test"):
+        run_test(config(run, train_path=tiny_data / "train.csv"))
+
+
+def test_changed_data_is_said(
+    run: Run, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "moods"
+    shutil.copytree(tiny_data, folder)
+    run.write_json("config.json", run.read_json("config.json") | {"data": str(folder)})
+    with caplog.at_level(logging.WARNING, "featherweight"):
+        run_test(config(run))
+        assert caplog.messages == []
+        with (folder / "test.csv").open("a", encoding="utf-8") as file:
+            file.write("one text more,joy\n")
+        run_test(config(run))
+    (message,) = caplog.messages
+    assert "test" in message
+    assert "changed" in message
+
+
+def test_the_data_flags_of_a_run_are_those_it_was_trained_with(run: Run, tiny_data: Path) -> None:
+    assert trained_on(run) == DataConfig(data=str(tiny_data))
+    saved = run.read_json("config.json")
+    files = {"data": "bundled", "train_path": "/x/a.csv", "val_path": "/x/b.csv"}
+    run.write_json("config.json", saved | files | {"text_column": "tweet"})
+    assert trained_on(run) == DataConfig(
+        train_path=Path("/x/a.csv"), val_path=Path("/x/b.csv"), text_column="tweet"
+    )
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"data": 7}'])
+def test_a_damaged_config_is_refused_in_one_line(run: Run, content: str) -> None:
+    run.write_text("config.json", content)
+    with pytest.raises(WeightsError, match=r"config\.json"):
+        run_test(config(run))

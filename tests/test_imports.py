@@ -1,0 +1,180 @@
+"""Imports go one way, and nothing heavy is imported before it is used."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# What each package may import besides itself.
+BELOW = {
+    "featherweight": set(),
+    "lstm": {"featherweight"},
+    "transformer_eval": {"featherweight"},
+    "compress": {"featherweight", "lstm", "transformer_eval"},
+    "edge": {"featherweight", "lstm", "transformer_eval", "compress"},
+}
+# These reach upward, but only inside their functions.
+LAZY = {"featherweight.cli", "featherweight.loading"}
+HEAVY = {
+    "datasets", "matplotlib", "nltk", "onnxruntime", "pandas", "pyarrow", "scipy", "sklearn",
+    "torch", "transformers",
+}  # fmt: skip
+
+
+def module_name(root: Path, path: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(root: Path, path: Path) -> Iterator[tuple[int, str, bool]]:
+    """Yields line, dotted name and whether it stands inside a function, of every import."""
+    module = module_name(root, path)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+
+    def visit(node: ast.AST, inside: bool) -> Iterator[tuple[int, str, bool]]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, inside
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *filter(None, [node.module])])
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}", inside
+        elif isinstance(node, ast.Call) and node.args:
+            called = ast.unparse(node.func).rpartition(".")[2]
+            name = node.args[0]
+            if called in ("import_module", "__import__") and isinstance(name, ast.Constant):
+                yield node.lineno, str(name.value), inside
+        inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), False)
+
+
+def violations(root: Path) -> list[str]:
+    """Returns a line for each import that goes the wrong way; a package not there has none."""
+    found = []
+    for package, below in BELOW.items():
+        for path in sorted((root / package).rglob("*.py")):
+            module = module_name(root, path)
+            for line, target, inside in imports(root, path):
+                top = target.split(".")[0]
+                if top not in BELOW:
+                    continue
+                if module == "edge.runtime":
+                    allowed = f"{target}.".startswith("featherweight.errors.")
+                elif module in LAZY and inside:
+                    allowed = True
+                else:
+                    allowed = top == package or top in below
+                if not allowed:
+                    found.append(f"{path.relative_to(root)}:{line} imports {target}")
+    return found
+
+
+def test_imports_go_one_way() -> None:
+    assert violations(ROOT) == []
+
+
+def test_the_checker_reads_the_modules_that_are_there() -> None:
+    # It would find no violation in an empty tree either.
+    seen = {
+        target
+        for path in (ROOT / "featherweight").rglob("*.py")
+        for _, target, _ in imports(ROOT, path)
+    }
+    assert {"featherweight.errors.FeatherweightError", "lstm.experiment"} <= seen
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("featherweight/evaluation.py", "import lstm"),
+        ("featherweight/evaluation.py", "from lstm.encoder import LSTMEncoder"),
+        ("featherweight/evaluation.py", "def f():\n    from lstm import encoder"),
+        ("featherweight/evaluation.py", "if TYPE_CHECKING:\n    import compress.int8 as x"),
+        ("featherweight/evaluation.py", "import importlib\nimportlib.import_module('lstm.config')"),
+        ("featherweight/cli.py", "from lstm import experiment"),
+        ("featherweight/loading.py", "class A:\n    import lstm.classifier"),
+        ("featherweight/deep/cli.py", "def f():\n    import lstm"),
+        ("lstm/encoder.py", "import transformer_eval.registry"),
+        ("lstm/encoder.py", "def f():\n    import compress"),
+        ("transformer_eval/classifier.py", "from lstm import batching"),
+        ("transformer_eval/__init__.py", "import numpy, edge"),
+        ("compress/half.py", "from edge.bundle import pack"),
+        ("edge/runtime.py", "import featherweight"),
+        ("edge/runtime.py", "from featherweight import load"),
+        ("edge/runtime.py", "from featherweight.errorsome import x"),
+        ("edge/runtime.py", "from edge import bundle"),
+        ("edge/runtime.py", "from . import bundle"),
+        ("edge/runtime.py", "def f():\n    from .bundle import pack"),
+    ],
+)
+def test_the_checker_finds_a_violation(tmp_path: Path, file: str, source: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+
+    (found,) = violations(tmp_path)
+
+    assert found.startswith(f"{file}:")
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("featherweight/evaluation.py", "from featherweight import errors\nfrom .run import Run"),
+        ("featherweight/cli.py", "def train():\n    from lstm import experiment"),
+        ("featherweight/loading.py", "def load():\n    if x:\n        import edge.runtime"),
+        ("lstm/encoder.py", "import torch\nfrom featherweight.classifier import Classifier"),
+        ("lstm/encoder.py", "from .config import ModelConfig\nfrom . import batching"),
+        ("compress/int8.py", "import lstm.encoder\nimport transformer_eval.classifier"),
+        ("edge/bundle.py", "import compress\nfrom edge.runtime import load"),
+        ("edge/runtime.py", "import numpy\nfrom featherweight.errors import WeightsError"),
+        ("edge/runtime.py", "from featherweight import errors"),
+    ],
+)
+def test_the_checker_lets_the_right_way_pass(tmp_path: Path, file: str, source: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+
+    assert violations(tmp_path) == []
+
+
+def loaded_after(code: str) -> set[str]:
+    """Returns the heavy packages that a fresh interpreter has loaded after some code."""
+    tail = "import sys; print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{tail}"], capture_output=True, text=True, check=True
+    )
+    return HEAVY & set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import featherweight",
+        "from featherweight import load, run_inference, FeatherweightError",
+        "from featherweight.cli import main; main(['--help'])",
+        "from featherweight.cli import main; main(['no-such-verb'])",
+    ],
+)
+def test_the_command_itself_loads_nothing_heavy(code: str) -> None:
+    assert loaded_after(code) == set()
+
+
+@pytest.mark.parametrize("verb", ["train", "test", "predict"])
+def test_the_help_of_a_verb_loads_no_torch(verb: str) -> None:
+    code = (
+        "from featherweight.cli import main\n"
+        f"try:\n    main([{verb!r}, '--help'])\nexcept SystemExit:\n    pass"
+    )
+    assert "torch" not in loaded_after(code)

@@ -1,0 +1,87 @@
+"""The commands and the Python of README.md run as they stand there, one after the other."""
+
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from featherweight.cli import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(console|bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def steps() -> list[tuple[str, str]]:
+    """Returns ("command", line) and ("python", code) in the order of the README."""
+    found = []
+    for language, block in BLOCK.findall(README):
+        if language == "python":
+            found.append(("python", block))
+        else:
+            lines = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+            found += [("command", line) for line in lines]
+    return found
+
+
+def wanted(command: str) -> bool:
+    """Whether a command needs no network, installs nothing and takes seconds."""
+    program, *arguments = shlex.split(command)
+    if program == "python":
+        return arguments[0] in ("train.py", "test.py") and "dair-ai/emotion" not in arguments
+    return program == "featherweight"
+
+
+def run(command: str) -> int:
+    program, *arguments = shlex.split(command, comments=True)
+    if program == "featherweight":
+        return main(arguments)
+    if arguments[0] == "train.py":
+        arguments += ["--min_steps", "1"]  # the last of a flag counts: fewer steps an epoch
+    sys.argv = arguments
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(arguments[0], run_name="__main__")
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the commands name, to write into."""
+    for script in ("train.py", "test.py"):
+        shutil.copy(ROOT / script, tmp_path)
+    shutil.copytree(ROOT / "featherweight" / "corpus", tmp_path / "featherweight" / "corpus")
+    (tmp_path / "tweets.csv").write_text("text\nso happy\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    return tmp_path
+
+
+def test_every_verb_has_an_example() -> None:
+    commands = " ".join(step for kind, step in steps() if kind == "command" and wanted(step))
+    for verb in ("train", "test", "predict"):
+        assert re.search(rf"\b{verb}\b", commands), verb
+
+
+def test_the_readme_says_what_it_shows(checkout: Path) -> None:
+    for kind, step in steps():
+        if kind == "python":
+            exec(compile(step, "README.md", "exec"), {})
+        elif wanted(step):
+            assert run(step) == 0, step
+    assert (checkout / "tweets_predictions.csv").exists()
+
+
+def test_the_make_targets_of_the_readme_are_there() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    named = set(re.findall(r"(?:`|\$ )make (\w+)", README))
+    assert named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((?!https?:|#)([^)]+)\)", README))))
+def test_what_the_readme_links_to_is_there(path: str) -> None:
+    assert (ROOT / path.partition("#")[0]).exists()
