@@ -13,7 +13,7 @@ from featherweight.errors import UsageError
 from featherweight.evaluation import Evaluation, evaluate
 from featherweight.loading import load
 from featherweight.reporting import write_evaluation
-from featherweight.run import CONFIG, MODEL, Run, newest_run
+from featherweight.run import CONFIG, MODEL, TOKENIZER, Run, newest_run
 from featherweight.testing import trained_on
 from lstm.classifier import TextClassifier
 
@@ -61,13 +61,13 @@ def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
         config.overwrite,
         {
             CONFIG: origin.read_json(CONFIG),
+            TOKENIZER: origin.read_json(TOKENIZER),
             "labels.json": classifier.labels,
             "data.json": origin.read_json("data.json"),
             "environment.json": environment(),
             "compression.json": _record(classifier, variant, origin, config.method, seconds),
         },
     )
-    run.write_text("tokenizer.json", variant.tokenizer.to_str(pretty=True))
     variant.save(run.file(MODEL))
     evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (variant, classifier)]
     write_evaluation(run, evaluations[0], dataset.validation.texts)

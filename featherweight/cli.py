@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser
@@ -68,7 +68,17 @@ def compress(arguments: Sequence[str]) -> None:
     print(f"\nrun: {run.path}")
 
 
-VERBS = {"train": train, "test": test, "predict": predict, "compress": compress}
+def compare(arguments: Sequence[str]) -> None:
+    """Put any contenders side by side: quality, speed, size, and what is real."""
+    from featherweight import comparison_text, contest
+
+    parser = _parser("compare", contest.CompareConfig, positional="weights")
+    config = _config(parser, arguments, contest.CompareConfig)
+    record = contest.contest(config)
+    print(json.dumps(record) if config.json else comparison_text.terminal(record))
+
+
+VERBS = {"train": train, "test": test, "predict": predict, "compress": compress, "compare": compare}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,10 +128,11 @@ def _parser(verb: str, config: type[Any], positional: str | None = None) -> Argu
         positional: The one field that is given without a flag, as any number of words.
     """
     parser = ArgumentParser(prog=f"featherweight {verb}", description=VERBS[verb].__doc__)
-    if positional:
-        parser.add_argument(positional, nargs="*", type=str, default=[], help="Texts to answer.")
-    parser.add_argument("--config", action="config", help="YAML or JSON file with any of the flags")
     types = get_type_hints(config)
+    if positional:
+        word = get_args(types[positional])[0]
+        parser.add_argument(positional, nargs="*", type=word, default=[], help=f"The {positional}.")
+    parser.add_argument("--config", action="config", help="YAML or JSON file with any of the flags")
     fields = {field.name: field for field in dataclasses.fields(config) if field.name != positional}
     for base in filter(dataclasses.is_dataclass, config.__mro__):
         documentation = docstring_parser.parse_from_object(base)

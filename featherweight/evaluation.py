@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from featherweight.classifier import Classifier, FloatArray, IntArray
 from featherweight.dataset import Split
+from featherweight.errors import UsageError
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
@@ -116,14 +117,27 @@ class Evaluation:
 
 
 def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
-    """Lets a classifier answer every text of a split of the data set called `data`."""
+    """Lets a classifier answer every text of a split of the data set called `data`.
+
+    Labels are matched by name, so that the class ids mean the same for every classifier.
+
+    Raises:
+        UsageError: The classifier tells other labels apart than the split has.
+    """
+    labels = split.label_names or classifier.labels
+    if set(labels) != set(classifier.labels):
+        raise UsageError(
+            f"{classifier.name} tells {', '.join(classifier.labels)} apart, {data} has "
+            f"{', '.join(labels)}: not comparable"
+        )
+    columns = [classifier.labels.index(label) for label in labels]
     return Evaluation(
         model=classifier.name,
         data=data,
         split=split.name,
-        labels=classifier.labels,
+        labels=labels,
         targets=split.labels,
-        probabilities=classifier.predict_proba(split.texts),
+        probabilities=classifier.predict_proba(split.texts)[:, columns],
         parameters=classifier.num_parameters(),
         size_bytes=classifier.size_bytes(),
     )

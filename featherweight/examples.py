@@ -63,9 +63,10 @@ def read_examples(rows: Table, text_column: str, label_column: str) -> Examples:
     Raises:
         DataError: A column is missing, a row holds no text or no label, or there is no row.
     """
+    texts = text_rows(rows, text_column)
     _require(rows, label_column, "--label_column")
     examples = Examples([], [], [], rows.place)
-    for number, text, values in text_rows(rows, text_column):
+    for number, text, values in texts:
         try:
             examples.values.append(label_value(values.get(label_column)))
         except ValueError as error:

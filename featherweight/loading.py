@@ -53,5 +53,5 @@ def read_metadata(path: Path) -> dict[str, str]:
         try:
             header = json.loads(file.read(length))
             return dict(header.get("__metadata__", {}))
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             raise foreign from None

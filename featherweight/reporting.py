@@ -1,13 +1,12 @@
-"""Tables, pictures and the model card: how figures reach a reader."""
+"""Tables and the model card: how figures reach a reader."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from featherweight.evaluation import Evaluation
+from featherweight.plots import confusion_matrix
 from featherweight.predictions import PREDICTION_COLUMNS, prediction_cells, write_rows
 from featherweight.run import Run, atomic_open
 
@@ -69,48 +68,6 @@ def report(evaluation: Evaluation, others: Sequence[Evaluation] = ()) -> str:
     )
 
 
-def training_curves(history: Sequence[dict[str, Any]]) -> bytes:
-    """Returns a PNG of the losses and of validation accuracy and macro-F1 over the epochs."""
-    epochs = [record["epoch"] for record in history]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    losses, quality = figure.subplots(1, 2)
-    losses.plot(epochs, [record["train_loss"] for record in history], "o-", label="training")
-    losses.plot(epochs, [record["validation_loss"] for record in history], "o-", label="validation")
-    losses.set(xlabel="epoch", ylabel="cross-entropy")
-    for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-        values = [record[f"validation_{name}"] for record in history]
-        quality.plot(epochs, values, "o-", label=label)
-    quality.set(xlabel="epoch", ylabel="validation")
-    for axes in (losses, quality):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return _png(figure)
-
-
-def confusion_matrix(evaluation: Evaluation) -> bytes:
-    """Returns a PNG of the confusion matrix, coloured by the share of each true class."""
-    counts = evaluation.confusion
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    side = max(4.0, 0.75 * len(evaluation.labels) + 1.8)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(evaluation.labels))
-    axes.set_xticks(ticks, evaluation.labels, rotation=45, ha="right")
-    axes.set_yticks(ticks, evaluation.labels)
-    axes.set(
-        xlabel="predicted",
-        ylabel="true",
-        title=f"{evaluation.model}\n{evaluation.data}, {evaluation.split}, n = {counts.sum()}",
-    )
-    for row, column in ((row, column) for row in ticks for column in ticks):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
-    return _png(figure)
-
-
 def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, Any]) -> str:
     """Returns the README.md of a run."""
     splits = "\n".join(
@@ -159,9 +116,3 @@ def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> 
     run.write_bytes("confusion_matrix.png", confusion_matrix(evaluation))
     config, data = run.read_json("config.json"), run.read_json("data.json")
     run.write_text("README.md", model_card(evaluation, config, data))
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()

@@ -12,6 +12,7 @@ from featherweight.errors import UsageError, WeightsError
 
 MODEL = "model.safetensors"
 CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
 CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -35,6 +36,24 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder that takes the place of `path` once everything is in it.
+
+    An error leaves the old folder, or none.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
@@ -63,15 +82,12 @@ class Run:
                 f"{path} is there already: choose another --name, "
                 "or give --overwrite to replace it or --resume to go on with it"
             )
-        if path.exists() and not (path / CONFIG).is_file():
-            raise UsageError(f"{path} is not a run ({CONFIG} is missing): not overwritten")
-        new = cls(output_dir / f".{name}.{os.getpid()}.new")
-        new.path.mkdir(parents=True)
-        for file, value in records.items():
-            new.write_json(file, value)
-        if path.exists():
-            shutil.rmtree(path)
-        new.path.rename(path)
+        missing = [file for file in records if not (path / file).is_file()]
+        if path.exists() and missing:
+            raise UsageError(f"{path} is not a run ({missing[0]} is missing): not overwritten")
+        with atomic_directory(path) as folder:
+            for file, value in records.items():
+                cls(folder).write_json(file, value)
         return cls(path)
 
     def file(self, name: str) -> Path:
@@ -113,7 +129,8 @@ class Run:
 
 def runs(output_dir: Path) -> list[Run]:
     """Returns the runs in a folder, finished or not, the newest last."""
-    configs = sorted(output_dir.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
+    # Names with a dot are those of runs that a kill kept from being made.
+    configs = sorted(output_dir.glob(f"[!.]*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     return [Run(path.parent) for path in configs]
 
 

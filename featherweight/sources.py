@@ -141,6 +141,7 @@ def _one_file(path: Path, config: DataConfig) -> Source:
 
 
 def _hub(config: DataConfig) -> Source:
+    names, names_from = parse_names(config.labels), "--labels"
     found, class_names = load_hub(config.data, config.text_column, config.label_column)
     tables = _by_split(config.data, found)
     if "train" not in tables:
@@ -149,7 +150,6 @@ def _hub(config: DataConfig) -> Source:
         split: read_examples(table, config.text_column, config.label_column)
         for split, table in tables.items()
     }
-    names, names_from = parse_names(config.labels), "--labels"
     if not names:
         names, names_from = class_names, "the Hub"
     name = config.data.rpartition("/")[2]
@@ -157,14 +157,14 @@ def _hub(config: DataConfig) -> Source:
 
 
 def _read_files(name: str, paths: Mapping[str, Path], config: DataConfig) -> Source:
-    parts = {}
-    for split, path in paths.items():
-        with open_rows(path) as rows:
-            parts[split] = read_examples(rows, config.text_column, config.label_column)
     names, names_from = parse_names(config.labels), "--labels"
     if not names:
         labels_file = paths["train"].parent / LABELS_FILE
         names, names_from = read_names(labels_file), str(labels_file)
+    parts = {}
+    for split, path in paths.items():
+        with open_rows(path) as rows:
+            parts[split] = read_examples(rows, config.text_column, config.label_column)
     return Source(_UNFIT.sub("-", name) or "data", parts, names, names_from)
 
 

@@ -56,7 +56,7 @@ def test(config: EvaluationConfig) -> tuple[Evaluation, list[Evaluation]]:
     own_data = not (config.data or config.train_path or config.test_path)
     if own_data and run is None:
         raise UsageError(f"{weights} does not say what it was trained on: give --data")
-    data_config = trained_on(run) if own_data and run else _given(config)
+    data_config = trained_on(run) if own_data and run else data_flags(config)
     dataset = load_dataset(data_config, classifier.labels)
     split = dataset.split(config.split)
     evaluation = evaluate(classifier, split, dataset.name)
@@ -80,7 +80,8 @@ def trained_on(run: Run) -> DataConfig:
     return DataConfig(**fields)
 
 
-def _given(config: EvaluationConfig) -> DataConfig:
+def data_flags(config: DataConfig) -> DataConfig:
+    """Returns the data flags of a larger config, whose empty --data means the bundled corpus."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)}
     return DataConfig(**{**fields, "data": config.data or DataConfig.data})
 

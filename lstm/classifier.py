@@ -135,9 +135,8 @@ class TextClassifier(Classifier):
             tokenizer = load_tokenizer(
                 zlib.decompressobj().decompress(packed, _LARGEST_TOKENIZER).decode()
             )
-            with torch.device("meta"):  # no memory is taken before the shapes are compared
-                module = LSTMClassifier(tokenizer.get_vocab_size(), len(labels), config)
-            module.load_state_dict(tensors, assign=True)
+            module = LSTMClassifier(tokenizer.get_vocab_size(), len(labels), config)
+            module.load_state_dict(tensors)
             stored_dtype = metadata["dtype"]
             return cls(metadata["name"], labels, tokenizer, module, config, device, stored_dtype)
         except (KeyError, TypeError, ValueError, RuntimeError, zlib.error) as error:

@@ -124,9 +124,11 @@ class TrainConfig(OutputConfig, OptimizationConfig, ModelConfig, TokenizerConfig
         for flag in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, flag) < float("inf"):
                 raise UsageError(f"--{flag} must be above 0, not {getattr(self, flag)}")
-        if self.weight_decay < 0:
-            raise UsageError(f"--weight_decay must not be negative, not {self.weight_decay}")
-        if Path(self.name).name != self.name:
+        if not 0 <= self.weight_decay < float("inf"):
+            raise UsageError(f"--weight_decay must be 0 or above, not {self.weight_decay}")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed must be in [0, 2**32), not {self.seed}")
+        if Path(self.name).name != self.name or self.name == "..":
             raise UsageError(f"--name is one folder name, not a path: {self.name!r}")
         if self.overwrite and self.resume:
             raise UsageError("--overwrite and --resume exclude each other: give one of them")

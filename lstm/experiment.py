@@ -16,13 +16,14 @@ from featherweight.dataset import Dataset, Split, load_dataset
 from featherweight.device import environment, resolve_device, seed_everything
 from featherweight.errors import UsageError, WeightsError
 from featherweight.evaluation import Evaluation, evaluate
-from featherweight.reporting import training_curves, write_evaluation
-from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, runs
+from featherweight.plots import training_curves
+from featherweight.reporting import write_evaluation
+from featherweight.run import CHECKPOINT, CONFIG, MODEL, TOKENIZER, Run, runs
 from lstm.classifier import TextClassifier, model_config
 from lstm.config import OutputConfig, TrainConfig
 from lstm.encoder import LSTMClassifier
 from lstm.tokenizer import UNK_ID, load_tokenizer, token_ids, train_tokenizer
-from lstm.training import EncodedSplit, fit
+from lstm.training import EncodedSplit, check_precision, fit
 
 logger = logging.getLogger("featherweight")
 
@@ -39,6 +40,7 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
         WeightsError: The run to resume is damaged.
     """
     device = resolve_device(config.device)
+    check_precision(config, device)
     dataset = load_dataset(config)
     findings = check(dataset)
     for line in findings.lines():
@@ -52,7 +54,7 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
     with _logged_to(run.file("training.log")):
         logger.info("%s on %s: %d training texts, %s", run.path, dataset.name,
                     len(dataset.train), device)  # fmt: skip
-        tokenizer = _tokenizer(run, dataset, config)
+        tokenizer = _saved_tokenizer(run)
         seed_everything(config.seed)
         architecture = model_config(config)
         module = LSTMClassifier(tokenizer.get_vocab_size(), len(dataset.labels), architecture)
@@ -79,8 +81,11 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
 
 def _new_run(config: TrainConfig, dataset: Dataset, findings: Findings) -> Run:
     name = config.name or f"{config.preset}-{dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Before there is a run: whatever can go wrong leaves nothing behind.
+    tokenizer = train_tokenizer(dataset.train.texts, config)
     records = {
         CONFIG: _resolved(config),
+        TOKENIZER: json.loads(tokenizer.to_str()),
         "labels.json": dataset.labels,
         "data.json": _data_record(dataset) | {"findings": findings.to_json()},
         "environment.json": environment(),
@@ -139,17 +144,12 @@ def _data_record(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _tokenizer(run: Run, dataset: Dataset, config: TrainConfig) -> Tokenizer:
-    """Trains the tokenizer, or takes the one that a cut-off run has already trained."""
-    path = run.file("tokenizer.json")
-    if path.exists():
-        try:
-            return load_tokenizer(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise WeightsError(f"{path}: {error}: train anew with --overwrite") from None
-    tokenizer = train_tokenizer(dataset.train.texts, config)
-    run.write_text("tokenizer.json", tokenizer.to_str(pretty=True))
-    return tokenizer
+def _saved_tokenizer(run: Run) -> Tokenizer:
+    try:
+        return load_tokenizer(json.dumps(run.read_json(TOKENIZER)))
+    except ValueError as error:
+        path = run.file(TOKENIZER)
+        raise WeightsError(f"{path}: {error}: train anew with --overwrite") from None
 
 
 def _encode(tokenizer: Tokenizer, split: Split) -> EncodedSplit:
@@ -169,6 +169,7 @@ def _logged_to(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ The normaliser brings what people type to one form, so that "I'm SOOOO happy!!! 
 apostrophes joined, elongations shortened to two letters, emoji kept.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,13 +18,15 @@ from lstm.config import TokenizerConfig
 PAD, UNK = "<pad>", "<unk>"
 PAD_ID, UNK_ID = 0, 1
 URL, USER = "<url>", "<user>"
+_WORD_START = "▁"
 
 _NORMALISATION = [
+    normalizers.Replace("´", ""),  # NFKC would make a space and an accent of it
     normalizers.NFKC(),
     normalizers.Lowercase(),
     normalizers.Replace(Regex(r"(?:https?://|www\.)\S+"), f" {URL} "),
     normalizers.Replace(Regex(r"(?<![\p{L}\p{N}_])@[\p{L}\p{N}_]+"), f" {USER} "),
-    normalizers.Replace(Regex(r"['’‘`´]"), ""),
+    normalizers.Replace(Regex(r"['’‘`]"), ""),
     normalizers.Replace(Regex(r"(?<=(\p{L})\1)\1+"), ""),
     # The variation selector only chooses how an emoji is drawn.
     normalizers.Replace("\ufe0f", ""),
@@ -59,16 +62,20 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
         "special_tokens": [PAD, UNK],
         "show_progress": False,
     }
+    split = pre_tokenizers.Split(_TOKEN, behavior="removed", invert=True)
     trainer: trainers.Trainer
     if config.tokenizer == "word":
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
         trainer = trainers.WordLevelTrainer(**options)
+        tokenizer.pre_tokenizer = split
     else:
-        tokenizer = Tokenizer(models.BPE(unk_token=UNK, end_of_word_suffix="</w>"))
-        trainer = trainers.BpeTrainer(end_of_word_suffix="</w>", **options)
-        tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+        tokenizer = Tokenizer(models.BPE(unk_token=UNK))
+        trainer = trainers.BpeTrainer(**options)
+        # A mark at the beginning of each word; the trainer's own suffix gives other ids each time.
+        mark = pre_tokenizers.Metaspace(_WORD_START, prepend_scheme="always", split=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, mark])
+        tokenizer.decoder = decoders.Metaspace(_WORD_START, prepend_scheme="always", split=False)
     tokenizer.normalizer = normalizers.Sequence(_NORMALISATION)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(_TOKEN, behavior="removed", invert=True)
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() <= UNK_ID + 1:
         raise DataError(
@@ -79,15 +86,21 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
         [*_NORMALISATION, _drop_unknown_punctuation(tokenizer.get_vocab())]
     )
     tokenizer.enable_truncation(config.max_length)
-    return tokenizer
+    return _without_added_tokens(tokenizer)
 
 
 def _drop_unknown_punctuation(vocabulary: dict[str, int]) -> normalizers.Normalizer:
-    known = {token.removesuffix("</w>") for token in vocabulary}
+    known = {token.removeprefix(_WORD_START) for token in vocabulary}
     # The brackets belong to the placeholders.
     signs = {sign for sign in known if len(sign) == 1 and not sign.isalnum()} | {"<", ">"}
     kept = "".join(re.escape(sign) for sign in sorted(signs))
-    return normalizers.Replace(Regex(rf"[[\p{{P}}\p{{Sm}}\p{{Sc}}\p{{Sk}}]&&[^{kept}]]"), " ")
+    dropped = rf"[\p{{P}}\p{{Sm}}\p{{Sc}}\p{{Sk}}]&&[^\p{{Emoji_Modifier}}{kept}]"
+    return normalizers.Replace(Regex(f"[{dropped}]"), " ")
+
+
+def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """Keeps "<pad>" typed in a text from becoming the padding: it is vocabulary and no more."""
+    return Tokenizer.from_str(json.dumps(json.loads(tokenizer.to_str()) | {"added_tokens": []}))
 
 
 def load_tokenizer(serialised: str) -> Tokenizer:

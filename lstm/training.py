@@ -71,8 +71,7 @@ def fit(
         UsageError: A precision that the device cannot compute in.
         WeightsError: The checkpoint is damaged.
     """
-    if config.precision != "fp32" and device != "cuda":
-        raise UsageError(f"--precision {config.precision} needs CUDA: use fp32 on the CPU")
+    check_precision(config, device)
     module.to(device)
     optimizer = torch.optim.AdamW(
         module.parameters(),
@@ -115,6 +114,16 @@ def fit(
             _log_epoch(record, config.epochs)
     module.load_state_dict(progress.best_weights)
     return progress
+
+
+def check_precision(config: OptimizationConfig, device: str) -> None:
+    """Refuses a precision that a device cannot train in.
+
+    Raises:
+        UsageError: fp16 or bf16 on the CPU.
+    """
+    if config.precision != "fp32" and device != "cuda":
+        raise UsageError(f"--precision {config.precision} needs CUDA: use fp32 on the CPU")
 
 
 def passes_per_epoch(texts: int, config: OptimizationConfig) -> int:

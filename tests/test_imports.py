@@ -18,7 +18,7 @@ BELOW = {
     "edge": {"featherweight", "lstm", "transformer_eval", "compress"},
 }
 # These reach upward, but only inside their functions.
-LAZY = {"featherweight.cli", "featherweight.loading"}
+LAZY = {"featherweight.cli", "featherweight.latency_worker", "featherweight.loading"}
 HEAVY = {
     "datasets", "matplotlib", "nltk", "onnxruntime", "pandas", "pyarrow", "scipy", "sklearn",
     "torch", "transformers",

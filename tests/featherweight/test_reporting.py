@@ -8,13 +8,11 @@ import pytest
 
 from featherweight.evaluation import Evaluation
 from featherweight.reporting import (
-    confusion_matrix,
     confusion_table,
     model_card,
     per_class_table,
     quality_table,
     report,
-    training_curves,
     write_evaluation,
 )
 from featherweight.run import Run
@@ -80,31 +78,6 @@ def test_the_report_names_model_data_split_and_number() -> None:
     assert text.count("12,345") == 2
     for part in (per_class_table, confusion_table):
         assert part(evaluation()) in text
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        ("a", "b", "c"),
-        ("😂", "喜び", "ünï"),
-        ("$_$", "$5-$10", "a_b^c"),
-        ("x" * 200, "b", "c"),
-        tuple(f"class {number}" for number in range(12)),
-    ],
-    ids=["plain", "emoji", "dollars", "long", "many"],
-)
-@pytest.mark.filterwarnings("ignore:Glyph", "ignore:constrained_layout")
-def test_the_confusion_matrix_is_a_picture_whatever_the_labels(labels: tuple[str, ...]) -> None:
-    assert confusion_matrix(evaluation(labels)).startswith(PNG)
-
-
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_the_curves_are_a_picture(epochs: int) -> None:
-    record = {"train_loss": 1.5, "validation_loss": 1.2, "validation_accuracy": 0.5}
-    history = [
-        {**record, "validation_macro_f1": 0.4, "epoch": epoch + 1} for epoch in range(epochs)
-    ]
-    assert training_curves(history).startswith(PNG)
 
 
 def test_the_model_card_says_which_split_chose_the_checkpoint() -> None:

@@ -214,7 +214,7 @@ def test_extensions_are_read_in_any_case(tmp_path: Path) -> None:
         ("a.csv", b"text,label\na,b\ncaf\xe9,b\n", "line 3: not UTF-8 (byte 0xe9)"),
         ("a.txt", b"caf\xe9;b\n", "line 1: not UTF-8 (byte 0xe9)"),
         ("a.csv", "text,label\n".encode("utf-16"), "UTF-16"),
-        ("a.csv", b"\x00\x01\x02\x03", "is a binary file"),
+        ("a.csv", b"\x00\x01\x02\x03", "a.csv is a binary file"),
         ("a.csv", b"PAR1\x15\x04\x15", "is a binary file"),
         ("a.jsonl", b"\x89PNG\r\n\x1a\n", "is a binary file"),
         ("a.csv", b"text,label\n" + b"a,b\n" * 999 + b"a\0,b\n", "line 1001: a NUL byte"),

@@ -1,0 +1,219 @@
+"""Evaluations and Latencies -> one record that says which differences are real.
+
+The record is plain JSON: tables, pictures and the page are made from it and from nothing else.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from featherweight.errors import UsageError
+from featherweight.evaluation import Evaluation
+from featherweight.latency import Latency
+from featherweight.robustness import Robustness
+from featherweight.significance import (
+    PairedTest,
+    bootstrap_macro_f1,
+    compare_groups,
+    holm,
+    mcnemar_accuracy,
+)
+
+_INTERVALS = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender, or several seeds of one.
+
+    Attributes:
+        model: What the table calls it.
+        evaluations: One a seed.
+        latencies: One a device and batch size, those of the first seed.
+        robustness: One a perturbation, those of the first seed.
+        note: What a reader must know.
+    """
+
+    model: str
+    evaluations: tuple[Evaluation, ...]
+    latencies: tuple[Latency, ...] = ()
+    robustness: tuple[Robustness, ...] = ()
+    note: str = field(default="")
+
+
+def compare(rows: Sequence[Row], texts: Sequence[str], reference: str, most: int) -> dict[str, Any]:
+    """Puts contenders side by side.
+
+    Args:
+        rows: The contenders, all answered on the same N texts.
+        texts: The N texts.
+        reference: Name of the row that the others are tested against.
+        most: How many of the texts to list on which the contenders disagree most.
+
+    Returns:
+        "reference", "data" (name, split, n, labels), "rows" and "disagreements".
+
+    Raises:
+        UsageError: A row answered other texts, or no row has the reference's name.
+    """
+    by_name = {row.model: row for row in rows}
+    if len(by_name) < len(rows):
+        raise UsageError("two contenders have the same name: rename a run, or give --group")
+    if reference not in by_name:
+        raise UsageError(f"--reference {reference}: choose one of {', '.join(by_name)}")
+    first = rows[0].evaluations[0]
+    for row in rows:
+        for evaluation in row.evaluations:
+            refuse_incomparable(first, evaluation)
+    base = by_name[reference]
+    tests = significance(base, [row for row in rows if row is not base])
+    return {
+        "reference": reference,
+        "data": {
+            "name": first.data,
+            "split": first.split,
+            "n": len(first.targets),
+            "labels": list(first.labels),
+        },
+        "rows": [
+            {**_figures(row), "ratios": _ratios(row, base), "tests": tests.get(row.model)}
+            for row in rows
+        ],
+        "disagreements": disagreements(rows, texts, most),
+    }
+
+
+def refuse_incomparable(one: Evaluation, other: Evaluation) -> None:
+    """Refuses figures that were not measured on the same labelled texts.
+
+    Raises:
+        UsageError: Data, split, labels or targets differ; the message says which.
+    """
+    for what, left, right in (
+        ("data", one.data, other.data),
+        ("split", one.split, other.split),
+        ("labels", ", ".join(one.labels), ", ".join(other.labels)),
+    ):
+        if left != right:
+            raise UsageError(
+                f"{one.model} and {other.model} are not comparable: {what} {left} and {right}"
+            )
+    if not np.array_equal(one.targets, other.targets):
+        raise UsageError(f"{one.model} and {other.model} answered other texts: not comparable")
+
+
+def significance(base: Row, others: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Tests every row against the base on the same texts, corrected over all tests by Holm.
+
+    Returns:
+        By row name, the tests of accuracy and macro-F1.
+    """
+    tests = holm([test for row in others for test in _tests(base, row)])
+    pairs = zip(tests[::2], tests[1::2], strict=True)
+    return {
+        row.model: {test.metric: test.to_json() for test in pair}
+        for row, pair in zip(others, pairs, strict=True)
+    }
+
+
+def disagreements(rows: Sequence[Row], texts: Sequence[str], most: int) -> list[dict[str, Any]]:
+    """Returns the texts with the most different answers, then with the most wrong ones."""
+    evaluations = [row.evaluations[0] for row in rows]
+    labels, targets = evaluations[0].labels, evaluations[0].targets
+    answers = np.stack([evaluation.predictions for evaluation in evaluations])  # (R, N)
+    different = np.array([len(set(column)) for column in answers.T])
+    wrong = (answers != targets).sum(axis=0)
+    order = np.lexsort((-wrong, -different))[:most]
+    return [
+        {
+            "text": texts[index],
+            "target": labels[targets[index]],
+            "answers": {
+                row.model: labels[answer]
+                for row, answer in zip(rows, answers[:, index], strict=True)
+            },
+        }
+        for index in order.tolist()
+        if different[index] > 1
+    ]
+
+
+def _tests(base: Row, row: Row) -> tuple[PairedTest, PairedTest]:
+    targets, num_labels = base.evaluations[0].targets, len(base.evaluations[0].labels)
+    ours = [evaluation.predictions for evaluation in base.evaluations]
+    theirs = [evaluation.predictions for evaluation in row.evaluations]
+    if len(ours) == len(theirs) == 1:
+        return (
+            mcnemar_accuracy(targets, ours[0], theirs[0]),
+            bootstrap_macro_f1(targets, ours[0], theirs[0], num_labels),
+        )
+    return (
+        compare_groups(targets, ours, theirs, num_labels, "accuracy"),
+        compare_groups(targets, ours, theirs, num_labels, "macro_f1"),
+    )
+
+
+def _figures(row: Row) -> dict[str, Any]:
+    """Everything about a row alone: means over its seeds, intervals of the first one's texts."""
+    records = [evaluation.to_json() for evaluation in row.evaluations]
+    scores = {
+        name: [evaluation.scores[name] for evaluation in row.evaluations]
+        for name in row.evaluations[0].scores
+    }
+    several = len(records) > 1
+    return {
+        "model": row.model,
+        "members": [record["model"] for record in records],
+        "note": row.note,
+        "parameters": records[0]["parameters"],
+        "size_bytes": records[0]["size_bytes"],
+        "scores": {name: statistics.mean(values) for name, values in scores.items()},
+        "deviations": (
+            {name: statistics.stdev(values) for name, values in scores.items()} if several else None
+        ),
+        "intervals": {name: _mean_interval(records, name) for name in _INTERVALS},
+        "ece": statistics.mean(record["ece"] for record in records),
+        "per_class": records[0]["per_class"],
+        "confusion_matrix": records[0]["confusion_matrix"],
+        "latencies": [_timing(latency) for latency in row.latencies],
+        "robustness": [vars(result) for result in row.robustness],
+    }
+
+
+def _mean_interval(records: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """The mean bounds: how far the texts alone leave one seed's figure open."""
+    bounds = [record["intervals"][name] for record in records]
+    return [statistics.mean(ends) for ends in zip(*bounds, strict=True)]
+
+
+def _timing(latency: Latency) -> dict[str, Any]:
+    return latency.to_json(raw=False) | {
+        "phases": {
+            phase: {f"p{q}": latency.percentile(q, phase) for q in (50, 90, 95, 99)}
+            for phase in ("encode", "forward", "total")
+        }
+    }
+
+
+def _ratios(row: Row, base: Row) -> dict[str, Any]:
+    """Size, accuracy and macro-F1 as shares of the base's; speed as how often faster."""
+    ours, theirs = _figures_of(base), _figures_of(row)
+    base_ms = {(it.device, it.batch_size): it.percentile(50) for it in base.latencies}
+    speed: dict[str, dict[str, float]] = {}
+    for latency in row.latencies:
+        place = (latency.device, latency.batch_size)
+        if place in base_ms:
+            times = base_ms[place] / latency.percentile(50)
+            speed.setdefault(latency.device, {})[str(latency.batch_size)] = times
+    return {name: theirs[name] / ours[name] for name in ours} | {"speed": speed}
+
+
+def _figures_of(row: Row) -> dict[str, float]:
+    return {
+        "size": row.evaluations[0].size_bytes,
+        "accuracy": statistics.mean(it.scores["accuracy"] for it in row.evaluations),
+        "macro_f1": statistics.mean(it.scores["macro_f1"] for it in row.evaluations),
+    }

@@ -1,0 +1,276 @@
+"""`compare`: any contenders answer the same texts in one run, and are timed in turns."""
+
+import dataclasses
+import itertools
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from featherweight import comparison_text
+from featherweight.baselines import baselines
+from featherweight.classifier import Classifier
+from featherweight.comparison import Row, compare
+from featherweight.dataset import DataConfig, Dataset, load_dataset
+from featherweight.device import environment, resolve_device
+from featherweight.errors import DataError, UsageError
+from featherweight.evaluation import Evaluation, evaluate
+from featherweight.latency import Contender, Latency, measure
+from featherweight.loading import load
+from featherweight.robustness import Robustness, robustness
+from featherweight.run import CONFIG, Run, atomic_directory
+from featherweight.testing import data_flags, trained_on
+
+logger = logging.getLogger("featherweight")
+
+REPORT = "report.json"
+_IDENTITY = {"name", "output_dir", "overwrite", "resume", "seed"}  # no part of what a model is
+
+
+@dataclass(frozen=True)
+class CompareConfig(DataConfig):
+    """What to compare, and on which texts."""
+
+    weights: list[Path] = field(default_factory=list)
+    """Run directories and portable .safetensors files."""
+    data: str = ""
+    """Hub id, folder, file or "bundled"; empty: the data the runs were trained on."""
+    split: Literal["validation", "test"] = "test"
+    """Which texts to answer."""
+    reference: str = ""
+    """Name of the row that the others are tested against; empty: the first."""
+    group: bool = False
+    """Make one row of runs that differ in their seed only, as mean ± standard deviation."""
+    batch_sizes: str = "1,32"
+    """Texts per timed batch, separated by commas."""
+    threads: int = 1
+    """CPU threads of each contender while it is timed."""
+    device: Literal["auto", "cpu"] = "auto"
+    """Time on the CPU only, or on the GPU too if there is one."""
+    cuda_graphs: bool = False
+    """Add a row for each LSTM that replays CUDA graphs."""
+    robustness: bool = False
+    """Ask again with the texts in capitals, with punctuation, typos, emoji and elongations."""
+    disagreements: int = 0
+    """List so many texts on which the contenders disagree most."""
+    output_path: Path | None = None
+    """Folder for the report: .md .csv .json .html and pictures."""
+    json: bool = False
+    """Print the record as JSON instead of tables."""
+
+
+@dataclass
+class _Candidate:
+    """A classifier on its way to a row."""
+
+    classifier: Classifier
+    contender: Contender
+    identity: str  # equal for runs that differ in their seed only
+    evaluation: Evaluation
+    robustness: list[Robustness]
+
+
+def contest(config: CompareConfig) -> dict[str, Any]:
+    """Compares contenders and writes the report if a folder is named for it.
+
+    Returns:
+        The record that every table and picture is made from.
+
+    Raises:
+        UsageError: Flags are wrong, or the contenders are not comparable.
+        WeightsError: Weights cannot be used.
+        DataError: The data has gone or cannot be used.
+    """
+    sizes = batch_sizes(config.batch_sizes)
+    devices = timed_devices(config.device)
+    if config.cuda_graphs and "cuda" not in devices:
+        raise UsageError("--cuda_graphs: no CUDA device is here to replay graphs on")
+    if not config.weights:
+        raise UsageError("give the weights to compare: run directories or .safetensors files")
+    if config.output_path:
+        _refuse_foreign(config.output_path)
+    classifiers = [
+        load(path, "cpu" if config.device == "cpu" else "auto") for path in config.weights
+    ]
+    dataset = load_dataset(_data(config), classifiers[0].labels)
+    split = dataset.split(config.split)
+    if len(set(split.labels.tolist())) < 2:
+        raise DataError(f"the {split.name} split of {dataset.name} has one class only: "
+                        "nothing can be compared on it")  # fmt: skip
+    candidates = []
+    for classifier, contender, identity in _contenders(config, classifiers, dataset):
+        logger.info("%s: answering %d texts", classifier.name, len(split))
+        candidates.append(
+            _Candidate(
+                classifier,
+                contender,
+                identity,
+                evaluate(classifier, split, dataset.name),
+                robustness(classifier, split) if config.robustness else [],
+            )
+        )
+    groups = _groups(candidates, config.group)
+    contenders = {name: members[0].contender for name, members in groups.items()}
+    if config.cuda_graphs:
+        contenders |= {
+            f"{name}, CUDA graphs": _graphed(it)
+            for name, it in contenders.items()
+            if it.weights is not None
+        }
+    latencies = measure(
+        list(contenders.values()),
+        split.texts,
+        batch_sizes=sizes,
+        devices=devices,
+        threads=config.threads,
+        train=dataset.train,
+        labels=dataset.labels,
+    )
+    rows = [_row(name, members, latencies) for name, members in groups.items()]
+    graphed = [
+        (row, latencies_of(f"{groups[row.model][0].contender.name}, CUDA graphs", latencies))
+        for row in rows
+    ]
+    rows += [
+        dataclasses.replace(row, model=times[0].model, latencies=times)
+        for row, times in graphed
+        if times
+    ]
+    record = {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "environment": environment(),
+        "threads": config.threads,
+        **compare(rows, split.texts, config.reference or rows[0].model, config.disagreements),
+    }
+    record["data"]["sha256"] = split.sha256
+    if config.output_path:
+        write_report(config.output_path, record, latencies)
+    return record
+
+
+def latencies_of(model: str, latencies: Sequence[Latency]) -> tuple[Latency, ...]:
+    """Returns those of one contender."""
+    return tuple(latency for latency in latencies if latency.model == model)
+
+
+def batch_sizes(flag: str) -> list[int]:
+    """Reads "1,32".
+
+    Raises:
+        UsageError: A size is no whole number of at least 1.
+    """
+    sizes = flag.replace(" ", "").split(",")
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise UsageError(f"--batch_sizes {flag}: give numbers of at least 1, such as 1,32,256")
+    return [int(size) for size in sizes]
+
+
+def timed_devices(flag: str) -> list[str]:
+    """Returns the CPU, and CUDA unless the flag says "cpu" or there is none."""
+    return ["cpu"] if resolve_device(flag) == "cpu" else ["cpu", "cuda"]
+
+
+def write_report(path: Path, record: dict[str, Any], latencies: Sequence[Latency]) -> None:
+    """Writes the report's files into a folder, all or none."""
+    from featherweight import comparison_page, plots
+
+    with atomic_directory(path) as folder:
+        report = Run(folder)
+        report.write_json(REPORT, record)
+        report.write_json("latency.json", [latency.to_json() for latency in latencies])
+        report.write_text("report.csv", comparison_text.comma_separated(record))
+        report.write_text("report.md", comparison_text.markdown(record))
+        report.write_text("report.html", comparison_page.comparison_page(record))
+        report.write_bytes("trade_off.png", plots.trade_off(record))
+        report.write_bytes("confusion_matrices.png", plots.confusion_matrices(record))
+        report.write_bytes("per_class.png", plots.per_class_bars(record))
+    logger.info("report: %s", path / "report.html")
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A report takes the place of an older one, and of nothing else."""
+    if path.exists() and not (path / REPORT).is_file():
+        raise UsageError(f"--output_path {path} is there and holds no report: name a new folder")
+
+
+def _data(config: CompareConfig) -> DataConfig:
+    """The data named by the flags, or the one data set that all runs were trained on."""
+    if config.data or config.train_path:
+        return data_flags(config)
+    runs = [Run(path) for path in config.weights if (path / CONFIG).is_file()]
+    if not runs:
+        raise UsageError("the weights do not say what they were trained on: give --data")
+    first, *others = runs
+    for run in others:
+        for name, split in first.read_json("data.json")["splits"].items():
+            if run.read_json("data.json")["splits"].get(name) != split:
+                raise UsageError(
+                    f"{first.path} and {run.path} were trained on different data: "
+                    "give --data to compare them on one"
+                )
+    return trained_on(first)
+
+
+def _contenders(
+    config: CompareConfig, classifiers: Sequence[Classifier], dataset: Dataset
+) -> list[tuple[Classifier, Contender, str]]:
+    """Each classifier with the way a timing process gets it, and what makes it what it is."""
+    given = [
+        (classifier, Contender(classifier.name, weights=path), _identity(path))
+        for classifier, path in zip(classifiers, config.weights, strict=True)
+    ]
+    return given + [
+        (baseline, Contender(baseline.name, baseline=baseline.name), baseline.name)
+        for baseline in baselines(dataset.train, dataset.labels)
+    ]
+
+
+def _identity(path: Path) -> str:
+    """What runs have in common that differ in their seed only."""
+    if not (path / CONFIG).is_file():
+        return str(path)
+    saved = Run(path).read_json(CONFIG)
+    kept = {name: value for name, value in saved.items() if name not in _IDENTITY}
+    method = path.name if path.parent.name == "compressed" else ""
+    return json.dumps([kept, method], sort_keys=True)
+
+
+def _groups(candidates: Sequence[_Candidate], group: bool) -> dict[str, list[_Candidate]]:
+    """Candidates by the name of their row."""
+    by_identity: dict[str, list[_Candidate]] = {}
+    for number, candidate in enumerate(candidates):
+        key = candidate.identity if group else str(number)
+        by_identity.setdefault(key, []).append(candidate)
+    groups: dict[str, list[_Candidate]] = {}
+    for members in by_identity.values():
+        names = [member.classifier.name for member in members]
+        name = names[0] if len(names) == 1 else _common_name(names)
+        if name in groups:
+            raise UsageError(f"two contenders are called {name}: rename a run, or give --group")
+        groups[name] = members
+    return groups
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """What "feather-0 (fp16)" and "feather-1 (fp16)" share: "feather (fp16)"."""
+    stems, _, (method, *_) = zip(*(name.partition(" (") for name in names), strict=True)
+    letters = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*stems, strict=False))
+    stem = "".join(column[0] for column in letters).rstrip("-_. 0123456789") or stems[0]
+    return f"{stem} ({method}" if method else stem
+
+
+def _graphed(contender: Contender) -> Contender:
+    return dataclasses.replace(contender, name=f"{contender.name}, CUDA graphs", cuda_graphs=True)
+
+
+def _row(name: str, members: Sequence[_Candidate], latencies: Sequence[Latency]) -> Row:
+    return Row(
+        name,
+        tuple(member.evaluation for member in members),
+        latencies_of(members[0].contender.name, latencies),
+        tuple(members[0].robustness),
+    )

@@ -1,0 +1,133 @@
+"""A made-up comparison whose figures hang together: each row's come from one drawn answer sheet."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featherweight.evaluation import Evaluation
+
+LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")
+SUPPORT = (581, 695, 159, 275, 224, 66)
+NOTE = "stored in half, computes in single precision on the CPU"
+# model, note, share of right answers, parameters, bytes, ms for one text, noisy
+CONTENDERS: list[tuple[str, str, float | None, int, int, float | None, bool]] = [
+    ("feather", "", 0.930, 305_000, 1_236_000, 0.112, False),
+    ("feather (fp16)", NOTE, 0.930, 305_000, 626_000, 0.115, True),
+    ("classic", "", 0.921, 2_010_000, 8_060_000, 0.402, False),
+    ("classic (fp16)", NOTE, 0.921, 2_010_000, 4_040_000, 0.398, False),
+    ("most frequent class", "", None, 6, 24, 0.0021, False),
+    ("TF-IDF + linear SVM", "", 0.890, 620_000, 3_900_000, 0.31, False),
+    ("MiniLM, fine-tuned", "", 0.926, 22_700_000, 90_900_000, 9.8, False),
+    ("BERT-base from the Hub", "with other labels", None, 109_000_000, 438_000_000, 42.0, False),
+    ("bundle", "measured elsewhere", 0.929, 305_000, 640_000, None, False),
+]  # fmt: skip
+
+
+def evaluation(model: str, share: float | None, parameters: int, size_bytes: int) -> Evaluation:
+    rng = np.random.default_rng(round(1000 * (share or 0)))
+    targets = np.repeat(np.arange(len(LABELS)), SUPPORT)
+    confused = rng.choice(len(LABELS), len(targets), p=np.array(SUPPORT) / sum(SUPPORT))
+    answers = np.where(rng.random(len(targets)) < (share or 0), targets, confused if share else 1)
+    probabilities = np.full((len(targets), len(LABELS)), 0.02)
+    probabilities[np.arange(len(targets)), answers] = 0.9
+    return Evaluation(
+        model, "emotion", "test", LABELS, targets, probabilities, parameters, size_bytes
+    )
+
+
+def latency(device: str, batch_size: int, p50: float, noisy: bool) -> dict[str, Any]:
+    phases = {
+        phase: {name: share * factor * p50 for name, factor in PERCENTILES.items()}
+        for phase, share in (("encode", 0.3), ("forward", 0.7), ("total", 1.0))
+    }
+    return {
+        "device": device, "device_name": "a processor" if device == "cpu" else "a graphics card",
+        "batch_size": batch_size, "dtype": "float32", "backend": "torch", "threads": 1,
+        "samples": 1_234, "phases": phases, "texts_per_second": 1000 * batch_size / p50,
+        "first_batch_ms": 7 * p50, "load_ms": 31.5, "peak_memory_bytes": 312_000_000,
+        "gpu_memory_bytes": 45_000_000 if device == "cuda" else None,
+        "spread": 0.31 if noisy else 0.02, "noisy": noisy,
+    }  # fmt: skip
+
+
+PERCENTILES = {"p50": 1.0, "p90": 1.1, "p95": 1.2, "p99": 1.5}
+
+
+def verdict(better: bool | None) -> dict[str, Any]:
+    words = {None: "no difference shown (n = 2000)", True: "better", False: "worse"}[better]
+    difference, p = {None: (0.0005, 0.84), True: (0.011, 0.002), False: (-0.0405, 0.00001)}[better]
+    return {
+        "difference": difference,
+        "interval": [difference - 0.006, difference + 0.006],
+        "p_value": p / 3,
+        "adjusted_p": p,
+        "verdict": words,
+    }
+
+
+def row(
+    model: str, note: str, share: float | None, parameters: int, size_bytes: int,
+    ms: float | None, noisy: bool,
+) -> dict[str, Any]:  # fmt: skip
+    known = not model.startswith("BERT")
+    answers = evaluation(model, share, parameters, size_bytes).to_json()
+    scores = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "weighted_f1")
+    better = None if share and share > 0.925 else False
+    ratios = {"size": size_bytes / 1_236_000, "speed": {}, "accuracy": None, "macro_f1": None}
+    if known:
+        ratios |= {"accuracy": answers["accuracy"] / 0.937, "macro_f1": answers["macro_f1"] / 0.913}
+    if ms:
+        ratios["speed"] = {"cpu": {"1": 0.112 / ms, "32": 0.1 / ms}, "cuda": {"1": 0.11}}
+    devices = [("cpu", 1, 1.0), ("cpu", 32, 9.0)]
+    if model in ("feather", "MiniLM, fine-tuned"):
+        devices.append(("cuda", 1, 2.0))
+    return {
+        "model": model,
+        "members": [model],
+        "note": note,
+        "parameters": parameters,
+        "size_bytes": size_bytes,
+        "scores": {name: answers[name] for name in scores} if known else None,
+        "deviations": None,
+        "intervals": answers["intervals"] if known else None,
+        "ece": answers["ece"] if known else None,
+        "per_class": answers["per_class"] if known else None,
+        "confusion_matrix": answers["confusion_matrix"] if known else None,
+        "latencies": [latency(d, b, ms * factor, noisy) for d, b, factor in devices] if ms else [],
+        "ratios": None if model == "feather" else ratios,
+        "tests": {"accuracy": verdict(better), "macro_f1": verdict(better)}
+        if known and model != "feather"
+        else None,
+        "robustness": [
+            {"perturbation": "upper case", "accuracy": 0.9, "changed": 0.031, "n": 2000},
+            {"perturbation": "typos", "accuracy": 0.71, "changed": 0.27, "n": 2000},
+        ]
+        if known
+        else [],
+    }
+
+
+MADE_UP: dict[str, Any] = {
+    "data": {"name": "emotion", "split": "test", "n": 2000, "sha256": "0f" * 32,
+             "labels": list(LABELS)},
+    "reference": "feather",
+    "command": "featherweight compare outputs/feather outputs/classic --data emotion",
+    "environment": {"python": "3.12.1", "cpu": {"model": "a processor", "flags": ["avx2", "fma"]},
+                    "cores": 2, "load_average": [0.1, 0.2, 0.3], "gpu": None},
+    "threads": 1,
+    "rows": [row(*contender) for contender in CONTENDERS],
+    "disagreements": [
+        {"text": "i feel like a <b>king</b> & a fool", "target": "joy",
+         "answers": {"feather": "joy", "classic": "sadness", "TF-IDF + linear SVM": "anger"}},
+        {"text": "i am not sure what to make of the tenderness of this evening", "target": "love",
+         "answers": {"feather": "joy", "classic": "love"}},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def comparison() -> dict[str, Any]:
+    """The JSON record of a comparison, free to be changed."""
+    return copy.deepcopy(MADE_UP)
