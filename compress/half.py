@@ -2,9 +2,8 @@
 
 import copy
 import logging
-from dataclasses import dataclass
-from typing import Literal
 
+from compress.config import HalfConfig
 from featherweight.classifier import Classifier
 from featherweight.errors import UsageError
 from lstm.classifier import TextClassifier
@@ -12,15 +11,7 @@ from lstm.classifier import TextClassifier
 logger = logging.getLogger("featherweight")
 
 
-@dataclass(frozen=True)
-class HalfConfig:
-    """Which half precision."""
-
-    dtype: Literal["fp16", "bf16"] = "fp16"
-    """fp16 keeps more digits, bf16 the range of fp32."""
-
-
-def halve(classifier: Classifier, config: HalfConfig) -> Classifier:
+def halve(classifier: Classifier, config: HalfConfig) -> TextClassifier:
     """Returns a copy whose numbers are stored in 16 bits.
 
     CUDA computes in them as well. A CPU has no fast half-precision LSTM: there the rounded

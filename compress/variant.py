@@ -2,11 +2,10 @@
 
 import hashlib
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from compress import HalfConfig, compress
+from compress.config import CompressConfig, HalfConfig
+from compress.half import halve
 from featherweight.dataset import load_dataset
 from featherweight.device import environment
 from featherweight.errors import UsageError
@@ -16,22 +15,6 @@ from featherweight.reporting import write_evaluation
 from featherweight.run import CONFIG, MODEL, TOKENIZER, Run, newest_run
 from featherweight.testing import trained_on
 from lstm.classifier import TextClassifier
-
-
-@dataclass(frozen=True)
-class CompressConfig:
-    """What to compress, and how."""
-
-    weights: Path | None = None
-    """Run directory; without it: the newest run."""
-    method: Literal["fp16", "bf16"] = "fp16"
-    """Number format of the stored weights."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes CUDA if there is any."""
-    overwrite: bool = False
-    """Replace an existing variant."""
-    output_dir: Path = Path("outputs")
-    """Folder in which the newest run is looked for."""
 
 
 def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
@@ -50,10 +33,8 @@ def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
         raise UsageError(f"{origin.path} is not a run directory: a variant is written into its run")
     classifier = load(origin.path, config.device)
     started = time.perf_counter()
-    variant = compress(classifier, HalfConfig(config.method))
+    variant = halve(classifier, HalfConfig(config.method))
     seconds = time.perf_counter() - started
-    if not isinstance(variant, TextClassifier):
-        raise UsageError(f"{variant.name} cannot be saved as a run")
     dataset = load_dataset(trained_on(origin), classifier.labels)
     run = Run.create(
         origin.path / "compressed",

@@ -8,6 +8,7 @@ from sklearn.svm import LinearSVC
 
 from featherweight.classifier import Batch, Classifier, FloatArray
 from featherweight.dataset import Split
+from featherweight.errors import DataError
 
 
 class MostFrequentClass(Classifier):
@@ -94,5 +95,11 @@ class TfidfSVM(Classifier):
 
 
 def baselines(train: Split, labels: tuple[str, ...]) -> list[Classifier]:
-    """Returns the baselines, fitted on a training split."""
+    """Returns the baselines, fitted on a training split.
+
+    Raises:
+        DataError: Its texts all have the same label.
+    """
+    if len(set(train.labels.tolist())) < 2:
+        raise DataError("the training texts all have the same label: no baseline can be fitted")
     return [MostFrequentClass(train, labels), TfidfSVM(train, labels)]

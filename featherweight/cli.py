@@ -1,7 +1,6 @@
 """One command, one subcommand a verb; a package is imported only when its verb is called."""
 
 import dataclasses
-import errno
 import json
 import logging
 import os
@@ -12,7 +11,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser
 
-from featherweight.errors import FeatherweightError, MissingExtraError
+from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig
+from featherweight.errors import FeatherweightError, MissingExtraError, UsageError
 
 Config = TypeVar("Config")
 
@@ -22,26 +22,29 @@ INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
 
 def train(arguments: Sequence[str]) -> None:
     """Train the tiny LSTM on labelled text; leaves a run directory."""
-    from featherweight.reporting import report
-    from lstm import experiment
     from lstm.config import PRESETS, TrainConfig
 
     parser = _parser("train", TrainConfig)
     # A preset only changes defaults, so whatever is said on the command line wins.
     said = [word for word in arguments if not word.startswith("--print_config")]
     parser.set_defaults(dict(PRESETS[parser.parse_args(said).preset]))
-    run, evaluation = experiment.train(_config(parser, arguments, TrainConfig))
+    config = _config(parser, arguments, TrainConfig)
+
+    from featherweight.reporting import report
+    from lstm import experiment
+
+    run, evaluation = experiment.train(config)
     print(report(evaluation))
     print(f"\nrun: {run.path}")
 
 
 def test(arguments: Sequence[str]) -> None:
     """Show a trained model's quality per class, beside two baselines."""
+    config = _config(_parser("test", EvaluationConfig), arguments, EvaluationConfig)
+
     from featherweight import testing
     from featherweight.reporting import report
 
-    parser = _parser("test", testing.EvaluationConfig)
-    config = _config(parser, arguments, testing.EvaluationConfig)
     evaluation, baselines = testing.test(config)
     if config.json:
         print(json.dumps(evaluation.to_json(), ensure_ascii=False))
@@ -51,29 +54,33 @@ def test(arguments: Sequence[str]) -> None:
 
 def predict(arguments: Sequence[str]) -> None:
     """Answer texts, or every row of a file at constant memory."""
+    config = _config(_parser("predict", PredictConfig, "texts"), arguments, PredictConfig)
+
     from featherweight import inference
 
-    parser = _parser("predict", inference.PredictConfig, positional="texts")
-    inference.predict(_config(parser, arguments, inference.PredictConfig))
+    inference.predict(config)
 
 
 def compress(arguments: Sequence[str]) -> None:
     """Make a smaller model from a run; leaves another run inside it."""
+    from compress.config import CompressConfig
+
+    config = _config(_parser("compress", CompressConfig), arguments, CompressConfig)
+
     from compress import variant
     from featherweight.reporting import quality_table
 
-    parser = _parser("compress", variant.CompressConfig)
-    run, evaluations = variant.compress_run(_config(parser, arguments, variant.CompressConfig))
+    run, evaluations = variant.compress_run(config)
     print(quality_table(evaluations))
     print(f"\nrun: {run.path}")
 
 
 def compare(arguments: Sequence[str]) -> None:
     """Put any contenders side by side: quality, speed, size, and what is real."""
+    config = _config(_parser("compare", CompareConfig, "weights"), arguments, CompareConfig)
+
     from featherweight import comparison_text, contest
 
-    parser = _parser("compare", contest.CompareConfig, positional="weights")
-    config = _config(parser, arguments, contest.CompareConfig)
     record = contest.contest(config)
     print(json.dumps(record) if config.json else comparison_text.terminal(record))
 
@@ -91,14 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl-C.
     """
     verb, *rest = arguments or sys.argv[1:] or ["--help"]
-    if verb in ("-h", "--help"):
-        print(_overview())
-        return 0
-    if verb not in VERBS:
-        return _fail(f"no verb {verb!r}: choose {', '.join(VERBS)}, or see featherweight --help", 2)
     _log_to_stderr()
     try:
-        VERBS[verb](rest)
+        if verb in ("-h", "--help"):
+            print(_overview())
+        elif verb in VERBS:
+            VERBS[verb](rest)
+        else:
+            raise UsageError(f"no verb {verb!r}: choose {', '.join(VERBS)}")
         sys.stdout.flush()
     except FeatherweightError as error:
         return _fail(str(error), error.exit_code)
@@ -113,9 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader left (`| head`); keep the interpreter from flushing into the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        return _fail(f"{error.filename or 'output'}: {error.strerror}", 1)
+        # A full disk, a missing permission, a name too long: the machine says no, and where.
+        return _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     return 0
 
 

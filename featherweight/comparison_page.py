@@ -113,7 +113,7 @@ def _against(row: Row) -> str:
         parts.append(f"{_times(ratios['size'])} the size")
     for device, by_batch in (ratios.get("speed") or {}).items():
         speeds = ", ".join(
-            f"{_times(ratio)} at batch {batch_size}"
+            f"{_times(ratio)} at batch {escape(batch_size)}"
             for batch_size, ratio in by_batch.items()
             if ratio is not None
         )

@@ -7,14 +7,15 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from featherweight import comparison_text
 from featherweight.baselines import baselines
 from featherweight.classifier import Classifier
 from featherweight.comparison import Row, compare
+from featherweight.config import CompareConfig
 from featherweight.dataset import DataConfig, Dataset, load_dataset
 from featherweight.device import environment, resolve_device
 from featherweight.errors import DataError, UsageError
@@ -29,38 +30,6 @@ logger = logging.getLogger("featherweight")
 
 REPORT = "report.json"
 _IDENTITY = {"name", "output_dir", "overwrite", "resume", "seed"}  # no part of what a model is
-
-
-@dataclass(frozen=True)
-class CompareConfig(DataConfig):
-    """What to compare, and on which texts."""
-
-    weights: list[Path] = field(default_factory=list)
-    """Run directories and portable .safetensors files."""
-    data: str = ""
-    """Hub id, folder, file or "bundled"; empty: the data the runs were trained on."""
-    split: Literal["validation", "test"] = "test"
-    """Which texts to answer."""
-    reference: str = ""
-    """Name of the row that the others are tested against; empty: the first."""
-    group: bool = False
-    """Make one row of runs that differ in their seed only, as mean ± standard deviation."""
-    batch_sizes: str = "1,32"
-    """Texts per timed batch, separated by commas."""
-    threads: int = 1
-    """CPU threads of each contender while it is timed."""
-    device: Literal["auto", "cpu"] = "auto"
-    """Time on the CPU only, or on the GPU too if there is one."""
-    cuda_graphs: bool = False
-    """Add a row for each LSTM that replays CUDA graphs."""
-    robustness: bool = False
-    """Ask again with the texts in capitals, with punctuation, typos, emoji and elongations."""
-    disagreements: int = 0
-    """List so many texts on which the contenders disagree most."""
-    output_path: Path | None = None
-    """Folder for the report: .md .csv .json .html and pictures."""
-    json: bool = False
-    """Print the record as JSON instead of tables."""
 
 
 @dataclass
@@ -181,7 +150,7 @@ def write_report(path: Path, record: dict[str, Any], latencies: Sequence[Latency
     with atomic_directory(path) as folder:
         report = Run(folder)
         report.write_json(REPORT, record)
-        report.write_json("latency.json", [latency.to_json() for latency in latencies])
+        report.write_text("latency.json", json.dumps([latency.to_json() for latency in latencies]))
         report.write_text("report.csv", comparison_text.comma_separated(record))
         report.write_text("report.md", comparison_text.markdown(record))
         report.write_text("report.html", comparison_page.comparison_page(record))

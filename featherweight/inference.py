@@ -3,12 +3,11 @@
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from featherweight.classifier import Classifier
+from featherweight.config import PredictConfig
 from featherweight.errors import UsageError
 from featherweight.loading import load
 from featherweight.predictions import PREDICTION_COLUMNS, prediction_cells, write_rows
@@ -18,30 +17,6 @@ from featherweight.run import atomic_open, newest_run
 logger = logging.getLogger("featherweight")
 
 _BATCH_ROWS = 1_024
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """What to answer, and where the answers go."""
-
-    texts: list[str] = field(default_factory=list)
-    """Texts to answer."""
-    weights: Path | None = None
-    """Run directory or portable .safetensors file; without it: the newest run."""
-    csv: Path | None = None
-    """File of texts: CSV, TSV, JSONL, Parquet or text;label lines, also gzipped."""
-    output_path: Path | None = None
-    """CSV file for the answers; without it: <input name>_predictions.csv beside the input."""
-    text_column: str = "text"
-    """Column of the input that holds the texts."""
-    raw: bool = False
-    """Leave cells as they are that a spreadsheet would run as formulas."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes CUDA if there is any."""
-    output_dir: Path = Path("outputs")
-    """Folder in which the newest run is looked for."""
-    json: bool = False
-    """Print one JSON list instead of a table."""
 
 
 def predict(config: PredictConfig) -> None:
@@ -54,6 +29,8 @@ def predict(config: PredictConfig) -> None:
     """
     if bool(config.texts) == bool(config.csv):
         raise UsageError('give either texts ("i feel so happy today") or --csv FILE')
+    if any("\udc80" <= letter <= "\udcff" for text in config.texts for letter in text):
+        raise UsageError("a text is not UTF-8: set the terminal to UTF-8, or give --csv")
     if config.output_path and not config.csv:
         raise UsageError("--output_path goes with --csv")
     classifier = load(config.weights or newest_run(config.output_dir).path, config.device)
@@ -80,7 +57,9 @@ def _answers(classifier: Classifier, texts: list[str], as_json: bool) -> str:
     ]
     if as_json:
         return json.dumps(rows, ensure_ascii=False)
-    return tabulate(rows, headers="keys", floatfmt=".4f", maxcolwidths=[40])
+    for row in rows:
+        row["confidence"] = f"{row['confidence']:.4f}"
+    return tabulate(rows, headers="keys", maxcolwidths=[40], disable_numparse=True)
 
 
 def run_inference(weights: str | Path, csv: str | Path) -> list[int]:
@@ -136,6 +115,8 @@ def predict_file(
 
     from featherweight.dataset import text_rows
 
+    if output_path.is_dir():
+        raise UsageError(f"--output_path {output_path} is a folder: name a file")
     if output_path.resolve() == path.resolve():
         raise UsageError(f"--output_path is the input itself ({path}): name another file")
     if not output_path.parent.is_dir():
@@ -155,7 +136,7 @@ def predict_file(
                 write_rows(
                     output,
                     (
-                        (text, *answer, *(row[column] for column in others))
+                        (text, *answer, *(row.get(column, "") for column in others))
                         for (_, text, row), answer in zip(batch, cells, strict=True)
                     ),
                     raw,

@@ -30,7 +30,8 @@ def safe_cell(value: object) -> object:
 
 def write_rows(file: IO[Any], rows: Iterable[Sequence[object]], raw: bool = False) -> None:
     """Writes rows as CSV, each cell made safe unless `raw`."""
-    writer = csv.writer(file, lineterminator="\n")
+    # Line ends of RFC 4180: with bare "\n" the writer would leave a "\r" in a cell unquoted.
+    writer = csv.writer(file, lineterminator="\r\n")
     for row in rows:
         writer.writerow(row if raw else [safe_cell(cell) for cell in row])
 

@@ -28,7 +28,9 @@ def confusion_table(evaluation: Evaluation) -> str:
         [label, *counts]
         for label, counts in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)
     ]
-    return tabulate(rows, headers=["true \\ predicted", *evaluation.labels])
+    headers = ["true \\ predicted", *evaluation.labels]
+    align = ("left", *["right"] * len(evaluation.labels))
+    return tabulate(rows, headers, colalign=align, disable_numparse=True)
 
 
 def quality_table(evaluations: Sequence[Evaluation], tablefmt: str = "simple") -> str:

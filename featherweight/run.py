@@ -45,11 +45,14 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
     An error leaves the old folder, or none.
     """
+    if path.name in ("", ".", ".."):
+        raise UsageError(f"{path} is no name for a new folder")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    replaced = path.exists()
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        if path.exists():
+        if replaced:
             shutil.rmtree(path)
         temporary.rename(path)
     except BaseException:

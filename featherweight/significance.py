@@ -169,7 +169,7 @@ def _paired_bootstrap(
 
     def differences(counts: FloatArray) -> FloatArray:
         # Rounded, because equal means summed in another order differ in their last digit.
-        return (scores(counts, cells) @ np.array(sides)) + 0
+        return (scores(counts, cells) @ np.array(sides)).round(12)
 
     rng = np.random.default_rng(seed)
     resampled = np.concatenate(

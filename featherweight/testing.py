@@ -3,38 +3,20 @@
 import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from featherweight.baselines import baselines
 from featherweight.checks import drop_leaks
+from featherweight.config import EvaluationConfig
 from featherweight.dataset import DataConfig, Dataset, load_dataset
-from featherweight.errors import UsageError
+from featherweight.errors import UsageError, WeightsError
 from featherweight.evaluation import Evaluation, evaluate
 from featherweight.loading import load
 from featherweight.reporting import write_evaluation
 from featherweight.run import CONFIG, Run, newest_run
 
 logger = logging.getLogger("featherweight")
-
-
-@dataclass(frozen=True)
-class EvaluationConfig(DataConfig):
-    """What to test, and on which texts."""
-
-    data: str = ""
-    """Hub id, folder, file or "bundled"; empty: the data the run was trained on."""
-    weights: Path | None = None
-    """Run directory or portable .safetensors file; without it: the newest run."""
-    split: Literal["train", "validation", "test"] = "test"
-    """Which texts to answer."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes CUDA if there is any."""
-    output_dir: Path = Path("outputs")
-    """Folder in which the newest run is looked for."""
-    json: bool = False
-    """Print one JSON object instead of tables."""
 
 
 def test(config: EvaluationConfig) -> tuple[Evaluation, list[Evaluation]]:
@@ -53,7 +35,7 @@ def test(config: EvaluationConfig) -> tuple[Evaluation, list[Evaluation]]:
     weights = config.weights or newest_run(config.output_dir).path
     classifier = load(weights, config.device)
     run = Run(weights) if (weights / CONFIG).is_file() else None
-    own_data = not (config.data or config.train_path or config.test_path)
+    own_data = not (config.data or config.train_path or config.val_path or config.test_path)
     if own_data and run is None:
         raise UsageError(f"{weights} does not say what it was trained on: give --data")
     data_config = trained_on(run) if own_data and run else data_flags(config)
@@ -74,7 +56,10 @@ def test(config: EvaluationConfig) -> tuple[Evaluation, list[Evaluation]]:
 def trained_on(run: Run) -> DataConfig:
     """Returns the data flags a run was trained with."""
     saved: Mapping[str, Any] = run.read_json(CONFIG)
-    fields = {field.name: saved[field.name] for field in dataclasses.fields(DataConfig)}
+    try:
+        fields = {field.name: saved[field.name] for field in dataclasses.fields(DataConfig)}
+    except (KeyError, TypeError):
+        raise WeightsError(f"{run.file(CONFIG)} does not say what it was trained on") from None
     for name in ("train_path", "val_path", "test_path"):
         fields[name] = Path(fields[name]) if fields[name] else None
     return DataConfig(**fields)

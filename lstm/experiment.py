@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 
 from featherweight.checks import Findings, check, drop_leaks
@@ -39,6 +40,8 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
         UsageError: The flags do not fit the machine, the data or an existing run.
         WeightsError: The run to resume is damaged.
     """
+    # The matrices are too small to share; and one thread adds up in one order on any machine.
+    torch.set_num_threads(1)
     device = resolve_device(config.device)
     check_precision(config, device)
     dataset = load_dataset(config)

@@ -54,6 +54,12 @@ class Fake(Classifier):
     def num_tokens(self, batch: Batch) -> int:
         return sum(len(text.split()) for text in batch)
 
+    def num_parameters(self) -> int:
+        return 0
+
+    def size_bytes(self) -> int:
+        return 0
+
 
 class Threads(Fake):
     """Says how many threads it was given, in place of tokens."""

@@ -93,6 +93,9 @@ def test_the_difference_in_macro_f1_is_the_one_worked_by_hand() -> None:
     # A third class that never occurs counts as 0 on both sides.
     test = bootstrap_macro_f1(targets, ids([0, 1, 1, 1]), ids([0, 0, 1, 1]), num_labels=3)
     assert test.difference == pytest.approx(2 / 3 - (2 / 3 + 4 / 5) / 3)
+    # One text a class: a perfect reference against F1s of 2/3 and 0.
+    test = bootstrap_macro_f1(ids([0, 1]), ids([0, 1]), ids([0, 0]), num_labels=2)
+    assert test.difference == pytest.approx(1 / 3 - 1)
 
 
 def test_the_p_value_counts_the_resamples_on_the_other_side() -> None:

@@ -1,0 +1,83 @@
+"""What the verbs of the ring can be told; each field becomes a flag, its docstring the help."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from featherweight.sources import DataConfig
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """What to answer, and where the answers go."""
+
+    texts: list[str] = field(default_factory=list)
+    """Texts to answer."""
+    weights: Path | None = None
+    """Run directory or portable .safetensors file; without it: the newest run."""
+    csv: Path | None = None
+    """File of texts: CSV, TSV, JSONL, Parquet or text;label lines, also gzipped."""
+    output_path: Path | None = None
+    """CSV file for the answers; without it: <input name>_predictions.csv beside the input."""
+    text_column: str = "text"
+    """Column of the input that holds the texts."""
+    raw: bool = False
+    """Leave cells as they are that a spreadsheet would run as formulas."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes CUDA if there is any."""
+    output_dir: Path = Path("outputs")
+    """Folder in which the newest run is looked for."""
+    json: bool = False
+    """Print one JSON list instead of a table."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(DataConfig):
+    """What to test, and on which texts."""
+
+    data: str = ""
+    """Hub id, folder, file or "bundled"; empty: the data the run was trained on."""
+    weights: Path | None = None
+    """Run directory or portable .safetensors file; without it: the newest run."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which texts to answer."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes CUDA if there is any."""
+    threads: int = 1
+    """CPU threads while it is timed."""
+    output_dir: Path = Path("outputs")
+    """Folder in which the newest run is looked for."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+@dataclass(frozen=True)
+class CompareConfig(DataConfig):
+    """What to compare, and on which texts."""
+
+    weights: list[Path] = field(default_factory=list)
+    """Run directories and portable .safetensors files."""
+    data: str = ""
+    """Hub id, folder, file or "bundled"; empty: the data the runs were trained on."""
+    split: Literal["validation", "test"] = "test"
+    """Which texts to answer."""
+    reference: str = ""
+    """Name of the row that the others are tested against; empty: the first."""
+    group: bool = False
+    """Make one row of runs that differ in their seed only, as mean ± standard deviation."""
+    batch_sizes: str = "1,32"
+    """Texts per timed batch, separated by commas."""
+    threads: int = 1
+    """CPU threads of each contender while it is timed."""
+    device: Literal["auto", "cpu"] = "auto"
+    """Time on the CPU only, or on the GPU too if there is one."""
+    cuda_graphs: bool = False
+    """Add a row for each LSTM that replays CUDA graphs."""
+    robustness: bool = False
+    """Ask again with the texts in capitals, with punctuation, typos, emoji and elongations."""
+    disagreements: int = 0
+    """List so many texts on which the contenders disagree most."""
+    output_path: Path | None = None
+    """Folder for the report: .md .csv .json .html and pictures."""
+    json: bool = False
+    """Print the record as JSON instead of tables."""
