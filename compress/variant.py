@@ -2,6 +2,10 @@
 
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from compress.config import CompressConfig, HalfConfig
@@ -53,6 +57,19 @@ def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
     evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (variant, classifier)]
     write_evaluation(run, evaluations[0], dataset.validation.texts)
     return run, evaluations
+
+
+@contextmanager
+def halved(weights: Path) -> Iterator[list[Path]]:
+    """Yields a temporary fp16 copy of an LSTM, or nothing for weights in half precision."""
+    classifier = load(weights, "cpu")
+    if not isinstance(classifier, TextClassifier) or classifier.stored_dtype != "fp32":
+        yield []
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "fp16.safetensors"
+        halve(classifier, HalfConfig("fp16")).save(path)
+        yield [path]
 
 
 def _record(

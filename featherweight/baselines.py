@@ -101,5 +101,6 @@ def baselines(train: Split, labels: tuple[str, ...]) -> list[Classifier]:
         DataError: Its texts all have the same label.
     """
     if len(set(train.labels.tolist())) < 2:
-        raise DataError("the training texts all have the same label: no baseline can be fitted")
+        label = labels[train.labels[0]]
+        raise DataError(f"every training text has the label {label}: no baseline can be fitted")
     return [MostFrequentClass(train, labels), TfidfSVM(train, labels)]

@@ -42,14 +42,18 @@ def test(arguments: Sequence[str]) -> None:
     """Show a trained model's quality per class, beside two baselines."""
     config = _config(_parser("test", EvaluationConfig), arguments, EvaluationConfig)
 
+    from compress.variant import halved
     from featherweight import testing
     from featherweight.reporting import report
+    from featherweight.run import newest_run
 
-    evaluation, baselines = testing.test(config)
+    weights = config.weights or newest_run(config.output_dir).path
+    with halved(weights) as variants:
+        result = testing.test(config, weights, variants)
     if config.json:
-        print(json.dumps(evaluation.to_json(), ensure_ascii=False))
+        print(json.dumps(result.evaluation.to_json(), ensure_ascii=False))
     else:
-        print(report(evaluation, baselines))
+        print(report(result.evaluation, result.others, result.latencies))
 
 
 def predict(arguments: Sequence[str]) -> None:

@@ -50,8 +50,8 @@ def differences_table(record: Row) -> str:
     columns += [Column(name, "ratio") for name in TESTED.values()]
     columns += [Column(f"{DEVICES[device]}, batch of {n}", "speed ratio") for device, n in places]
     for name in TESTED.values():
-        columns += [Column(part, name) for part in ("difference", "p", "corrected p")]
         columns += [Column("verdict", name, "text")]
+        columns += [Column(part, name) for part in ("difference", "p", "corrected p")]
     cells = (
         [
             text(row["model"]),
@@ -222,9 +222,9 @@ def _test(test: Row | None) -> list[Cell]:
         return [MISSING] * 4
     low, high = test["interval"]
     return [
+        Cell(badge(test)),
         number(test["difference"], "+.4f", f"[{low:+.3f}, {high:+.3f}]"),
         *(Cell(probability(test[name]), repr(test[name])) for name in ("p_value", "adjusted_p")),
-        Cell(badge(test)),
     ]
 
 

@@ -46,16 +46,6 @@ def speed(record: Record, tablefmt: str = "simple") -> str:
     return _table(headers, rows, tablefmt)
 
 
-def one_batch(record: Record, batch_size: int, tablefmt: str = "simple") -> str:
-    """Returns the median milliseconds of one batch, a column for the GPU and one for the CPU."""
-    rows = []
-    for row in record["rows"]:
-        timings = {it["device"]: it for it in row["latencies"] if it["batch_size"] == batch_size}
-        cells = [_milliseconds(timings.get(device), "p50") for device in ("cuda", "cpu")]
-        rows.append([_name(row), *cells])
-    return _table(["model", "GPU", "CPU"], rows, tablefmt)
-
-
 def against_reference(record: Record, tablefmt: str = "simple") -> str:
     """Returns ratios and verdicts of each row against the reference."""
     headers = ["model", "size ×", "faster × on CPU (batch)", "accuracy", "p", "macro F1", "p"]

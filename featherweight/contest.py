@@ -17,10 +17,10 @@ from featherweight.classifier import Classifier
 from featherweight.comparison import Row, compare
 from featherweight.config import CompareConfig
 from featherweight.dataset import DataConfig, Dataset, load_dataset
-from featherweight.device import environment, resolve_device
+from featherweight.device import environment
 from featherweight.errors import DataError, UsageError
 from featherweight.evaluation import Evaluation, evaluate
-from featherweight.latency import Contender, Latency, measure
+from featherweight.latency import Contender, Latency, measure, timed_devices
 from featherweight.loading import load
 from featherweight.robustness import Robustness, robustness
 from featherweight.run import CONFIG, Run, atomic_directory
@@ -136,11 +136,6 @@ def batch_sizes(flag: str) -> list[int]:
     if not all(size.isdecimal() and int(size) for size in sizes):
         raise UsageError(f"--batch_sizes {flag}: give numbers of at least 1, such as 1,32,256")
     return [int(size) for size in sizes]
-
-
-def timed_devices(flag: str) -> list[str]:
-    """Returns the CPU, and CUDA unless the flag says "cpu" or there is none."""
-    return ["cpu"] if resolve_device(flag) == "cpu" else ["cpu", "cuda"]
 
 
 def write_report(path: Path, record: dict[str, Any], latencies: Sequence[Latency]) -> None:

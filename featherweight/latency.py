@@ -26,6 +26,7 @@ PHASES = ("encode", "forward", "total")
 PERCENTILES = (50, 90, 95, 99)
 SPREAD_BOUND = 0.2
 SLICE_SECONDS = 0.1
+MOST_SAMPLES = 20_000  # with so many, the seconds do not matter any more
 
 _SAMPLED = ("encode_ms", "forward_ms", "total_ms", "event_ms", "tokens", "rounds")
 _ERRORS = {error.__name__: error for error in (UsageError, DataError, WeightsError)}
@@ -237,6 +238,11 @@ def measure(
     return [one.latency() for one in series]
 
 
+def timed_devices(flag: str) -> list[str]:
+    """Returns the CPU, and CUDA unless --device says "cpu" or there is none."""
+    return ["cpu"] if resolve_device(flag) == "cpu" else ["cpu", "cuda"]
+
+
 def _check(
     contenders: Sequence[Contender],
     texts: Sequence[str],
@@ -341,7 +347,8 @@ class _Series:
         self.samples["rounds"] += [number] * len(answer["samples"]["tokens"])
 
     def has_enough(self, iterations: int, seconds: float) -> bool:
-        return len(self.samples["tokens"]) >= max(1, iterations) and self.seconds >= seconds
+        taken = len(self.samples["tokens"])
+        return taken >= max(1, iterations) and (self.seconds >= seconds or taken >= MOST_SAMPLES)
 
     def latency(self) -> Latency:
         samples: dict[str, Any] = {name: tuple(values) for name, values in self.samples.items()}

@@ -29,6 +29,8 @@ from featherweight.loading import load
 WARM_UP_BATCHES = 3
 WARM_UP_SECONDS = 0.2
 
+MOST_BATCHES = 1_000  # of one slice: what takes microseconds needs no more, and files stay small
+
 
 class Sample(NamedTuple):
     """One timed batch; `event_ms` is None where the device has no clock of its own."""
@@ -188,7 +190,7 @@ def _warm_up(
 def time_slice(
     classifier: Classifier, stream: Iterator[list[str]], device: Cpu, seconds: float
 ) -> list[Sample]:
-    """Times batch after batch for that long, one batch at least."""
+    """Times batch after batch for that long, one batch at least and 1,000 at most."""
     gc.collect()  # now, for it is off while batches are timed
     end = perf_counter() + seconds
     texts = next(stream)
@@ -196,7 +198,7 @@ def time_slice(
     if perf_counter() < end:
         # While it waited others used the caches: a batch short enough to feel it is timed anew.
         samples = [time_batch(classifier, texts, device)]
-    while perf_counter() < end:
+    while perf_counter() < end and len(samples) < MOST_BATCHES:
         samples.append(time_batch(classifier, next(stream), device))
     return samples
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from featherweight.evaluation import Evaluation
 from featherweight.label_placement import place_labels
@@ -167,7 +167,9 @@ def confusion_matrices(record: Row) -> bytes:
     labels = record["data"]["labels"]
     columns = min(3, max(len(rows), 1))
     lines = max(-(-len(rows) // columns), 1)
-    figure = Figure(figsize=(9, 8.4 / columns * lines + 1.8), dpi=_DPI, layout="constrained")
+    width = 9 if columns > 1 else 5.5
+    height = (width - 0.6) / columns * lines + 1.8
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False)
     _name_left_out(figure, record, rows, "quality")
     names = [_literal(_short(label, 14)) for label in labels]
@@ -210,6 +212,7 @@ def _draw_trade_off(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
     left, right = points[:, 0].min() / 2, points[:, 0].max() * 2
     axes.set(xlim=(left, right), ylim=(low - pad, high + pad))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.3)
 

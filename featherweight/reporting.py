@@ -6,6 +6,7 @@ from typing import Any
 from tabulate import tabulate
 
 from featherweight.evaluation import Evaluation
+from featherweight.latency import Latency
 from featherweight.plots import confusion_matrix
 from featherweight.predictions import PREDICTION_COLUMNS, prediction_cells, write_rows
 from featherweight.run import Run, atomic_open
@@ -56,18 +57,58 @@ def quality_table(evaluations: Sequence[Evaluation], tablefmt: str = "simple") -
     return tabulate(rows, headers, tablefmt=tablefmt, colalign=align, disable_numparse=True)
 
 
-def report(evaluation: Evaluation, others: Sequence[Evaluation] = ()) -> str:
+def differences(evaluation: Evaluation, variants: Sequence[Evaluation]) -> str:
+    """Returns a line per variant: what it gains or loses in quality, and its share of the size."""
+    lines = []
+    for variant in variants:
+        changes = [
+            f"{name.replace('_', ' ')} {variant.scores[name] - score:+.4f}"
+            for name, score in evaluation.scores.items()
+            if f"{variant.scores[name]:.4f}" != f"{score:.4f}"
+        ]
+        quality = ", ".join(changes) or "quality equal to the fourth decimal"
+        share = variant.size_bytes / evaluation.size_bytes
+        lines.append(f"{variant.model}: {quality}; {share:.0%} of the size")
+    return "\n".join(lines)
+
+
+def one_batch_table(latencies: Sequence[Latency]) -> str:
+    """Returns the median milliseconds of one batch, a column for the GPU and one for the CPU."""
+    cells: dict[str, dict[str, str]] = {}
+    for latency in latencies:
+        mark = " *" if latency.noisy else ""
+        cells.setdefault(latency.model, {})[latency.device] = f"{latency.percentile(50):.3g}{mark}"
+    rows = [[model, it.get("cuda", "–"), it.get("cpu", "–")] for model, it in cells.items()]
+    align = ("left", "right", "right")
+    return tabulate(rows, ["model", "GPU", "CPU"], colalign=align, disable_numparse=True)
+
+
+def report(
+    evaluation: Evaluation, others: Sequence[Evaluation] = (), latencies: Sequence[Latency] = ()
+) -> str:
     """Returns everything a terminal shows of an evaluation, beside that of others."""
     n = len(evaluation.targets)
-    return "\n\n".join(
-        [
-            f"{evaluation.model} on {evaluation.data}, {evaluation.split} split, n = {n}",
-            per_class_table(evaluation),
-            confusion_table(evaluation),
-            quality_table([evaluation, *others]),
-            "[low, high]: 95 % bootstrap interval. ECE: expected calibration error.",
-        ]
-    )
+    parts = [
+        f"{evaluation.model} on {evaluation.data}, {evaluation.split} split, n = {n}",
+        per_class_table(evaluation),
+        confusion_table(evaluation),
+        quality_table([evaluation, *others]),
+        "[low, high]: 95 % bootstrap interval. ECE: expected calibration error.",
+    ]
+    timed = {latency.model for latency in latencies}
+    variants = [other for other in others if other.model in timed]
+    if variants:
+        parts.append(differences(evaluation, variants))
+    if latencies:
+        first = latencies[0]
+        parts.append(
+            f"ms per one batch of size {first.batch_size}, texts to labels, median"
+            f" (CPU threads: {first.threads})"
+        )
+        parts.append(one_batch_table(latencies))
+    if any(latency.noisy for latency in latencies):
+        parts.append("*: the machine was restless; the rounds' medians lie too far apart.")
+    return "\n\n".join(parts)
 
 
 def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, Any]) -> str:

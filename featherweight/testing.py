@@ -1,8 +1,10 @@
 """`test`: a trained classifier on a split, beside the baselines that need no network."""
 
 import dataclasses
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +14,88 @@ from featherweight.config import EvaluationConfig
 from featherweight.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import UsageError, WeightsError
 from featherweight.evaluation import Evaluation, evaluate
+from featherweight.latency import Contender, Latency, measure, timed_devices
 from featherweight.loading import load
 from featherweight.reporting import write_evaluation
-from featherweight.run import CONFIG, Run, newest_run
+from featherweight.run import CONFIG, Run
 
 logger = logging.getLogger("featherweight")
 
 
-def test(config: EvaluationConfig) -> tuple[Evaluation, list[Evaluation]]:
-    """Evaluates a classifier and the baselines on the same split.
+BATCH_SIZE = 32  # of the timed batches
+_MIN_SECONDS = 1.0  # of timing each
 
-    On the run's own data the result becomes the run's `evaluation.json`.
 
-    Returns:
-        The classifier's evaluation, and those of the baselines.
+@dataclass(frozen=True)
+class TestResult:
+    """What `test` found on one split.
+
+    Attributes:
+        evaluation: That of the weights.
+        others: Those of the variants and of the baselines.
+        latencies: One a classifier and device, at batch size 32; empty if nothing was timed.
+    """
+
+    __test__ = False  # no test case, whatever its name
+
+    evaluation: Evaluation
+    others: list[Evaluation]
+    latencies: list[Latency]
+
+
+def test(config: EvaluationConfig, weights: Path, variants: Sequence[Path] = ()) -> TestResult:
+    """Evaluates a classifier, variants of it and the baselines on the same split.
+
+    On the run's own data the result becomes the run's `evaluation.json` and `latency.json`.
+
+    Args:
+        config: Data, split and device; with `json` nothing is timed.
+        weights: Run directory or portable file.
+        variants: Further weights for the tables.
 
     Raises:
-        UsageError: There is no run, no such split, or no data to test on.
+        UsageError: There is no such split, or no data to test on.
         WeightsError: The weights cannot be used.
         DataError: The data cannot be used.
     """
-    weights = config.weights or newest_run(config.output_dir).path
     classifier = load(weights, config.device)
     run = Run(weights) if (weights / CONFIG).is_file() else None
-    own_data = not (config.data or config.train_path or config.val_path or config.test_path)
-    if own_data and run is None:
+    given = config.data or config.train_path or config.val_path or config.test_path
+    if not given and run is None:
         raise UsageError(f"{weights} does not say what it was trained on: give --data")
-    data_config = trained_on(run) if own_data and run else data_flags(config)
+    data_config = trained_on(run) if run and not given else data_flags(config)
     dataset = load_dataset(data_config, classifier.labels)
     split = dataset.split(config.split)
-    evaluation = evaluate(classifier, split, dataset.name)
+    train = drop_leaks(dataset)[0].train if data_config.drop_leaks else dataset.train
+    compared = [
+        *(load(path, config.device) for path in variants),
+        *baselines(train, split.label_names),
+    ]
+    evaluation, *others = [evaluate(it, split, dataset.name) for it in (classifier, *compared)]
     if classifier.truncated_texts:
         logger.info("%d texts were cut at the maximum length", classifier.truncated_texts)
-    if own_data and run:
+    contenders = [
+        Contender(it.name, weights=path)
+        for it, path in zip((classifier, *compared), (weights, *variants), strict=False)
+    ]
+    latencies = (
+        []
+        if config.json
+        else measure(
+            contenders,
+            split.texts,
+            batch_sizes=(BATCH_SIZE,),
+            devices=timed_devices(config.device),
+            threads=config.threads,
+            min_seconds=_MIN_SECONDS,
+        )
+    )
+    if run and not given:
         _say_if_changed(dataset, run.read_json("data.json"))
         write_evaluation(run, evaluation, split.texts)
-    if data_config.drop_leaks:
-        dataset, _ = drop_leaks(dataset)
-    others = baselines(dataset.train, dataset.labels)
-    return evaluation, [evaluate(baseline, split, dataset.name) for baseline in others]
+        if latencies:
+            run.write_text("latency.json", json.dumps([it.to_json() for it in latencies]))
+    return TestResult(evaluation, others, latencies)
 
 
 def trained_on(run: Run) -> DataConfig:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from lstm.tokenizer import PAD_ID
 
+_POOL = 4  # batches
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -41,8 +43,9 @@ def shuffled_batches(
 ) -> Iterator[list[int]]:
     """Yields every index once, in random batches of texts of like length.
 
-    All indices are shuffled, cut into pools of 50 batches, sorted by length within a pool, and
-    the batches are shuffled again: nearly random order at nearly no padding.
+    All indices are shuffled, cut into pools of 4 batches, sorted by length within a pool, and the
+    batches are shuffled again. Larger pools spare more padding, and cost quality: their batches
+    are less mixed.
 
     Args:
         lengths: Tokens of each text.
@@ -51,7 +54,7 @@ def shuffled_batches(
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(lengths))
-    pool = 50 * batch_size
+    pool = _POOL * batch_size
     batches = []
     for start in range(0, len(order), pool):
         by_length = sorted(order[start : start + pool].tolist(), key=lambda index: lengths[index])

@@ -30,7 +30,7 @@ class ModelConfig:
 
     embedding_dim: int = 32
     """Numbers per token."""
-    hidden_dim: int = 32
+    hidden_dim: int = 64
     """Numbers of LSTM state per direction."""
     num_layers: int = 1
     """LSTM layers."""
@@ -139,7 +139,6 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
         "feather": {},
         "classic": {
             "embedding_dim": 256,
-            "hidden_dim": 64,
             "num_layers": 3,
             "bidirectional": False,
             "pooling": "last",

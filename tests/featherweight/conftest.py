@@ -60,7 +60,7 @@ def verdict(better: bool | None) -> dict[str, Any]:
     difference, p = {None: (0.0005, 0.84), True: (0.011, 0.002), False: (-0.0405, 0.00001)}[better]
     return {
         "difference": difference,
-        "interval": [difference - 0.006, difference + 0.006],
+        "interval": [difference - 0.0064, difference + 0.0064],
         "p_value": p / 3,
         "adjusted_p": p,
         "verdict": words,
@@ -109,25 +109,32 @@ def row(
     }
 
 
-MADE_UP: dict[str, Any] = {
-    "data": {"name": "emotion", "split": "test", "n": 2000, "sha256": "0f" * 32,
-             "labels": list(LABELS)},
-    "reference": "feather",
-    "command": "featherweight compare outputs/feather outputs/classic --data emotion",
-    "environment": {"python": "3.12.1", "cpu": {"model": "a processor", "flags": ["avx2", "fma"]},
-                    "cores": 2, "load_average": [0.1, 0.2, 0.3], "gpu": None},
-    "threads": 1,
-    "rows": [row(*contender) for contender in CONTENDERS],
-    "disagreements": [
-        {"text": "i feel like a <b>king</b> & a fool", "target": "joy",
-         "answers": {"feather": "joy", "classic": "sadness", "TF-IDF + linear SVM": "anger"}},
-        {"text": "i am not sure what to make of the tenderness of this evening", "target": "love",
-         "answers": {"feather": "joy", "classic": "love"}},
-    ],
-}  # fmt: skip
+def made_up() -> dict[str, Any]:
+    return {
+        "data": {"name": "emotion", "split": "test", "n": 2000, "sha256": "0f" * 32,
+                 "labels": list(LABELS)},
+        "reference": "feather",
+        "command": "featherweight compare outputs/feather outputs/classic --data emotion",
+        "environment": {"python": "3.12.1", "gpu": None,
+                        "cpu": {"model": "a processor", "flags": ["avx2", "fma"]},
+                        "cores": 2, "load_average": [0.1, 0.2, 0.3]},
+        "threads": 1,
+        "rows": [row(*contender) for contender in CONTENDERS],
+        "disagreements": [
+            {"text": "i feel like a <b>king</b> & a fool", "target": "joy",
+             "answers": {"feather": "joy", "classic": "sadness", "TF-IDF + linear SVM": "anger"}},
+            {"text": "i am not sure what to make of such tenderness", "target": "love",
+             "answers": {"feather": "joy", "classic": "love"}},
+        ],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shared_comparison() -> dict[str, Any]:
+    return made_up()
 
 
 @pytest.fixture
-def comparison() -> dict[str, Any]:
+def comparison(shared_comparison: dict[str, Any]) -> dict[str, Any]:
     """The JSON record of a comparison, free to be changed."""
-    return copy.deepcopy(MADE_UP)
+    return copy.deepcopy(shared_comparison)

@@ -143,7 +143,7 @@ def test_the_differences_stand_with_their_intervals_and_p(html: str) -> None:
     cells = Page(html).row("Against feather", "classic")
     assert cells[1] == "6.52"
     assert cells[4:7] == ["0.279", "0.249", "0.11"]
-    assert cells[7:11] == ["-0.0405 [-0.046, -0.034]", "< 0.0001", "< 0.0001", "▼ worse"]
+    assert cells[7:11] == ["▼ worse", "-0.0405 [-0.047, -0.034]", "< 0.0001", "< 0.0001"]
 
 
 def test_labels_robustness_and_disagreements_have_their_tables(
@@ -208,9 +208,9 @@ def test_the_pictures_are_inlined_and_described(html: str) -> None:
 
 
 def poisoned(value: Any, keys: set[str]) -> Any:
-    """Puts an attack behind every text of a record but the kinds of device, and behind some keys."""
+    """Puts an attack behind every text of a record, but the kinds of device, and some keys."""
     if isinstance(value, str):
-        return value if value in ("cpu", "cuda") else value + ATTACK
+        return value if value in ("", "cpu", "cuda") else value + ATTACK
     if isinstance(value, list):
         return [poisoned(item, keys) for item in value]
     if isinstance(value, dict):

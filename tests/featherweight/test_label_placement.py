@@ -9,6 +9,8 @@ from matplotlib.transforms import Bbox
 
 from featherweight.label_placement import place_labels
 
+# Nine pixels apart: closer than a text is high, and yet no line would meet the other text.
+PAIR = [(0.2, 0.5), (0.2, 0.516)]
 CROWD = [(0.5, 0.5)] * 6
 LINE = [(0.1 * number, 0.5) for number in range(1, 10)]
 CORNERS = [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)]
@@ -27,7 +29,9 @@ def placed(points: Sequence[tuple[float, float]], radius: float) -> tuple[list[B
     return [Text.get_window_extent(label) for label in labels], axes.bbox
 
 
-@pytest.mark.parametrize("points", [CROWD, LINE, CORNERS], ids=["crowd", "line", "corners"])
+@pytest.mark.parametrize(
+    "points", [PAIR, CROWD, LINE, CORNERS], ids=["pair", "crowd", "line", "corners"]
+)
 def test_labels_overlap_neither_each_other_nor_the_frame(
     points: list[tuple[float, float]],
 ) -> None:

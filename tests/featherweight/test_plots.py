@@ -131,7 +131,9 @@ def test_a_comparison_gives_a_picture_that_can_be_read(
 def test_one_row_and_awkward_names_are_a_picture(
     draw: Callable[[dict[str, Any]], bytes], labels: tuple[str, ...]
 ) -> None:
-    assert pixels(draw(small(labels, name=labels[0]))).shape[1] == 1080
+    image = pixels(draw(small(labels, name=labels[0])))
+    assert min(image.shape[:2]) >= 360
+    assert image[:, :, :3].std() > 0.01
 
 
 @pytest.mark.parametrize("draw", PICTURES)
@@ -140,13 +142,18 @@ def test_rows_without_figures_are_named_below_the_rest(
 ) -> None:
     record = small(("a", "b"))
     alone = draw(record)
-    empty = {"scores": None, "per_class": None, "confusion_matrix": None, "latencies": []}
+    empty: dict[str, Any] = {
+        "scores": None,
+        "per_class": None,
+        "confusion_matrix": None,
+        "latencies": [],
+    }
     record["rows"].append({**record["rows"][0], **empty, "model": "unknown"})
     named = draw(record)
     record["rows"][1]["model"] = "another"
     assert len({alone, named, draw(record)}) == 3
     record["rows"] = record["rows"][1:]
-    assert pixels(draw(record)).shape[1] == 1080
+    assert min(pixels(draw(record)).shape[:2]) >= 360
 
 
 def test_the_bars_show_the_twelve_hardest_of_many_labels() -> None:

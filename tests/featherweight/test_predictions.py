@@ -40,13 +40,13 @@ def test_what_is_written_is_read_back(text: str, raw: bool) -> None:
 def test_raw_leaves_formulas() -> None:
     file = io.StringIO()
     write_rows(file, [("=1+1", "@ann")], raw=True)
-    assert file.getvalue() == "=1+1,@ann\n"
+    assert file.getvalue() == "=1+1,@ann\r\n"
 
 
 def test_every_cell_is_made_safe_the_header_too() -> None:
     file = io.StringIO()
     write_rows(file, [("=head", "b"), ("x", "+1 =")])
-    assert file.getvalue() == "'=head,b\nx,'+1 =\n"
+    assert file.getvalue() == "'=head,b\r\nx,'+1 =\r\n"
 
 
 def test_prediction_cells_are_id_name_and_confidence() -> None:
