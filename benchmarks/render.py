@@ -12,6 +12,7 @@ from typing import Any
 from record import read_record
 from tabulate import tabulate
 
+from featherweight import comparison_text
 from featherweight.run import atomic_open
 
 README = Path(__file__).parent.parent / "README.md"
@@ -75,6 +76,25 @@ def other_data() -> str:
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
+def comparison() -> str:
+    """Returns the tables of the comparison, GPU columns included where there was one."""
+    record = read_record("comparison")
+    contest, machine = record["comparison"], record["environment"]
+    tables = [
+        f"{title}:\n\n{table}"
+        for title, table in comparison_text.sections(contest, "github")
+        if not title.startswith("F1")
+    ]
+    timed = {it["device"] for row in contest["rows"] for it in row["latencies"]}
+    gpu = machine["gpu"] if "cuda" in timed else "none at hand, so no GPU column"
+    where = (
+        f"CPU: {machine['cpu']['model']}, {machine['cores']} cores, {contest['threads']} thread a "
+        f"contender; GPU: {gpu}. Record: `results/comparison.json`."
+    )
+    legend = comparison_text.legend(contest).replace("\n", "  \n")
+    return "\n\n".join([*tables, legend, where])
+
+
 def training_time() -> str:
     """Returns one sentence on how long the default training takes."""
     record = read_record("training-time")
@@ -100,6 +120,7 @@ def render(text: str) -> str:
         "quality": quality("emotion"),
         "other-data": other_data(),
         "training-time": training_time(),
+        "comparison": comparison(),
     }
     for name, block in blocks.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)

@@ -93,7 +93,8 @@ def _verdict(record: Row) -> str:
         parts.append(f"<p>Against {_name(record['reference'])}:\n<ul>\n{items}\n</ul>")
         parts.append(
             '<p class="quiet">Paired tests on the same texts: exact McNemar for accuracy, '
-            "bootstrap for macro-F1; p is corrected for several comparisons (Holm). "
+            "bootstrap over texts for macro-F1 and for means over seeds; "
+            "p is corrected for several comparisons (Holm). "
             "“No difference shown” is no proof that there is none."
         )
     return "\n".join(parts)
@@ -124,7 +125,10 @@ def _against(row: Row) -> str:
 
 def _figures(record: Row) -> str:
     noisy = any(cell["noisy"] for row in record["rows"] for cell in row["latencies"])
+    seeds = any(len(row["members"]) > 1 for row in record["rows"])
     legend = f" {NOISY}noisy: the machine was too restless to rely on this time." if noisy else ""
+    if seeds:
+        legend += " Of several seeds, times, labels and matrices are those of the first."
     return f"""<h2>All figures</h2>
 {figures_table(record)}
 <p class="quiet">A click on a header sorts. [low, high]: 95 % interval. ±: standard deviation over

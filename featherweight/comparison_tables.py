@@ -44,7 +44,7 @@ def figures_table(record: Row) -> str:
 
 def differences_table(record: Row) -> str:
     """Returns a row a model but the reference: ratios and paired tests against it; "" if none."""
-    rows = [row for row in record["rows"] if row["tests"] or row["ratios"]]
+    rows = [row for row in record["rows"] if row["model"] != record["reference"]]
     places = _places(record)
     columns = [Column("model"), Column("size", "ratio")]
     columns += [Column(name, "ratio") for name in TESTED.values()]

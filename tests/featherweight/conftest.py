@@ -96,7 +96,7 @@ def row(
         "per_class": answers["per_class"] if known else None,
         "confusion_matrix": answers["confusion_matrix"] if known else None,
         "latencies": [latency(d, b, ms * factor, noisy) for d, b, factor in devices] if ms else [],
-        "ratios": None if model == "feather" else ratios,
+        "ratios": ratios,
         "tests": {"accuracy": verdict(better), "macro_f1": verdict(better)}
         if known and model != "feather"
         else None,

@@ -254,7 +254,9 @@ def test_seeds_show_their_deviation_and_members(
         "intervals": None,
         "deviations": {"accuracy": 0.00314, "macro_f1": 0.0052},
     }
-    cells = Page(comparison_page(comparison)).row("All figures", "feather")
+    page = Page(comparison_page(comparison))
+    assert "times, labels and matrices are those of the first" in page.text
+    cells = page.row("All figures", "feather")
     assert cells[0] == "feather mean of 2: feather-0, feather-1"
     assert cells[3] == f"{feather['scores']['accuracy']:.4f} ± 0.0031"
     assert cells[4] == f"{feather['scores']['macro_f1']:.4f} ± 0.0052"
