@@ -163,6 +163,7 @@ def loaded_after(code: str) -> set[str]:
     [
         "import featherweight",
         "from featherweight import load, run_inference, FeatherweightError",
+        "import featherweight.config, compress, compress.config",
         "from featherweight.cli import main; main(['--help'])",
         "from featherweight.cli import main; main(['no-such-verb'])",
     ],
@@ -171,7 +172,7 @@ def test_the_command_itself_loads_nothing_heavy(code: str) -> None:
     assert loaded_after(code) == set()
 
 
-@pytest.mark.parametrize("verb", ["train", "test", "predict"])
+@pytest.mark.parametrize("verb", ["train", "test", "predict", "compress", "compare"])
 def test_the_help_of_a_verb_loads_no_torch(verb: str) -> None:
     code = (
         "from featherweight.cli import main\n"

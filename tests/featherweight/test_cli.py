@@ -3,6 +3,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from featherweight import cli, inference
+from featherweight import cli, inference, testing
 from featherweight.cli import main
 from featherweight.run import CHECKPOINT, CONFIG, MODEL
 
@@ -83,6 +84,8 @@ def test_the_command_alone_shows_the_help(capsys: Capture, monkeypatch: pytest.M
         ("train", ["--data", "--preset", "--tokenizer", "--epochs", "--resume", "--overwrite"]),
         ("test", ["--weights", "--data", "--split", "--json"]),
         ("predict", ["--weights", "--csv", "--output_path", "--raw", "texts"]),
+        ("compress", ["--weights", "--method", "--overwrite"]),
+        ("compare", ["--reference", "--group", "--batch_sizes", "--cuda_graphs", "weights"]),
     ],
 )
 def test_the_help_of_a_verb_lists_its_flags_and_what_they_mean(
@@ -92,7 +95,7 @@ def test_the_help_of_a_verb_lists_its_flags_and_what_they_mean(
     out = capsys.readouterr().out
     for flag in [*flags, "--config", "--print_config"]:
         assert flag in out
-    assert "run directory" in " ".join(out.lower().split()) or verb == "train"
+    assert re.search("run director(y|ies)", " ".join(out.lower().split())) or verb == "train"
 
 
 def test_training_prints_the_tables_and_where_the_run_is(
@@ -131,15 +134,28 @@ def test_a_printed_config_can_be_given_back(capsys: Capture, here: Path) -> None
     assert capsys.readouterr().out == printed
 
 
-def test_test_prints_the_tables_beside_the_baselines(
-    capsys: Capture, here: Path, tiny_run: Path
+def test_test_prints_the_tables_beside_fp16_and_the_baselines(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, here: Path, tiny_run: Path
 ) -> None:
+    # The processes that time it are real; only they need not go on for long.
+    monkeypatch.setattr(testing, "_MIN_SECONDS", 0.0)
     shutil.copytree(tiny_run, here / "outputs" / "tiny")
-    assert call("test") == 0
+    assert call("test", "--device", "cpu") == 0
     out = capsys.readouterr().out
     assert out.startswith("tiny on moods, test split, n = 12")
     for part in ("most frequent class", "TF-IDF + linear SVM", "macro average", "ECE"):
         assert part in out
+    (said,) = [line for line in out.splitlines() if line.startswith("tiny (fp16): ")]
+    assert re.fullmatch(r".*(fourth decimal|[+-]0\.\d{4}); \d\d% of the size", said)
+    title, table = out.split("ms per one batch of size 32")[1].split("\n\n")[:2]
+    assert "CPU threads: 1" in title
+    header, _, *rows = table.splitlines()
+    assert header.split() == ["model", "GPU", "CPU"]
+    assert [re.split("  +", row)[:2] for row in rows] == [["tiny", "–"], ["tiny (fp16)", "–"]]
+    assert all(float(re.split("  +", row)[2].rstrip(" *")) > 0 for row in rows)
+    assert names(here / "outputs") == ["tiny"]
+    record = json.loads((here / "outputs" / "tiny" / "latency.json").read_text(encoding="utf-8"))
+    assert [each["model"] for each in record] == ["tiny", "tiny (fp16)"]
 
 
 def test_test_prints_one_json_object(capsys: Capture, here: Path, tiny_run: Path) -> None:
@@ -233,6 +249,15 @@ WRONG_USE: list[tuple[list[str], str]] = [
     (["test", "--weights", "RUN", "--data", "one-class.csv"], "joy"),
     (["test", "--weights", "RUN", "--val_path", "in.csv", "--split", "validation"], "train_path"),
     (["test", "--weights", "cut-off"], "--resume"),
+    (["compress"], "--weights"),
+    (["compress", "--weights", "nowhere"], "nowhere"),
+    (["compress", "--weights", "RUN/model.safetensors"], "run directory"),
+    (["compress", "--weights", "cut-off"], "--resume"),
+    (["compare"], "weights"),
+    (["compare", "nowhere"], "nowhere"),
+    (["compare", "RUN", "--batch_sizes", "0"], "--batch_sizes"),
+    (["compare", "RUN", "--output_path", "folder"], "folder"),
+    (["compare", "RUN", "--data", "one-class.csv"], "one class"),
     (["train", "--epochs", "0"], "--epochs"),
     (["train", "--data", "nowhere.csv"], "nowhere.csv"),
     (["train", "--data", "one-class.csv"], "joy"),
@@ -278,6 +303,9 @@ def test_wrong_use_is_one_line_and_exit_code_2(
         (["test", "--split", "dev"], "split"),
         (["test", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["predict", "hi", "--device", "tpu"], "device"),
+        (["compress", "--method", "int3"], "method"),
+        (["compare", "--split", "train"], "split"),
+        (["compare", "--threads", "many"], "threads"),
     ],
     ids=str,
 )

@@ -1,15 +1,19 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from featherweight.evaluation import Evaluation
+from featherweight.latency import Latency
 from featherweight.reporting import (
     confusion_table,
+    differences,
     model_card,
+    one_batch_table,
     per_class_table,
     quality_table,
     report,
@@ -28,6 +32,25 @@ def evaluation(labels: tuple[str, ...] = ("a", "b", "c"), split: str = "test") -
     return Evaluation(
         "mine", "moods", split, labels, np.array(TARGETS), probabilities, 12_345, 67_890
     )
+
+
+def variant(name: str = "mine (fp16)", mended: bool = True, size_bytes: int = 33_945) -> Evaluation:
+    """The same answers, but that one wrong answer may be right."""
+    answers = evaluation()
+    probabilities = answers.probabilities.copy()
+    if mended:
+        probabilities[2] = (1, 0, 0)
+    return replace(answers, model=name, probabilities=probabilities, size_bytes=size_bytes)
+
+
+def latency(model: str, device: str = "cpu", ms: float = 2.0, noisy: bool = False) -> Latency:
+    """Three rounds around a median of `ms`."""
+    far = ms / 2 if noisy else 0
+    total = (ms - far, ms, ms + far)
+    return Latency(
+        model, device, "a processor", "fp32", "torch", 3, 32, total, total, total,
+        (), (7, 7, 7), (0, 1, 2), 9.0, 80.0, 1_000, None, 0.1,
+    )  # fmt: skip
 
 
 def cells(table: str) -> list[list[str]]:
@@ -78,6 +101,59 @@ def test_the_report_names_model_data_split_and_number() -> None:
     assert text.count("12,345") == 2
     for part in (per_class_table, confusion_table):
         assert part(evaluation()) in text
+
+
+def test_a_variant_of_equal_quality_is_said_to_be_equal() -> None:
+    assert differences(evaluation(), [variant(mended=False)]) == (
+        "mine (fp16): quality equal to the fourth decimal; 50% of the size"
+    )
+
+
+def test_a_difference_in_quality_has_its_sign() -> None:
+    # Before: precision 2/3, 2/3, 3/4; recall 1/2, 2/3, 1; F1 4/7, 2/3, 6/7.
+    # After:  precision 3/4, 1, 3/4; recall 3/4, 2/3, 1; F1 3/4, 4/5, 6/7.
+    assert differences(evaluation(), [variant()]) == (
+        "mine (fp16): accuracy +0.1000, macro f1 +0.1040, macro precision +0.1389, "
+        "macro recall +0.0833, weighted f1 +0.1114; 50% of the size"
+    )
+    (line,) = differences(variant(), [replace(evaluation(), model="x")]).splitlines()
+    assert line == (
+        "x: accuracy -0.1000, macro f1 -0.1040, macro precision -0.1389, "
+        "macro recall -0.0833, weighted f1 -0.1114; 200% of the size"
+    )
+
+
+def test_each_variant_has_a_line() -> None:
+    lines = differences(evaluation(), [variant("a"), variant("b")]).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["a", "b"]
+
+
+def test_the_table_of_one_batch_has_a_dash_where_there_is_no_gpu() -> None:
+    latencies = [
+        latency("one", ms=12.345),
+        latency("two", ms=0.5, noisy=True),
+        latency("one", "cuda", 0.25),
+    ]
+    header, _, *rows = cells(one_batch_table(latencies))
+    assert header == ["model", "GPU", "CPU"]
+    assert rows == [["one", "0.25", "12.3"], ["two", "–", "0.5", "*"]]
+
+
+def test_the_report_shows_variants_and_times() -> None:
+    latencies = [latency("mine"), latency("mine (fp16)")]
+    others = [variant(mended=False), replace(evaluation(), model="most frequent class")]
+    text = report(evaluation(), others, latencies)
+    assert quality_table([evaluation(), *others]) in text
+    assert differences(evaluation(), others[:1]) in text
+    assert "most frequent class:" not in text
+    title = "ms per one batch of size 32, texts to labels, median (CPU threads: 3)"
+    assert f"{title}\n\n{one_batch_table(latencies)}" in text
+    assert "restless" not in text
+    assert "restless" in report(evaluation(), others, [latency("mine", noisy=True)])
+
+
+def test_a_report_of_what_was_not_timed_has_no_table_of_times() -> None:
+    assert "ms per" not in report(evaluation(), [variant()])
 
 
 def test_the_model_card_says_which_split_chose_the_checkpoint() -> None:

@@ -6,11 +6,40 @@ from typing import Any
 
 import pytest
 
+from compress.variant import halved
+from featherweight import testing
+from featherweight.config import EvaluationConfig
 from featherweight.dataset import DataConfig
 from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
+from featherweight.latency import Latency
 from featherweight.run import MODEL, Run
-from featherweight.testing import EvaluationConfig, trained_on
+from featherweight.testing import TestResult, trained_on
 from featherweight.testing import test as run_test
+
+
+def latency(model: str, device: str, batch_size: int, threads: int) -> Latency:
+    return Latency(
+        model, device, "a processor", "fp32", "torch", threads, batch_size, (0.5,), (1.5,), (2.0,),
+        (), (7,), (0,), 9.0, 80.0, 1_000, None, 0.1,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Times nothing, since real processes take seconds; returns what was asked to be timed."""
+    calls: list[dict[str, Any]] = []
+
+    def measure(contenders: Any, texts: Any, **asked: Any) -> list[Latency]:
+        calls.append({"contenders": contenders, "texts": texts} | asked)
+        return [
+            latency(one.name, device, size, asked["threads"])
+            for one in contenders
+            for device in asked["devices"]
+            for size in asked["batch_sizes"]
+        ]
+
+    monkeypatch.setattr(testing, "measure", measure)
+    return calls
 
 
 @pytest.fixture
@@ -21,8 +50,8 @@ def run(tiny_run: Path, tmp_path: Path) -> Run:
     return Run(path)
 
 
-def config(run: Run, **fields: Any) -> EvaluationConfig:
-    return EvaluationConfig(weights=run.path, device="cpu", **fields)
+def outcome(run: Run, **fields: Any) -> TestResult:
+    return run_test(EvaluationConfig(device="cpu", **fields), run.path)
 
 
 def write(path: Path, *rows: str) -> Path:
@@ -31,7 +60,8 @@ def write(path: Path, *rows: str) -> Path:
 
 
 def test_a_run_is_tested_on_the_data_it_was_trained_on(run: Run) -> None:
-    evaluation, baselines = run_test(config(run))
+    result = outcome(run)
+    evaluation, baselines = result.evaluation, result.others
     assert (evaluation.model, evaluation.data, evaluation.split) == ("tiny", "moods", "test")
     assert len(evaluation.targets) == 12
     assert [baseline.model for baseline in baselines] == [
@@ -43,7 +73,7 @@ def test_a_run_is_tested_on_the_data_it_was_trained_on(run: Run) -> None:
 
 def test_the_result_becomes_the_evaluation_of_the_run(run: Run) -> None:
     assert run.read_json("evaluation.json")["split"] == "validation"
-    evaluation, _ = run_test(config(run))
+    evaluation = outcome(run).evaluation
     assert run.read_json("evaluation.json") == json.loads(json.dumps(evaluation.to_json()))
     assert run.read_json("evaluation.json")["split"] == "test"
     assert len(run.file("predictions.csv").read_text(encoding="utf-8").splitlines()) == 13
@@ -51,27 +81,57 @@ def test_the_result_becomes_the_evaluation_of_the_run(run: Run) -> None:
 
 def test_the_validation_split_gives_the_figures_of_training(run: Run) -> None:
     before = run.read_json("evaluation.json")
-    evaluation, _ = run_test(config(run, split="validation"))
+    evaluation = outcome(run, split="validation").evaluation
     assert evaluation.confusion.tolist() == before["confusion_matrix"]
     assert evaluation.ece == pytest.approx(before["ece"])
     assert evaluation.scores == pytest.approx({name: before[name] for name in evaluation.scores})
 
 
+def test_what_was_timed_becomes_the_latencies_of_the_run(run: Run) -> None:
+    (latency,) = outcome(run).latencies
+    (record,) = run.read_json("latency.json")
+    assert Latency.from_json(record) == latency
+    assert (latency.model, latency.device, latency.batch_size) == ("tiny", "cpu", 32)
+
+
+def test_weights_and_variants_are_timed_and_the_baselines_are_not(
+    run: Run, timed: list[dict[str, Any]]
+) -> None:
+    with halved(run.path) as variants:
+        result = run_test(EvaluationConfig(device="cpu", threads=3), run.path, variants)
+    (asked,) = timed
+    assert [(one.name, one.weights) for one in asked["contenders"]] == [
+        ("tiny", run.path),
+        ("tiny (fp16)", variants[0]),
+    ]
+    assert len(asked["texts"]) == 12
+    assert (asked["devices"], asked["batch_sizes"], asked["threads"]) == (["cpu"], (32,), 3)
+    assert [other.model for other in result.others] == [
+        "tiny (fp16)",
+        "most frequent class",
+        "TF-IDF + linear SVM",
+    ]
+    assert [each.model for each in result.latencies] == ["tiny", "tiny (fp16)"]
+
+
+def test_with_json_nothing_is_timed(run: Run, timed: list[dict[str, Any]]) -> None:
+    result = outcome(run, json=True)
+    assert result.latencies == []
+    assert timed == []
+    assert not run.file("latency.json").exists()
+    assert run.read_json("evaluation.json")["split"] == "test"
+
+
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_any_split_can_be_tested(run: Run, split: Any) -> None:
-    evaluation, _ = run_test(config(run, split=split))
+    evaluation = outcome(run, split=split).evaluation
     assert evaluation.split == split
     assert len(evaluation.targets) == {"train": 36}.get(split, 12)
 
 
-def test_without_weights_the_newest_run_is_tested(run: Run) -> None:
-    evaluation, _ = run_test(EvaluationConfig(output_dir=run.path.parent, device="cpu"))
-    assert evaluation.model == "tiny"
-
-
 def test_other_data_leaves_the_run_as_it_was(run: Run, tiny_data: Path) -> None:
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
-    run_test(config(run, data=str(tiny_data)))
+    outcome(run, data=str(tiny_data))
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 
 
@@ -79,7 +139,7 @@ def test_labels_of_other_data_are_matched_by_name(run: Run, tmp_path: Path) -> N
     # In this file's own order "joy" would come first; in the model's it is the second.
     rows = [f"happy day number {number},joy" for number in range(20)]
     rows += [f"i cried number {number},sadness" for number in range(20)]
-    evaluation, _ = run_test(config(run, data=str(write(tmp_path / "two.csv", *rows))))
+    evaluation = outcome(run, data=str(write(tmp_path / "two.csv", *rows))).evaluation
     assert evaluation.labels == ("anger", "joy", "sadness")
     assert set(evaluation.targets.tolist()) == {1, 2}
 
@@ -87,27 +147,28 @@ def test_labels_of_other_data_are_matched_by_name(run: Run, tmp_path: Path) -> N
 def test_a_label_that_the_model_does_not_know_is_refused(run: Run, tmp_path: Path) -> None:
     path = write(tmp_path / "other.csv", *["a,joy", "b,envy"] * 10)
     with pytest.raises(DataError, match="envy"):
-        run_test(config(run, data=str(path)))
+        outcome(run, data=str(path))
 
 
 def test_other_data_of_one_class_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
     path = write(tmp_path / "one.csv", *[f"happy day {number},joy" for number in range(30)])
     with pytest.raises(FeatherweightError):
-        run_test(config(run, data=str(path)))
+        outcome(run, data=str(path))
 
 
 def test_a_portable_file_has_to_be_told_its_data(run: Run, tiny_data: Path) -> None:
     weights = run.file(MODEL)
     with pytest.raises(UsageError, match="--data"):
-        run_test(EvaluationConfig(weights=weights, device="cpu"))
-    evaluation, _ = run_test(EvaluationConfig(weights=weights, data=str(tiny_data), device="cpu"))
-    assert len(evaluation.targets) == 12
+        run_test(EvaluationConfig(device="cpu"), weights)
+    result = run_test(EvaluationConfig(data=str(tiny_data), device="cpu"), weights)
+    assert len(result.evaluation.targets) == 12
+    assert not run.file("latency.json").exists()
 
 
 def test_files_can_be_named_one_by_one(run: Run, tiny_data: Path) -> None:
-    evaluation, _ = run_test(
-        config(run, train_path=tiny_data / "train.csv", test_path=tiny_data / "validation.csv")
-    )
+    evaluation = outcome(
+        run, train_path=tiny_data / "train.csv", test_path=tiny_data / "validation.csv"
+    ).evaluation
     assert evaluation.split == "test"
     assert len(evaluation.targets) == 12
 
@@ -117,12 +178,12 @@ def test_a_single_file_beside_no_training_texts_is_not_passed_over(
     run: Run, tiny_data: Path, flag: str
 ) -> None:
     with pytest.raises(UsageError, match="train_path"):
-        run_test(config(run, **{flag: tiny_data / "test.csv"}))
+        outcome(run, **{flag: tiny_data / "test.csv"})
 
 
 def test_a_split_that_is_not_there_is_refused(run: Run, tiny_data: Path) -> None:
     with pytest.raises(UsageError, match="test"):
-        run_test(config(run, train_path=tiny_data / "train.csv"))
+        outcome(run, train_path=tiny_data / "train.csv")
 
 
 def test_changed_data_is_said(
@@ -132,11 +193,11 @@ def test_changed_data_is_said(
     shutil.copytree(tiny_data, folder)
     run.write_json("config.json", run.read_json("config.json") | {"data": str(folder)})
     with caplog.at_level(logging.WARNING, "featherweight"):
-        run_test(config(run))
+        outcome(run)
         assert caplog.messages == []
         with (folder / "test.csv").open("a", encoding="utf-8") as file:
             file.write("one text more,joy\n")
-        run_test(config(run))
+        outcome(run)
     (message,) = caplog.messages
     assert "test" in message
     assert "changed" in message
@@ -156,4 +217,4 @@ def test_the_data_flags_of_a_run_are_those_it_was_trained_with(run: Run, tiny_da
 def test_a_damaged_config_is_refused_in_one_line(run: Run, content: str) -> None:
     run.write_text("config.json", content)
     with pytest.raises(WeightsError, match=r"config\.json"):
-        run_test(config(run))
+        outcome(run)
