@@ -16,7 +16,7 @@ from featherweight.errors import UsageError
 from featherweight.evaluation import Evaluation, evaluate
 from featherweight.loading import load
 from featherweight.reporting import write_evaluation
-from featherweight.run import CONFIG, MODEL, TOKENIZER, Run, newest_run
+from featherweight.run import CONFIG, MODEL, TOKENIZER, Run, atomic_directory, newest_run
 from featherweight.testing import trained_on
 from lstm.classifier import TextClassifier
 
@@ -40,23 +40,27 @@ def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
     variant = halve(classifier, HalfConfig(config.method))
     seconds = time.perf_counter() - started
     dataset = load_dataset(trained_on(origin), classifier.labels)
-    run = Run.create(
-        origin.path / "compressed",
-        config.method,
-        config.overwrite,
-        {
-            CONFIG: origin.read_json(CONFIG),
-            TOKENIZER: origin.read_json(TOKENIZER),
-            "labels.json": classifier.labels,
-            "data.json": origin.read_json("data.json"),
-            "environment.json": environment(),
-            "compression.json": _record(classifier, variant, origin, config.method, seconds),
-        },
-    )
-    variant.save(run.file(MODEL))
+    path = origin.path / "compressed" / config.method
+    if path.exists() and not config.overwrite:
+        raise UsageError(f"{path} is there already: give --overwrite to replace it")
+    if path.exists() and not (path / "compression.json").is_file():
+        raise UsageError(f"{path} is not a variant: not overwritten")
     evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (variant, classifier)]
-    write_evaluation(run, evaluations[0], dataset.validation.texts)
-    return run, evaluations
+    records = {
+        CONFIG: origin.read_json(CONFIG),
+        TOKENIZER: origin.read_json(TOKENIZER),
+        "labels.json": classifier.labels,
+        "data.json": origin.read_json("data.json"),
+        "environment.json": environment(),
+        "compression.json": _record(classifier, variant, origin, config.method, seconds),
+    }
+    with atomic_directory(path) as folder:
+        run = Run(folder)
+        for name, value in records.items():
+            run.write_json(name, value)
+        variant.save(run.file(MODEL))
+        write_evaluation(run, evaluations[0], dataset.validation.texts)
+    return Run(path), evaluations
 
 
 @contextmanager

@@ -140,8 +140,10 @@ def _parser(verb: str, config: type[Any], positional: str | None = None) -> Argu
     parser = ArgumentParser(prog=f"featherweight {verb}", description=VERBS[verb].__doc__)
     types = get_type_hints(config)
     if positional:
+        documented = docstring_parser.parse_from_object(config).params
+        (text,) = (it.description for it in documented if it.arg_name == positional)
         word = get_args(types[positional])[0]
-        parser.add_argument(positional, nargs="*", type=word, default=[], help=f"The {positional}.")
+        parser.add_argument(positional, nargs="*", type=word, default=[], help=text)
     parser.add_argument("--config", action="config", help="YAML or JSON file with any of the flags")
     fields = {field.name: field for field in dataclasses.fields(config) if field.name != positional}
     for base in filter(dataclasses.is_dataclass, config.__mro__):

@@ -208,7 +208,8 @@ def _ratios(row: Row, base: Row) -> dict[str, Any]:
         if place in base_ms:
             times = base_ms[place] / latency.percentile(50)
             speed.setdefault(latency.device, {})[str(latency.batch_size)] = times
-    return {name: theirs[name] / ours[name] for name in ours} | {"speed": speed}
+    shares = {name: theirs[name] / ours[name] if ours[name] else None for name in ours}
+    return {**shares, "speed": speed}
 
 
 def _figures_of(row: Row) -> dict[str, float]:

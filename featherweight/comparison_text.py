@@ -204,8 +204,17 @@ def _milliseconds(timing: Mapping[str, Any] | None, *quantiles: str) -> str:
 def _table(
     headers: list[str], rows: list[list[str]], tablefmt: str, text_column: bool = False
 ) -> str:
+    headers, *rows = [[_cell(cell, tablefmt) for cell in line] for line in (headers, *rows)]
     if text_column:
         widths = [44] if tablefmt == "simple" else None
-        return tabulate(rows, headers, tablefmt=tablefmt, maxcolwidths=widths)
+        return tabulate(
+            rows, headers, tablefmt=tablefmt, maxcolwidths=widths, disable_numparse=True
+        )
     align = ("left", *["right"] * (len(headers) - 1))
     return tabulate(rows, headers, tablefmt=tablefmt, colalign=align, disable_numparse=True)
+
+
+def _cell(text: str, tablefmt: str) -> str:
+    """One line, and in Markdown no bar that would end the cell."""
+    line = " ".join(text.split())
+    return line.replace("|", "\\|") if tablefmt == "github" else line

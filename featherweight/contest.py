@@ -13,6 +13,7 @@ from typing import Any
 
 from featherweight import comparison_text
 from featherweight.baselines import baselines
+from featherweight.checks import drop_leaks
 from featherweight.classifier import Classifier
 from featherweight.comparison import Row, compare
 from featherweight.config import CompareConfig
@@ -29,6 +30,10 @@ from featherweight.testing import data_flags, trained_on
 logger = logging.getLogger("featherweight")
 
 REPORT = "report.json"
+FILES = {
+    REPORT, "latency.json", "report.csv", "report.md", "report.html", "trade_off.png",
+    "confusion_matrices.png", "per_class.png",
+}  # fmt: skip
 _IDENTITY = {"name", "output_dir", "overwrite", "resume", "seed"}  # no part of what a model is
 
 
@@ -62,10 +67,18 @@ def contest(config: CompareConfig) -> dict[str, Any]:
         raise UsageError("give the weights to compare: run directories or .safetensors files")
     if config.output_path:
         _refuse_foreign(config.output_path)
+    if config.disagreements < 0:
+        raise UsageError(f"--disagreements {config.disagreements}: give 0 or more")
+    twice = [path for path in config.weights if config.weights.count(path) > 1]
+    if twice:
+        raise UsageError(f"{twice[0]} is given twice")
     classifiers = [
         load(path, "cpu" if config.device == "cpu" else "auto") for path in config.weights
     ]
-    dataset = load_dataset(_data(config), classifiers[0].labels)
+    data = _data(config)
+    dataset = load_dataset(data, classifiers[0].labels)
+    if data.drop_leaks:
+        dataset = drop_leaks(dataset)[0]
     split = dataset.split(config.split)
     if len(set(split.labels.tolist())) < 2:
         raise DataError(f"the {split.name} split of {dataset.name} has one class only: "
@@ -83,6 +96,8 @@ def contest(config: CompareConfig) -> dict[str, Any]:
             )
         )
     groups = _groups(candidates, config.group)
+    if config.reference and config.reference not in groups:
+        raise UsageError(f"--reference {config.reference}: choose one of {', '.join(groups)}")
     contenders = {name: members[0].contender for name, members in groups.items()}
     if config.cuda_graphs:
         contenders |= {
@@ -157,13 +172,16 @@ def write_report(path: Path, record: dict[str, Any], latencies: Sequence[Latency
 
 def _refuse_foreign(path: Path) -> None:
     """A report takes the place of an older one, and of nothing else."""
-    if path.exists() and not (path / REPORT).is_file():
+    if not path.exists():
+        return
+    names = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if REPORT not in names or names - FILES:
         raise UsageError(f"--output_path {path} is there and holds no report: name a new folder")
 
 
 def _data(config: CompareConfig) -> DataConfig:
     """The data named by the flags, or the one data set that all runs were trained on."""
-    if config.data or config.train_path:
+    if config.data or config.train_path or config.val_path or config.test_path:
         return data_flags(config)
     runs = [Run(path) for path in config.weights if (path / CONFIG).is_file()]
     if not runs:
@@ -213,6 +231,8 @@ def _groups(candidates: Sequence[_Candidate], group: bool) -> dict[str, list[_Ca
     for members in by_identity.values():
         names = [member.classifier.name for member in members]
         name = names[0] if len(names) == 1 else _common_name(names)
+        if name in groups and len(names) > 1:
+            name = names[0]
         if name in groups:
             raise UsageError(f"two contenders are called {name}: rename a run, or give --group")
         groups[name] = members
