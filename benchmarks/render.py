@@ -123,10 +123,10 @@ def render(text: str) -> str:
         "comparison": comparison(),
     }
     for name, block in blocks.items():
-        marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not marked.search(text):
             raise ValueError(f"no markers <!-- {name} --> and <!-- /{name} -->")
-        text = marked.sub(lambda match, block=block: f"{match[1]}{block}{match[2]}", text)
+        text = marked.sub(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
     return text
 
 

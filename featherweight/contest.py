@@ -6,7 +6,7 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from featherweight.checks import drop_leaks
 from featherweight.classifier import Classifier
 from featherweight.comparison import Row, compare
 from featherweight.config import CompareConfig
-from featherweight.dataset import DataConfig, Dataset, load_dataset
+from featherweight.dataset import DataConfig, Dataset, Split, load_dataset
 from featherweight.device import environment
 from featherweight.errors import DataError, UsageError
 from featherweight.evaluation import Evaluation, evaluate
@@ -34,6 +34,7 @@ FILES = {
     REPORT, "latency.json", "report.csv", "report.md", "report.html", "trade_off.png",
     "confusion_matrices.png", "per_class.png",
 }  # fmt: skip
+_GRAPHED = ", CUDA graphs"
 _IDENTITY = {"name", "output_dir", "overwrite", "resume", "seed"}  # no part of what a model is
 
 
@@ -59,76 +60,30 @@ def contest(config: CompareConfig) -> dict[str, Any]:
         WeightsError: Weights cannot be used.
         DataError: The data has gone or cannot be used.
     """
-    sizes = batch_sizes(config.batch_sizes)
-    devices = timed_devices(config.device)
-    if config.cuda_graphs and "cuda" not in devices:
-        raise UsageError("--cuda_graphs: no CUDA device is here to replay graphs on")
-    if not config.weights:
-        raise UsageError("give the weights to compare: run directories or .safetensors files")
-    if config.output_path:
-        _refuse_foreign(config.output_path)
-    if config.disagreements < 0:
-        raise UsageError(f"--disagreements {config.disagreements}: give 0 or more")
-    twice = [path for path in config.weights if config.weights.count(path) > 1]
-    if twice:
-        raise UsageError(f"{twice[0]} is given twice")
-    classifiers = [
-        load(path, "cpu" if config.device == "cpu" else "auto") for path in config.weights
-    ]
+    _check_flags(config)
+    device = "cpu" if config.device == "cpu" else "auto"
+    classifiers = [load(path, device) for path in config.weights]
     data = _data(config)
     dataset = load_dataset(data, classifiers[0].labels)
     if data.drop_leaks:
         dataset = drop_leaks(dataset)[0]
     split = dataset.split(config.split)
     if len(set(split.labels.tolist())) < 2:
-        raise DataError(f"the {split.name} split of {dataset.name} has one class only: "
-                        "nothing can be compared on it")  # fmt: skip
-    candidates = []
-    for classifier, contender, identity in _contenders(config, classifiers, dataset):
-        logger.info("%s: answering %d texts", classifier.name, len(split))
-        candidates.append(
-            _Candidate(
-                classifier,
-                contender,
-                identity,
-                evaluate(classifier, split, dataset.name),
-                robustness(classifier, split) if config.robustness else [],
-            )
+        raise DataError(
+            f"the {split.name} split of {dataset.name} has one class only: "
+            "nothing can be compared on it"
         )
-    groups = _groups(candidates, config.group)
-    if config.reference and config.reference not in groups:
-        raise UsageError(f"--reference {config.reference}: choose one of {', '.join(groups)}")
-    contenders = {name: members[0].contender for name, members in groups.items()}
-    if config.cuda_graphs:
-        contenders |= {
-            f"{name}, CUDA graphs": _graphed(it)
-            for name, it in contenders.items()
-            if it.weights is not None
-        }
-    latencies = measure(
-        list(contenders.values()),
-        split.texts,
-        batch_sizes=sizes,
-        devices=devices,
-        threads=config.threads,
-        train=dataset.train,
-        labels=dataset.labels,
-    )
-    rows = [_row(name, members, latencies) for name, members in groups.items()]
-    graphed = [
-        (row, latencies_of(f"{groups[row.model][0].contender.name}, CUDA graphs", latencies))
-        for row in rows
-    ]
-    rows += [
-        dataclasses.replace(row, model=times[0].model, latencies=times)
-        for row, times in graphed
-        if times
-    ]
+    groups = _groups(_answer(config, classifiers, dataset, split), config.group)
+    reference = config.reference or next(iter(groups))
+    if reference not in groups:
+        raise UsageError(f"--reference {reference}: choose one of {', '.join(groups)}")
+    latencies = _time(config, groups, dataset, split)
+    rows = _rows(groups, latencies)
     record = {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "environment": environment(),
         "threads": config.threads,
-        **compare(rows, split.texts, config.reference or rows[0].model, config.disagreements),
+        **compare(rows, split.texts, reference, config.disagreements),
     }
     record["data"]["sha256"] = split.sha256
     if config.output_path:
@@ -136,9 +91,72 @@ def contest(config: CompareConfig) -> dict[str, Any]:
     return record
 
 
-def latencies_of(model: str, latencies: Sequence[Latency]) -> tuple[Latency, ...]:
-    """Returns those of one contender."""
-    return tuple(latency for latency in latencies if latency.model == model)
+def _check_flags(config: CompareConfig) -> None:
+    """Refuses what can be refused before anything is loaded."""
+    batch_sizes(config.batch_sizes)
+    if config.cuda_graphs and "cuda" not in timed_devices(config.device):
+        raise UsageError("--cuda_graphs: no CUDA device is here to replay graphs on")
+    if not config.weights:
+        raise UsageError("give the weights to compare: run directories or .safetensors files")
+    twice = [path for path in config.weights if config.weights.count(path) > 1]
+    if twice:
+        raise UsageError(f"{twice[0]} is given twice")
+    if config.disagreements < 0:
+        raise UsageError(f"--disagreements {config.disagreements}: give 0 or more")
+    if config.output_path:
+        _refuse_foreign(config.output_path)
+
+
+def _answer(
+    config: CompareConfig, classifiers: Sequence[Classifier], dataset: Dataset, split: Split
+) -> list[_Candidate]:
+    """Lets the classifiers and the baselines answer the split."""
+    candidates = []
+    for classifier, contender, identity in _contenders(config, classifiers, dataset):
+        logger.info("%s: answering %d texts", classifier.name, len(split))
+        evaluation = evaluate(classifier, split, dataset.name)
+        perturbed = robustness(classifier, split) if config.robustness else []
+        candidates.append(_Candidate(classifier, contender, identity, evaluation, perturbed))
+    return candidates
+
+
+def _time(
+    config: CompareConfig,
+    groups: Mapping[str, Sequence[_Candidate]],
+    dataset: Dataset,
+    split: Split,
+) -> list[Latency]:
+    """Times the first member of each group, and if asked its CUDA graphs."""
+    contenders = [
+        dataclasses.replace(members[0].contender, name=name) for name, members in groups.items()
+    ]
+    if config.cuda_graphs:
+        contenders += [
+            dataclasses.replace(it, name=f"{it.name}{_GRAPHED}", cuda_graphs=True)
+            for it in contenders
+            if it.weights is not None
+        ]
+    return measure(
+        contenders,
+        split.texts,
+        batch_sizes=batch_sizes(config.batch_sizes),
+        devices=timed_devices(config.device),
+        threads=config.threads,
+        train=dataset.train,
+        labels=dataset.labels,
+    )
+
+
+def _rows(groups: Mapping[str, Sequence[_Candidate]], latencies: Sequence[Latency]) -> list[Row]:
+    """A row for each group, and one for its CUDA graphs where they were timed."""
+    rows = []
+    for name, members in groups.items():
+        evaluations = tuple(member.evaluation for member in members)
+        for model in (name, f"{name}{_GRAPHED}"):
+            times = tuple(latency for latency in latencies if latency.model == model)
+            if times or model == name:
+                rows.append(Row(model, evaluations, times, tuple(members[0].robustness)))
+    return rows
 
 
 def batch_sizes(flag: str) -> list[int]:
@@ -245,16 +263,3 @@ def _common_name(names: Sequence[str]) -> str:
     letters = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*stems, strict=False))
     stem = "".join(column[0] for column in letters).rstrip("-_. 0123456789") or stems[0]
     return f"{stem} ({method}" if method else stem
-
-
-def _graphed(contender: Contender) -> Contender:
-    return dataclasses.replace(contender, name=f"{contender.name}, CUDA graphs", cuda_graphs=True)
-
-
-def _row(name: str, members: Sequence[_Candidate], latencies: Sequence[Latency]) -> Row:
-    return Row(
-        name,
-        tuple(member.evaluation for member in members),
-        latencies_of(members[0].contender.name, latencies),
-        tuple(members[0].robustness),
-    )

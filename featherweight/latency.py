@@ -3,13 +3,9 @@
 import itertools
 import json
 import logging
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,8 @@ import numpy as np
 
 from featherweight.dataset import Split
 from featherweight.device import environment, resolve_device
-from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
+from featherweight.errors import DataError, UsageError
+from featherweight.latency_process import Worker
 
 logger = logging.getLogger("featherweight")
 
@@ -29,11 +26,6 @@ SLICE_SECONDS = 0.1
 MOST_SAMPLES = 20_000  # with so many, the seconds do not matter any more
 
 _SAMPLED = ("encode_ms", "forward_ms", "total_ms", "event_ms", "tokens", "rounds")
-_ERRORS = {error.__name__: error for error in (UsageError, DataError, WeightsError)}
-# Read by the libraries when they are loaded, so they have to stand in the environment before.
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -219,7 +211,9 @@ def measure(
         series: list[_Series] = []
         for contender, device in pairs:
             logger.info("latency: loading %s on %s", contender.name, device)
-            worker = _Worker(contender, device, threads, Path(folder) / f"{len(series)}.stderr")
+            worker = Worker(
+                f"{contender.name} on {device}", threads, Path(folder) / f"{len(series)}.stderr"
+            )
             started.callback(worker.stop)
             facts = {
                 "model": contender.name,
@@ -280,58 +274,11 @@ def _write_texts(
         (folder / "train.json").write_text(json.dumps(content))
 
 
-class _Worker:
-    """The process that times one contender on one device; it ends when its stdin does."""
-
-    def __init__(self, contender: Contender, device: str, threads: int, log: Path) -> None:
-        self._label = f"{contender.name} on {device}"
-        self._log = log
-        variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-        with log.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "featherweight.latency_worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                encoding="utf-8",
-                # What can be imported here can be imported there.
-                env={**os.environ, **variables, "PYTHONPATH": os.pathsep.join(sys.path)},
-                # Ctrl-C is for this process to hear, which then stops the others.
-                start_new_session=True,
-            )
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Sends one line and waits for the one that answers it."""
-        assert self._process.stdin and self._process.stdout
-        with suppress(BrokenPipeError):  # a dead process is found out by its silence
-            self._process.stdin.write(json.dumps(request, default=str) + "\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line.endswith("\n"):
-            raise self._death()
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise _ERRORS.get(answer["error"], FeatherweightError)(answer["message"])
-        return answer
-
-    def stop(self) -> None:
-        """Kills the process and waits until it is gone."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _death(self) -> FeatherweightError:
-        code = self._process.wait()
-        cause = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        last = f": {said[-1].strip()}" if said else ""
-        return FeatherweightError(f"timing {self._label} was cut off by {cause}{last}")
-
-
 @dataclass
 class _Series:
     """The samples of one contender on one device at one batch size, while they grow."""
 
-    worker: _Worker
+    worker: Worker
     facts: dict[str, Any]
     batch_size: int
     samples: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _SAMPLED})

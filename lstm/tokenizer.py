@@ -3,6 +3,11 @@
 The normaliser brings what people type to one form, so that "I'm SOOOO happy!!! @ann" and
 "im soo happy" meet the same entries: NFKC, lower case, one token for links and one for @names,
 apostrophes joined, elongations shortened to two letters, emoji kept.
+
+Where it parts from nltk's TweetTokenizer, its reference in the tests: the hash sign stands apart,
+so that "#happy" is the word "happy"; elongations keep two letters, not three, as real words have
+no more; "don't" is "dont", the form of the benchmark; links and @names are one token each, since
+none of them tells an emotion by itself; emoticons such as ":)" fall into their signs.
 """
 
 import json

@@ -376,7 +376,7 @@ def test_wrong_use_is_refused_before_anything_starts(
     message: str,
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(latency, "_Worker", None)
+    monkeypatch.setattr(latency, "Worker", None)
     arguments: dict[str, Any] = {"contenders": [fake(quick)], "texts": texts} | changes
     with pytest.raises(error, match=message) as caught:
         measure(**arguments)
