@@ -73,7 +73,8 @@ def other_data() -> str:
         "data", "classes", "train", "test", "`feather` accuracy", "`feather` macro-F1",
         "SVM accuracy", "SVM macro-F1",
     ]  # fmt: skip
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    align = ("left", *["right"] * 7)
+    return tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
 
 
 def comparison() -> str:

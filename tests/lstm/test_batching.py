@@ -46,7 +46,7 @@ def test_texts_of_like_length_share_a_batch() -> None:
     batches = list(shuffled_batches(lengths, 20, (0,)))
     padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
     # Batches in random order would take about twice the tokens.
-    assert padded < 1.05 * sum(lengths)
+    assert padded < 1.3 * sum(lengths)
 
 
 def test_batches_do_not_come_in_the_order_of_their_lengths() -> None:

@@ -221,6 +221,6 @@ def test_every_parameter_learns(pooling: str, bidirectional: bool, num_layers: i
 
 def test_parameters_of_the_default_network_worked_by_hand() -> None:
     module = LSTMClassifier(1000, 6, ModelConfig())
-    lstm = 2 * 4 * 32 * (32 + 32 + 2)  # directions, gates, H, inputs + states + two biases
+    lstm = 2 * 4 * 64 * (32 + 64 + 2)  # directions, gates, H, inputs + states + two biases
     total = sum(parameter.numel() for parameter in module.parameters())
-    assert total == 1000 * 32 + lstm + 6 * 64 + 6
+    assert total == 1000 * 32 + lstm + 6 * 128 + 6
