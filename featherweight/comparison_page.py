@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from featherweight.comparison_tables import (
+from featherweight.page_tables import (
     DEVICES,
     NOISY,
     TESTED,
