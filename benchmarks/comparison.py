@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from jsonargparse import auto_cli
-from record import RESULTS, data_record, write_record
+from record import RESULTS, write_record
 
 from compress.config import CompressConfig
 from compress.variant import compress_run
@@ -49,7 +49,7 @@ def comparison(data: str, labels: str = "", threads: int = 1) -> None:
         )
     dataset = load_dataset(DataConfig(data=data, labels=labels))
     del record["command"], record["environment"]  # write_record knows this program's own
-    path = write_record("comparison", data_record(dataset), {"comparison": record})
+    path = write_record("comparison", dataset.identity(), {"comparison": record})
     with atomic_open(RESULTS / "trade_off.png", "wb") as file:
         file.write(plots.trade_off(record))
     print(path)

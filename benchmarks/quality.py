@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from jsonargparse import auto_cli
-from record import data_record, write_record
+from record import write_record
 
 from featherweight.baselines import baselines
 from featherweight.dataset import DataConfig, load_dataset
@@ -69,7 +69,7 @@ def quality(
         }
         for baseline in baselines(dataset.train, dataset.labels)
     ]
-    print(write_record(f"quality-{dataset.name}", data_record(dataset), {"rows": rows}))
+    print(write_record(f"quality-{dataset.name}", dataset.identity(), {"rows": rows}))
 
 
 if __name__ == "__main__":

@@ -6,22 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from featherweight.dataset import Dataset
 from featherweight.device import environment
 from featherweight.run import atomic_open
 
 RESULTS = Path(__file__).parent.parent / "results"
-
-
-def data_record(dataset: Dataset) -> dict[str, Any]:
-    """Returns the name of a data set, and size and sha256 of each of its splits."""
-    return {
-        "name": dataset.name,
-        "labels": dataset.labels,
-        "splits": {
-            split.name: {"n": len(split), "sha256": split.sha256} for split in dataset.splits
-        },
-    }
 
 
 def write_record(name: str, data: dict[str, Any], figures: dict[str, Any]) -> Path:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from jsonargparse import auto_cli
-from record import data_record, write_record
+from record import write_record
 
 from featherweight.dataset import DataConfig, load_dataset
 
@@ -50,7 +50,7 @@ def training_time(data: str, labels: str = "", runs: int = 3) -> None:
                 }
             )
             print(rows[-1], flush=True)
-    print(write_record("training-time", data_record(dataset), {"rows": rows}))
+    print(write_record("training-time", dataset.identity(), {"rows": rows}))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,16 @@ class Dataset:
         """The splits that there are, in the order train, validation, test."""
         measured = () if self.test is None else (self.test,)
         return (self.train, self.validation, *measured)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns its name, its labels, and size and sha256 of each split, fit for JSON."""
+        return {
+            "name": self.name,
+            "labels": list(self.labels),
+            "splits": {
+                split.name: {"n": len(split), "sha256": split.sha256} for split in self.splits
+            },
+        }
 
     def split(self, name: str) -> Split:
         """Returns a split by its name.

@@ -90,7 +90,7 @@ def _new_run(config: TrainConfig, dataset: Dataset, findings: Findings) -> Run:
         CONFIG: _resolved(config),
         TOKENIZER: json.loads(tokenizer.to_str()),
         "labels.json": dataset.labels,
-        "data.json": _data_record(dataset) | {"findings": findings.to_json()},
+        "data.json": dataset.identity() | {"findings": findings.to_json()},
         "environment.json": environment(),
     }
     return Run.create(config.output_dir, name, config.overwrite, records)
@@ -121,7 +121,7 @@ def _resumed_run(config: TrainConfig, dataset: Dataset) -> Run | None:
                 f"{run.path} was started with --{field} {saved.get(field)}, not {now[field]}: "
                 "resume with the same flags"
             )
-    if run.read_json("data.json")["splits"] != _data_record(dataset)["splits"]:
+    if run.read_json("data.json")["splits"] != dataset.identity()["splits"]:
         raise UsageError(f"the data of {run.path} has changed: train anew under another --name")
     return run
 
@@ -134,16 +134,6 @@ def _resolved(config: TrainConfig) -> dict[str, Any]:
     return {
         name: str(value.resolve()) if isinstance(value, Path) else value
         for name, value in values.items()
-    }
-
-
-def _data_record(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "labels": list(dataset.labels),
-        "splits": {
-            split.name: {"n": len(split), "sha256": split.sha256} for split in dataset.splits
-        },
     }
 
 
