@@ -6,17 +6,20 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args, get_type_hints
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser
 
-from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig
+from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig, PushConfig
 from featherweight.errors import FeatherweightError, MissingExtraError, UsageError
 
 Config = TypeVar("Config")
 
-_OWN = ("featherweight", "lstm", "compress")
+_OWN = ("featherweight", "lstm", "transformer_eval", "compress")
+_TRANSFORMERS = ("accelerate", "emoji", "sentencepiece", "transformers")
 INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
 
 
@@ -89,7 +92,67 @@ def compare(arguments: Sequence[str]) -> None:
     print(json.dumps(record) if config.json else comparison_text.terminal(record))
 
 
-VERBS = {"train": train, "test": test, "predict": predict, "compress": compress, "compare": compare}
+def test_transformer(arguments: Sequence[str]) -> None:
+    """Put transformers beside the LSTM: quality per class, milliseconds, size."""
+    from transformer_eval.config import VersusConfig
+
+    config = _config(_parser("test_transformer", VersusConfig), arguments, VersusConfig)
+
+    from compress.variant import halved
+    from featherweight import comparison_text
+    from featherweight.reporting import report
+    from featherweight.run import newest_lstm
+    from transformer_eval.versus import versus
+
+    lstm = config.weights or newest_lstm(config.output_dir)
+    lstms = halved(lstm) if lstm else nullcontext(list[Path]())
+    with lstms as variants:
+        record, answered = versus(config, [*filter(None, [lstm]), *variants])
+    if config.json:
+        print(json.dumps(record))
+    else:
+        print("\n\n".join([*map(report, answered), comparison_text.terminal(record)]))
+
+
+def finetune(arguments: Sequence[str]) -> None:
+    """Fine-tune transformers on the same splits; leaves a run directory of each."""
+    from transformer_eval.config import FinetuneConfig
+
+    config = _config(_parser("finetune", FinetuneConfig), arguments, FinetuneConfig)
+
+    from transformer_eval.finetuning import finetune as finetune_one
+    from transformer_eval.series import series
+
+    series(config, finetune_one)
+
+
+def features(arguments: Sequence[str]) -> None:
+    """Fit a logistic regression on the embeddings of a frozen transformer."""
+    from transformer_eval.config import FeaturesConfig
+
+    config = _config(_parser("features", FeaturesConfig), arguments, FeaturesConfig)
+
+    from transformer_eval.features import features as features_of_one
+    from transformer_eval.series import series
+
+    series(config, features_of_one)
+
+
+def push(arguments: Sequence[str]) -> None:
+    """Send a run to the Hub: model card, weights, tokenizer."""
+    config = _config(_parser("push", PushConfig), arguments, PushConfig)
+
+    from featherweight import pushing
+
+    print(pushing.push(config))
+
+
+VERBS = {
+    verb.__name__: verb
+    for verb in (
+        train, test, predict, compress, compare, finetune, features, test_transformer, push,
+    )
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,9 +179,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if not error.name or error.name.split(".")[0] in _OWN:
             raise
-        return _fail(str(MissingExtraError(error.name, "train")), MissingExtraError.exit_code)
+        library = error.name.split(".")[0]
+        extra = "transformers" if library in _TRANSFORMERS else "train"
+        return _fail(str(MissingExtraError(library, extra)), MissingExtraError.exit_code)
     except KeyboardInterrupt:
-        hint = ": go on with the same command and --resume" if verb == "train" else ""
+        resumable = verb in ("train", "finetune")
+        hint = ": go on with the same command and --resume" if resumable else ""
         return _fail(f"interrupted{hint}", INTERRUPTED)
     except BrokenPipeError:
         # The reader left (`| head`); keep the interpreter from flushing into the closed pipe.
@@ -153,16 +219,24 @@ def _parser(verb: str, config: type[Any], positional: str | None = None) -> Argu
             field = fields.pop(attribute.arg_name, None)
             if field is None:  # a field that a derived dataclass documents anew
                 continue
-            # --json alone says yes, --no_bidirectional says no.
-            kind = (
-                {"action": ActionYesNo(no_prefix="no_")}
-                if types[field.name] is bool
-                else {"type": types[field.name]}
-            )
+            default = field.default
+            if default is dataclasses.MISSING and callable(field.default_factory):
+                default = field.default_factory()
+            kind = _kind(types[field.name])
             group.add_argument(
-                f"--{field.name}", default=field.default, help=attribute.description, **kind
+                f"--{field.name}", default=default, help=attribute.description, **kind
             )
     return parser
+
+
+def _kind(of_type: Any) -> dict[str, Any]:
+    """Returns how a flag of a type is read."""
+    if of_type is bool:
+        # --json alone says yes, --no_bidirectional says no.
+        return {"action": ActionYesNo(no_prefix="no_")}
+    if get_origin(of_type) is list:
+        return {"type": get_args(of_type)[0], "nargs": "+"}
+    return {"type": of_type}
 
 
 def _config(parser: ArgumentParser, arguments: Sequence[str], config: type[Config]) -> Config:
@@ -172,7 +246,7 @@ def _config(parser: ArgumentParser, arguments: Sequence[str], config: type[Confi
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {name:<9} {verb.__doc__}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:<16} {verb.__doc__}" for name, verb in VERBS.items())
     return (
         "usage: featherweight VERB [--flags]\n\n"
         "Do I need a transformer here, or will a tiny recurrent model do?\n\n"

@@ -5,7 +5,7 @@ The record is plain JSON: tables, pictures and the page are made from it and fro
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,24 +31,28 @@ class Row:
 
     Attributes:
         model: What the table calls it.
-        evaluations: One a seed.
+        evaluations: One a seed; none of a model that was timed only.
         latencies: One a device and batch size, those of the first seed.
         robustness: One a perturbation, those of the first seed.
         note: What a reader must know.
+        parameters: Learned values of a model without evaluations, which state their own.
+        size_bytes: Bytes to ship a model without evaluations, which state their own.
     """
 
     model: str
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluation, ...] = ()
     latencies: tuple[Latency, ...] = ()
     robustness: tuple[Robustness, ...] = ()
-    note: str = field(default="")
+    note: str = ""
+    parameters: int = 0
+    size_bytes: int = 0
 
 
 def compare(rows: Sequence[Row], texts: Sequence[str], reference: str, most: int) -> dict[str, Any]:
     """Puts contenders side by side.
 
     Args:
-        rows: The contenders, all answered on the same N texts.
+        rows: The contenders; those with evaluations all answered the same N texts.
         texts: The N texts.
         reference: Name of the row that the others are tested against.
         most: How many of the texts to list on which the contenders disagree most.
@@ -57,19 +61,21 @@ def compare(rows: Sequence[Row], texts: Sequence[str], reference: str, most: int
         "reference", "data" (name, split, n, labels), "rows" and "disagreements".
 
     Raises:
-        UsageError: A row answered other texts, or no row has the reference's name.
+        UsageError: No row has answered, one answered other texts, or no row that has answered
+            bears the reference's name.
     """
     by_name = {row.model: row for row in rows}
     if len(by_name) < len(rows):
         raise UsageError("two contenders have the same name: rename a run, or give --group")
-    if reference not in by_name:
-        raise UsageError(f"--reference {reference}: choose one of {', '.join(by_name)}")
-    first = rows[0].evaluations[0]
-    for row in rows:
+    answered = [row for row in rows if row.evaluations]
+    if not answered:
+        raise UsageError("no contender has answered a text: add a model that was trained")
+    base = _reference(reference, by_name, answered)
+    first = answered[0].evaluations[0]
+    for row in answered:
         for evaluation in row.evaluations:
             refuse_incomparable(first, evaluation)
-    base = by_name[reference]
-    tests = significance(base, [row for row in rows if row is not base])
+    tests = significance(base, [row for row in answered if row is not base])
     return {
         "reference": reference,
         "data": {
@@ -82,8 +88,17 @@ def compare(rows: Sequence[Row], texts: Sequence[str], reference: str, most: int
             {**_figures(row), "ratios": _ratios(row, base), "tests": tests.get(row.model)}
             for row in rows
         ],
-        "disagreements": disagreements(rows, texts, most),
+        "disagreements": disagreements(answered, texts, most),
     }
+
+
+def _reference(name: str, by_name: Mapping[str, Row], answered: Sequence[Row]) -> Row:
+    choices = ", ".join(row.model for row in answered)
+    if name not in by_name:
+        raise UsageError(f"--reference {name}: choose one of {choices}")
+    if not by_name[name].evaluations:
+        raise UsageError(f"--reference {name} was timed only: choose one of {choices}")
+    return by_name[name]
 
 
 def refuse_incomparable(one: Evaluation, other: Evaluation) -> None:
@@ -108,6 +123,8 @@ def refuse_incomparable(one: Evaluation, other: Evaluation) -> None:
 def significance(base: Row, others: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Tests every row against the base on the same texts, corrected over all tests by Holm.
 
+    All of them have evaluations.
+
     Returns:
         By row name, the tests of accuracy and macro-F1.
     """
@@ -120,7 +137,10 @@ def significance(base: Row, others: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def disagreements(rows: Sequence[Row], texts: Sequence[str], most: int) -> list[dict[str, Any]]:
-    """Returns the texts with the most different answers, then with the most wrong ones."""
+    """Returns the texts with the most different answers, then with the most wrong ones.
+
+    All rows have evaluations.
+    """
     evaluations = [row.evaluations[0] for row in rows]
     labels, targets = evaluations[0].labels, evaluations[0].targets
     answers = np.stack([evaluation.predictions for evaluation in evaluations])  # (R, N)
@@ -157,19 +177,41 @@ def _tests(base: Row, row: Row) -> tuple[PairedTest, PairedTest]:
 
 
 def _figures(row: Row) -> dict[str, Any]:
-    """Everything about a row alone: means over its seeds, intervals of the first one's texts."""
-    records = [evaluation.to_json() for evaluation in row.evaluations]
+    """Everything about a row alone."""
+    return {
+        "model": row.model,
+        "members": [evaluation.model for evaluation in row.evaluations],
+        "note": row.note,
+        **_weight(row),
+        **_quality(row.evaluations),
+        "latencies": [_timing(latency) for latency in row.latencies],
+        "robustness": [vars(result) for result in row.robustness],
+    }
+
+
+def _weight(row: Row) -> dict[str, int]:
+    source: Evaluation | Row = row.evaluations[0] if row.evaluations else row
+    return {"parameters": source.parameters, "size_bytes": source.size_bytes}
+
+
+def _quality(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Means over the seeds, classes of the first; all empty of a model that was timed only."""
+    if not evaluations:
+        return {
+            "scores": {},
+            "deviations": None,
+            "intervals": {},
+            "ece": None,
+            "per_class": {},
+            "confusion_matrix": None,
+        }
+    records = [evaluation.to_json() for evaluation in evaluations]
     scores = {
-        name: [evaluation.scores[name] for evaluation in row.evaluations]
-        for name in row.evaluations[0].scores
+        name: [evaluation.scores[name] for evaluation in evaluations]
+        for name in evaluations[0].scores
     }
     several = len(records) > 1
     return {
-        "model": row.model,
-        "members": [record["model"] for record in records],
-        "note": row.note,
-        "parameters": records[0]["parameters"],
-        "size_bytes": records[0]["size_bytes"],
         "scores": {name: statistics.mean(values) for name, values in scores.items()},
         "deviations": (
             {name: statistics.stdev(values) for name, values in scores.items()} if several else None
@@ -178,8 +220,6 @@ def _figures(row: Row) -> dict[str, Any]:
         "ece": statistics.mean(record["ece"] for record in records),
         "per_class": records[0]["per_class"],
         "confusion_matrix": records[0]["confusion_matrix"],
-        "latencies": [_timing(latency) for latency in row.latencies],
-        "robustness": [vars(result) for result in row.robustness],
     }
 
 
@@ -208,13 +248,20 @@ def _ratios(row: Row, base: Row) -> dict[str, Any]:
         if place in base_ms:
             times = base_ms[place] / latency.percentile(50)
             speed.setdefault(latency.device, {})[str(latency.batch_size)] = times
-    shares = {name: theirs[name] / ours[name] if ours[name] else None for name in ours}
+    shares = {name: _share(theirs[name], ours[name]) for name in ours}
     return {**shares, "speed": speed}
 
 
-def _figures_of(row: Row) -> dict[str, float]:
+def _share(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
+
+
+def _figures_of(row: Row) -> dict[str, float | None]:
+    size = _weight(row)["size_bytes"]
+    if not row.evaluations:
+        return {"size": size, "accuracy": None, "macro_f1": None}
     return {
-        "size": row.evaluations[0].size_bytes,
+        "size": size,
         "accuracy": statistics.mean(it.scores["accuracy"] for it in row.evaluations),
         "macro_f1": statistics.mean(it.scores["macro_f1"] for it in row.evaluations),
     }

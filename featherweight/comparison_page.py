@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from featherweight.comparison_text import three_digits
 from featherweight.page_tables import (
     DEVICES,
     NOISY,
@@ -220,7 +221,7 @@ def _name(model: str) -> str:
 
 
 def _times(ratio: float) -> str:
-    return "&lt; 0.001 ×" if ratio < 0.001 else f"{ratio:.3g} ×"
+    return "&lt; 0.001 ×" if ratio < 0.001 else f"{three_digits(ratio)} ×"
 
 
 def _figure(png: bytes, description: str) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 from tabulate import tabulate
@@ -17,6 +18,11 @@ METRICS = {
 DASH = "–"
 
 
+def three_digits(value: float) -> str:
+    """Returns a number to three significant digits, never with an exponent: 0.954, 12.3, 1,740."""
+    return f"{Decimal(f'{value:.3g}'):,f}"
+
+
 def quality(record: Record, tablefmt: str = "simple") -> str:
     """Returns size and quality of each row, with 95 % intervals or deviations over seeds."""
     headers = ["model", "parameters", "size MB", *METRICS.values(), "ECE"]
@@ -24,7 +30,7 @@ def quality(record: Record, tablefmt: str = "simple") -> str:
         [
             _name(row),
             f"{row['parameters']:,}",
-            f"{row['size_bytes'] / 1e6:.3f}",
+            f"{row['size_bytes'] / 1e6:,.3f}",
             *(_score(row, metric) for metric in METRICS),
             f"{row['ece']:.3f}" if row["scores"] else DASH,
         ]
@@ -54,39 +60,37 @@ def against_reference(record: Record, tablefmt: str = "simple") -> str:
         if row["model"] == record["reference"]:
             continue
         times = row["ratios"]["speed"].get("cpu", {})
-        faster = ", ".join(f"{value:.2f} ({size})" for size, value in times.items())
-        cells = [_name(row), f"{row['ratios']['size']:.3f}", faster or DASH]
-        for metric in ("accuracy", "macro_f1"):
-            test = row["tests"][metric]
-            cells.append(f"{test['difference']:+.4f} {test['verdict']}")
-            cells.append(f"{test['adjusted_p']:.3g}")
-        rows.append(cells)
+        faster = ", ".join(f"{_times(value)} ({size})" for size, value in times.items())
+        cells = [_name(row), f"{row['ratios']['size']:,.3f}", faster or DASH]
+        rows.append([*cells, *_verdict(row, "accuracy"), *_verdict(row, "macro_f1")])
     return _table(headers, rows, tablefmt)
 
 
 def per_class(record: Record, tablefmt: str = "simple") -> str:
-    """Returns the F1 of each class."""
+    """Returns the F1 of each class, of the rows that answered."""
     labels = record["data"]["labels"]
     rows = [
         [_name(row), *(f"{row['per_class'][label]['f1']:.4f}" for label in labels)]
         for row in record["rows"]
+        if row["per_class"]
     ]
     return _table(["F1", *labels], rows, tablefmt)
 
 
 def robustness(record: Record, tablefmt: str = "simple") -> str:
     """Returns accuracy under each perturbation and the share of answers that changed."""
-    names = [result["perturbation"] for result in record["rows"][0]["robustness"]]
+    perturbed = [row for row in record["rows"] if row["robustness"]]
+    names = [result["perturbation"] for result in perturbed[0]["robustness"]]
     rows = [
         [_name(row), *(f"{it['accuracy']:.4f} ({it['changed']:.1%})" for it in row["robustness"])]
-        for row in record["rows"]
+        for row in perturbed
     ]
     return _table(["model", *names], rows, tablefmt)
 
 
 def disagreements(record: Record, tablefmt: str = "simple") -> str:
     """Returns the texts on which the contenders disagree most."""
-    models = [row["model"] for row in record["rows"]]
+    models = [row["model"] for row in record["rows"] if row["scores"]]
     rows = [
         [item["text"], item["target"], *(item["answers"][model] for model in models)]
         for item in record["disagreements"]
@@ -96,7 +100,7 @@ def disagreements(record: Record, tablefmt: str = "simple") -> str:
 
 def sections(record: Record, tablefmt: str = "simple") -> Iterator[tuple[str, str]]:
     """Yields title and table of everything the record holds."""
-    data, first = record["data"], record["rows"][0]
+    data = record["data"]
     title = f"Quality on {data['name']}, {data['split']} split, n = {data['n']:,}"
     yield title, quality(record, tablefmt)
     if _timings(record):
@@ -105,7 +109,7 @@ def sections(record: Record, tablefmt: str = "simple") -> Iterator[tuple[str, st
     if len(record["rows"]) > 1:
         yield f"Against {record['reference']}", against_reference(record, tablefmt)
     yield "F1 by class", per_class(record, tablefmt)
-    if first["robustness"]:
+    if any(row["robustness"] for row in record["rows"]):
         yield "Accuracy as people type (answers changed)", robustness(record, tablefmt)
     if record["disagreements"]:
         yield "Where they disagree most", disagreements(record, tablefmt)
@@ -198,7 +202,19 @@ def _milliseconds(timing: Mapping[str, Any] | None, *quantiles: str) -> str:
     if timing is None:
         return DASH
     total = timing["phases"]["total"]
-    return " / ".join(f"{total[q]:.3g}" for q in quantiles) + (" *" if timing["noisy"] else "")
+    return " / ".join(three_digits(total[q]) for q in quantiles) + (" *" if timing["noisy"] else "")
+
+
+def _times(ratio: float) -> str:
+    # A transformer is a thousandth as fast as the tiny model, not 0.00 of it.
+    return f"{ratio:.2f}" if ratio >= 0.1 else three_digits(ratio)
+
+
+def _verdict(row: Mapping[str, Any], metric: str) -> list[str]:
+    if not row["tests"]:
+        return [DASH, DASH]
+    test = row["tests"][metric]
+    return [f"{test['difference']:+.4f} {test['verdict']}", f"{test['adjusted_p']:.3g}"]
 
 
 def _table(

@@ -38,33 +38,80 @@ _GRAPHED = ", CUDA graphs"
 _IDENTITY = {"name", "output_dir", "overwrite", "resume", "seed"}  # no part of what a model is
 
 
-@dataclass
-class _Candidate:
-    """A classifier on its way to a row."""
+@dataclass(frozen=True)
+class Entrant:
+    """Who takes part.
+
+    Attributes:
+        classifier: Answers the texts.
+        contender: How a timing process gets it.
+        identity: Equal for runs that differ in their seed only.
+        answers: Whether it is worth asking; if not, it is only timed.
+        note: What a reader must know.
+    """
 
     classifier: Classifier
     contender: Contender
-    identity: str  # equal for runs that differ in their seed only
-    evaluation: Evaluation
+    identity: str
+    answers: bool = True
+    note: str = ""
+
+
+@dataclass
+class _Candidate:
+    """An entrant on its way to a row."""
+
+    entrant: Entrant
+    evaluation: Evaluation | None
     robustness: list[Robustness]
 
 
 def contest(config: CompareConfig) -> dict[str, Any]:
-    """Compares contenders and writes the report if a folder is named for it.
+    """Compares runs with each other and with the baselines.
 
     Returns:
-        The record that every table and picture is made from.
+        The record that every table and picture is made from; see `compete`.
 
     Raises:
         UsageError: Flags are wrong, or the contenders are not comparable.
         WeightsError: Weights cannot be used.
         DataError: The data has gone or cannot be used.
     """
-    _check_flags(config)
-    device = "cpu" if config.device == "cpu" else "auto"
-    classifiers = [load(path, device) for path in config.weights]
-    data = _data(config)
-    dataset = load_dataset(data, classifiers[0].labels)
+    if not config.weights:
+        raise UsageError("give the weights to compare: run directories or .safetensors files")
+    twice = [path for path in config.weights if config.weights.count(path) > 1]
+    if twice:
+        raise UsageError(f"{twice[0]} is given twice")
+    check_flags(config)
+    entrants = [enter(path, config.device) for path in config.weights]
+    return compete(config, entrants, contest_data(config))[0]
+
+
+def enter(weights: Path, device: str) -> Entrant:
+    """Returns a run or portable file as an entrant."""
+    classifier = load(weights, "cpu" if device == "cpu" else "auto")
+    contender = Contender(classifier.name, weights=weights)
+    return Entrant(classifier, contender, _identity(weights))
+
+
+def compete(
+    config: CompareConfig, entrants: Sequence[Entrant], data: DataConfig
+) -> tuple[dict[str, Any], list[Evaluation]]:
+    """Lets entrants and the baselines answer the same texts, times them in turns, and reports.
+
+    Args:
+        config: Split, reference, timing and report; its weights and data are not looked at.
+        entrants: Who takes part; the first names the classes where the data only numbers them.
+        data: Where the texts come from.
+
+    Returns:
+        The record that every table and picture is made from, and the evaluations behind it.
+
+    Raises:
+        UsageError: The entrants are not comparable, or no row has the reference's name.
+        DataError: The data has gone or cannot be used.
+    """
+    dataset = load_dataset(data, entrants[0].classifier.labels)
     if data.drop_leaks:
         dataset = drop_leaks(dataset)[0]
     split = dataset.split(config.split)
@@ -73,7 +120,8 @@ def contest(config: CompareConfig) -> dict[str, Any]:
             f"the {split.name} split of {dataset.name} has one class only: "
             "nothing can be compared on it"
         )
-    groups = _groups(_answer(config, classifiers, dataset, split), config.group)
+    everyone = [*entrants, *_baselines(dataset)]
+    groups = _groups([_answer(config, it, dataset, split) for it in everyone], config.group)
     reference = config.reference or next(iter(groups))
     if reference not in groups:
         raise UsageError(f"--reference {reference}: choose one of {', '.join(groups)}")
@@ -88,36 +136,33 @@ def contest(config: CompareConfig) -> dict[str, Any]:
     record["data"]["sha256"] = split.sha256
     if config.output_path:
         write_report(config.output_path, record, latencies)
-    return record
+    return record, [evaluation for row in rows for evaluation in row.evaluations]
 
 
-def _check_flags(config: CompareConfig) -> None:
-    """Refuses what can be refused before anything is loaded."""
+def check_flags(config: CompareConfig) -> None:
+    """Refuses what can be refused before anything is loaded.
+
+    Raises:
+        UsageError: The message names the flag.
+    """
     batch_sizes(config.batch_sizes)
     if config.cuda_graphs and "cuda" not in timed_devices(config.device):
         raise UsageError("--cuda_graphs: no CUDA device is here to replay graphs on")
-    if not config.weights:
-        raise UsageError("give the weights to compare: run directories or .safetensors files")
-    twice = [path for path in config.weights if config.weights.count(path) > 1]
-    if twice:
-        raise UsageError(f"{twice[0]} is given twice")
     if config.disagreements < 0:
         raise UsageError(f"--disagreements {config.disagreements}: give 0 or more")
     if config.output_path:
         _refuse_foreign(config.output_path)
 
 
-def _answer(
-    config: CompareConfig, classifiers: Sequence[Classifier], dataset: Dataset, split: Split
-) -> list[_Candidate]:
-    """Lets the classifiers and the baselines answer the split."""
-    candidates = []
-    for classifier, contender, identity in _contenders(config, classifiers, dataset):
-        logger.info("%s: answering %d texts", classifier.name, len(split))
-        evaluation = evaluate(classifier, split, dataset.name)
-        perturbed = robustness(classifier, split) if config.robustness else []
-        candidates.append(_Candidate(classifier, contender, identity, evaluation, perturbed))
-    return candidates
+def _answer(config: CompareConfig, entrant: Entrant, dataset: Dataset, split: Split) -> _Candidate:
+    """Lets an entrant answer the split."""
+    classifier = entrant.classifier
+    if not entrant.answers:
+        return _Candidate(entrant, None, [])
+    logger.info("%s: answering %d texts", classifier.name, len(split))
+    evaluation = evaluate(classifier, split, dataset.name)
+    perturbed = robustness(classifier, split) if config.robustness else []
+    return _Candidate(entrant, evaluation, perturbed)
 
 
 def _time(
@@ -128,7 +173,8 @@ def _time(
 ) -> list[Latency]:
     """Times the first member of each group, and if asked its CUDA graphs."""
     contenders = [
-        dataclasses.replace(members[0].contender, name=name) for name, members in groups.items()
+        dataclasses.replace(members[0].entrant.contender, name=name)
+        for name, members in groups.items()
     ]
     if config.cuda_graphs:
         contenders += [
@@ -151,11 +197,21 @@ def _rows(groups: Mapping[str, Sequence[_Candidate]], latencies: Sequence[Latenc
     """A row for each group, and one for its CUDA graphs where they were timed."""
     rows = []
     for name, members in groups.items():
-        evaluations = tuple(member.evaluation for member in members)
+        evaluations = tuple(it.evaluation for it in members if it.evaluation)
+        first = members[0]
         for model in (name, f"{name}{_GRAPHED}"):
             times = tuple(latency for latency in latencies if latency.model == model)
             if times or model == name:
-                rows.append(Row(model, evaluations, times, tuple(members[0].robustness)))
+                row = Row(
+                    model,
+                    evaluations,
+                    times,
+                    tuple(first.robustness),
+                    first.entrant.note,
+                    first.entrant.classifier.num_parameters(),
+                    first.entrant.classifier.size_bytes(),
+                )
+                rows.append(row)
     return rows
 
 
@@ -197,8 +253,12 @@ def _refuse_foreign(path: Path) -> None:
         raise UsageError(f"--output_path {path} is there and holds no report: name a new folder")
 
 
-def _data(config: CompareConfig) -> DataConfig:
-    """The data named by the flags, or the one data set that all runs were trained on."""
+def contest_data(config: CompareConfig) -> DataConfig:
+    """Returns the data named by the flags, or the one data set that all runs were trained on.
+
+    Raises:
+        UsageError: The runs do not say, or were trained on different data.
+    """
     if config.data or config.train_path or config.val_path or config.test_path:
         return data_flags(config)
     runs = [Run(path) for path in config.weights if (path / CONFIG).is_file()]
@@ -215,16 +275,9 @@ def _data(config: CompareConfig) -> DataConfig:
     return trained_on(first)
 
 
-def _contenders(
-    config: CompareConfig, classifiers: Sequence[Classifier], dataset: Dataset
-) -> list[tuple[Classifier, Contender, str]]:
-    """Each classifier with the way a timing process gets it, and what makes it what it is."""
-    given = [
-        (classifier, Contender(classifier.name, weights=path), _identity(path))
-        for classifier, path in zip(classifiers, config.weights, strict=True)
-    ]
-    return given + [
-        (baseline, Contender(baseline.name, baseline=baseline.name), baseline.name)
+def _baselines(dataset: Dataset) -> list[Entrant]:
+    return [
+        Entrant(baseline, Contender(baseline.name, baseline=baseline.name), baseline.name)
         for baseline in baselines(dataset.train, dataset.labels)
     ]
 
@@ -243,11 +296,11 @@ def _groups(candidates: Sequence[_Candidate], group: bool) -> dict[str, list[_Ca
     """Candidates by the name of their row."""
     by_identity: dict[str, list[_Candidate]] = {}
     for number, candidate in enumerate(candidates):
-        key = candidate.identity if group else str(number)
+        key = candidate.entrant.identity if group else str(number)
         by_identity.setdefault(key, []).append(candidate)
     groups: dict[str, list[_Candidate]] = {}
     for members in by_identity.values():
-        names = [member.classifier.name for member in members]
+        names = [member.entrant.classifier.name for member in members]
         name = names[0] if len(names) == 1 else _common_name(names)
         if name in groups and len(names) > 1:
             name = names[0]

@@ -15,9 +15,11 @@ from featherweight.errors import UsageError
 
 _RECORDED_LIBRARIES = (
     "featherweight", "torch", "numpy", "tokenizers", "datasets", "scikit-learn", "onnxruntime",
-    "transformers",
+    "transformers", "accelerate",
 )  # fmt: skip
-_RECORDED_CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+_RECORDED_CPU_FLAGS = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+)  # fmt: skip
 
 
 def resolve_device(name: str) -> str:
@@ -77,6 +79,11 @@ def _version(library: str) -> str | None:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def cpu_flags() -> list[str]:
+    """Returns the instruction sets of the CPU that matter here; none where it does not say."""
+    return list(_cpu()["flags"] or [])
 
 
 def _cpu() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from featherweight.classifier import Classifier, FloatArray, IntArray
+from featherweight.classifier import Classifier, FloatArray, IntArray, softmax
 from featherweight.dataset import Split
 from featherweight.errors import UsageError
 
@@ -148,6 +148,22 @@ def macro_f1(targets: IntArray, predictions: IntArray, num_labels: int) -> float
     ids = range(num_labels)
     f1 = precision_recall_fscore_support(targets, predictions, labels=ids, zero_division=0)[2]
     return float(f1.mean())
+
+
+def validation_scores(targets: IntArray, logits: FloatArray) -> dict[str, float]:
+    """Returns what a training reports of an epoch: cross-entropy, accuracy and macro-F1.
+
+    Args:
+        targets: (N,) true class ids.
+        logits: (N, C).
+    """
+    predictions = logits.argmax(axis=1)
+    likelihood = softmax(logits)[np.arange(len(targets)), targets]
+    return {
+        "validation_loss": float(-np.log(likelihood.clip(1e-12)).mean()),
+        "validation_accuracy": float((predictions == targets).mean()),
+        "validation_macro_f1": macro_f1(targets, predictions, logits.shape[1]),
+    }
 
 
 def bootstrap(confusion: IntArray, seed: int = 0) -> dict[str, tuple[float, float]]:

@@ -1,162 +1,129 @@
-"""A data set of the Hugging Face Hub -> tables, through the `datasets` library and its cache."""
+"""What every request to the Hub shares: an end to the waiting, one-line errors, and downloads."""
 
-import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from featherweight.errors import DataError, MissingExtraError
-from featherweight.formats import Record
-from featherweight.rows import Table
+from featherweight.errors import FeatherweightError
 
-logger = logging.getLogger("featherweight")
 T = TypeVar("T")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 ANSWER_S = 8.0  # seconds until a Hub without an answer counts as unreachable
 METADATA_S = 30.0  # seconds for the ten or so small requests before a download
-_BATCH_ROWS = 1000
-_INSTEAD = (
-    "give --data a folder or a file, or --data bundled; "
-    "what was fetched before is read from the cache"
-)
+OFFLINE = "HF_HUB_OFFLINE is set"
+_CHUNK_BYTES = 1 << 20
+_URL = re.compile(r"\w+://\S+")  # may be signed, or hold a password
 
 
-class HubTable:
-    """The rows of one split.
+class Unreachable(Exception):
+    """The Hub cannot be asked; the message says what stands in the way."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the Hub that somebody asked for, and what its error messages say.
 
     Attributes:
-        columns: Names of the columns.
+        id: Such as "dair-ai/emotion".
+        noun: "data set" or "model".
+        elsewhere: What else the same word could have meant, such as "file or folder here".
+        instead: What to do where the Hub cannot give it.
+        error: The kind of its errors.
     """
 
-    def __init__(self, title: str, split: Any, wanted: tuple[str, ...]) -> None:
-        self.columns: tuple[str, ...] = tuple(split.column_names)
-        self._title = title
-        # The others may be images or audio, which are slow to decode or cannot be.
-        self._split = split.select_columns([name for name in self.columns if name in wanted])
+    id: str
+    noun: str
+    elsewhere: str
+    instead: str
+    error: type[FeatherweightError]
 
-    def __str__(self) -> str:
-        return self._title
+    def ask(self, question: Callable[[], T]) -> T:
+        """Asks the Hub a first, short question.
 
-    def __iter__(self) -> Iterator[Record]:
-        """Yields (row from 1, values of the wanted columns)."""
-        number = 0
-        for batch in self._split.iter(batch_size=_BATCH_ROWS):
-            for values in zip(*batch.values(), strict=True):
-                number += 1
-                yield number, dict(zip(batch, values, strict=True))
+        Raises:
+            Unreachable: There is no answer within `ANSWER_S`, or none that helps.
+            FeatherweightError: There is no such repository or commit, or it asks for a login.
+        """
+        from huggingface_hub import constants
+        from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    def place(self, number: int) -> str:
-        """Returns what an error message calls a row, such as "dair-ai/emotion (test), row 17"."""
-        return f"{self}, row {number}"
-
-
-def load_hub(
-    dataset_id: str, text_column: str, label_column: str
-) -> tuple[Mapping[str, Table], tuple[str, ...]]:
-    """Loads a data set, from the cache where the Hub cannot be reached.
-
-    HF_ENDPOINT, HF_HUB_OFFLINE, the cache's place (HF_HOME) and a login are honoured.
-
-    Args:
-        dataset_id: Such as "dair-ai/emotion".
-        text_column: Name of the column of texts.
-        label_column: Name of the column of labels, whose class names are looked up.
-
-    Returns:
-        A table for each split, and the class names in id order, empty if it has none.
-
-    Raises:
-        DataError: There is no such data set, it asks for a login, or neither the Hub nor
-            the cache can give it.
-        MissingExtraError: `datasets` is not installed.
-    """
-    try:
-        import datasets
-    except ModuleNotFoundError:
-        raise MissingExtraError("datasets", "train") from None
-
-    obstacle = "HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else _ask(dataset_id)
-    splits: Mapping[str, Any] = {}
-    if not obstacle:
         try:
-            splits = _from_hub(dataset_id)
+            validate_repo_id(self.id)
+        except HFValidationError:
+            raise self._missing() from None
+        if constants.HF_HUB_OFFLINE:
+            raise Unreachable(OFFLINE)
+        host = urlsplit(constants.ENDPOINT).hostname  # without the password that a URL may hold
+        try:
+            return within(ANSWER_S, question)
         except FutureTimeoutError:
-            obstacle = f"the Hub stalls for {METADATA_S:g} s"
-    if obstacle:
-        splits = _from_cache(dataset_id, obstacle)
-    tables = {
-        name: HubTable(f"{dataset_id} ({name})", split, (text_column, label_column))
-        for name, split in splits.items()
-    }
-    features = [split.features.get(label_column) for split in splits.values()]
-    class_names = [tuple(f.names) for f in features if isinstance(f, datasets.ClassLabel)]
-    return tables, class_names[0] if class_names else ()
-
-
-def _ask(dataset_id: str) -> str:
-    """Asks the Hub once for the data set; returns what stands in the way, "" if nothing does."""
-    import datasets
-    from huggingface_hub import HfApi
-
-    endpoint = datasets.config.HF_ENDPOINT
-    host = urlsplit(endpoint).hostname  # without the user and password that a URL may hold
-    try:
-        _within(ANSWER_S, lambda: HfApi(endpoint).dataset_info(dataset_id, timeout=ANSWER_S))
-    except FutureTimeoutError:
-        return f"{host} does not answer within {ANSWER_S:g} s"
-    except Exception as error:  # every transport has its own kinds, and a proxy answers anything
-        status = _status(error)
-        if status == 404:
-            raise DataError(
-                f"{dataset_id} is neither a file or folder here nor a data set of the Hub: "
-                "check the spelling"
+            raise Unreachable(f"{host} does not answer within {ANSWER_S:g} s") from None
+        except RevisionNotFoundError:
+            raise self.error(
+                f"the Hub has {self.id}, but no longer the commit that was tried: {self.instead}"
             ) from None
-        if status in (401, 403):
-            raise _refused(dataset_id) from None
-        why = f"it answers {status}" if status else type(error).__name__
-        return f"{host} cannot be reached ({why})"
-    return ""
+        except Exception as error:  # every transport has its own kinds, a proxy answers anything
+            code = status(error)
+            if code == 404:
+                raise self._missing() from None
+            if code in (401, 403):
+                raise self._refused() from None
+            why = f"it answers {code}" if code else type(error).__name__
+            raise Unreachable(f"{host} cannot be reached ({why})") from None
+
+    def failed(self, error: Exception) -> FeatherweightError:
+        """Returns what to raise for an error that came after the first question."""
+        from huggingface_hub import get_token
+
+        code = status(error)
+        if code in (401, 403):  # the files may be gated where the page is not
+            return self._refused()
+        # The message of an HTTP error is left out: it is long, and quotes a URL.
+        why = f"it answers {code}" if code else f"{type(error).__name__}: {error}".splitlines()[0]
+        token = get_token()
+        why = _URL.sub("…", why.replace(token, "***") if token else why)
+        return self.error(f"{self.id} cannot be loaded from the Hub ({why}): {self.instead}")
+
+    def not_cached(self, obstacle: Unreachable) -> FeatherweightError:
+        """Returns what to raise where neither the Hub nor the cache can give it."""
+        return self.error(
+            f"{self.id} is no {self.elsewhere}, and as a {self.noun} of the Hub it is not in the "
+            f"cache, while {obstacle}: {self.instead}"
+        )
+
+    def _missing(self) -> FeatherweightError:
+        return self.error(
+            f"{self.id} is neither a {self.elsewhere} nor a {self.noun} of the Hub: "
+            "check the spelling"
+        )
+
+    def _refused(self) -> FeatherweightError:
+        # The Hub answers 401 for what does not exist as well as for what is private.
+        return self.error(
+            f"the Hub does not give {self.id} to you: check the spelling; if it is private or "
+            "gated, ask for access on its page and log in with: hf auth login"
+        )
 
 
-def _from_hub(dataset_id: str) -> Mapping[str, Any]:
-    import datasets
-
-    try:
-        builder = _within(METADATA_S, lambda: datasets.load_dataset_builder(dataset_id))
-        builder.download_and_prepare()
-        return builder.as_dataset()
-    except FutureTimeoutError:
-        raise
-    except Exception as error:
-        raise _failed(dataset_id, error) from error
-
-
-def _from_cache(dataset_id: str, obstacle: str) -> Mapping[str, Any]:
-    import datasets
-
-    try:
-        with _offline():
-            splits: Mapping[str, Any] = datasets.load_dataset(dataset_id)
-    except Exception as error:
-        raise DataError(
-            f"{dataset_id} is no file or folder here, and as a data set of the Hub it is not in "
-            f"the cache, while {obstacle}: {_INSTEAD}"
-        ) from error
-    logger.info(f"{obstacle}: {dataset_id} is read from the cache")
-    return splits
-
-
-def _within(seconds: float, call: Callable[[], T]) -> T:
+def within(seconds: float, call: Callable[[], T]) -> T:
     """Calls in a thread of its own and waits for it so long.
 
     The libraries wait and retry for minutes, and the time limit that they take covers neither
     the look-up of a name nor the attempts at a host's other addresses.
+
+    Raises:
+        TimeoutError: Of `concurrent.futures`; the call may go on, unseen.
+        Exception: What the call raises.
     """
     future: Future[T] = Future()
 
@@ -170,46 +137,89 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     return future.result(seconds)
 
 
-@contextmanager
-def _offline() -> Iterator[None]:
-    """Keeps the libraries off the network; they read HF_HUB_OFFLINE at import, long ago."""
-    import datasets
-    import huggingface_hub
-
-    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
-
-
-def _refused(dataset_id: str) -> DataError:
-    # The Hub answers 401 for what does not exist as well as for what is private.
-    return DataError(
-        f"the Hub does not give {dataset_id} to you: check the spelling; if it is private or "
-        "gated, ask for access on its page and log in with: hf auth login"
-    )
-
-
-def _failed(dataset_id: str, error: Exception) -> DataError:
-    from huggingface_hub import get_token
-
-    status = _status(error)
-    if status in (401, 403):  # the files may be gated where the page is not
-        return _refused(dataset_id)
-    # The message of an HTTP error is left out: it may quote a URL that is signed.
-    why = f"it answers {status}" if status else f"{type(error).__name__}: {error}".splitlines()[0]
-    token = get_token()
-    why = why.replace(token, "***") if token else why
-    return DataError(f"{dataset_id} cannot be loaded from the Hub ({why}): {_INSTEAD}")
-
-
-def _status(error: BaseException | None) -> int | None:
+def status(error: BaseException | None) -> int | None:
     """Returns the HTTP status of an error or of what it was raised from."""
     while error is not None:
-        status: int | None = getattr(getattr(error, "response", None), "status_code", None)
-        if status is not None:
-            return status
+        code: int | None = getattr(getattr(error, "response", None), "status_code", None)
+        if code is not None:
+            return code
         error = error.__cause__ or error.__context__
     return None
+
+
+def download(model_id: str, commit: str, file: Any) -> Path:
+    """Downloads one file of a model into the cache; a large one shows progress on a terminal.
+
+    Args:
+        model_id: Its repository.
+        commit: Full hash of a commit.
+        file: Entry of the repository's list of files, with the files' metadata.
+
+    Returns:
+        Where it lies, in the folder of that commit.
+
+    Raises:
+        Exception: Whatever the libraries raise.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from tqdm import tqdm
+
+    name = file.rfilename
+    cached = try_to_load_from_cache(model_id, name, revision=commit)
+    if isinstance(cached, str):
+        return Path(cached)
+    if file.lfs:
+        _fetch_blob(model_id, commit, file)
+    silent: Any = partial(tqdm, disable=True)  # what is left is small
+    return Path(hf_hub_download(model_id, name, revision=commit, tqdm_class=silent))
+
+
+def _fetch_blob(model_id: str, commit: str, file: Any) -> None:
+    """Fetches a large file's content to where the library looks for it before it downloads.
+
+    The library itself (huggingface_hub 2) starts a file that was cut off all over again.
+    """
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        WeakFileLock,
+        build_hf_headers,
+    )
+    from tqdm import tqdm
+
+    bar: Any = partial(tqdm, disable=constants.HF_HUB_DISABLE_PROGRESS_BARS or None)
+
+    cache = Path(constants.HF_HUB_CACHE).expanduser()
+    folder = repo_folder_name(repo_id=model_id, repo_type="model")
+    blob = cache / folder / "blobs" / file.lfs.sha256
+    part = blob.with_name(f"{blob.name}.incomplete")
+    lock = cache / ".locks" / folder / f"{blob.name}.lock"
+    for path in (blob, lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        if blob.exists():
+            return
+        with part.open("ab") as content:
+            if content.tell() > file.lfs.size:
+                content.truncate(0)
+            http_get(
+                hf_hub_url(model_id, file.rfilename, revision=commit),
+                content,
+                resume_size=content.tell(),
+                headers=build_hf_headers(),
+                expected_size=file.lfs.size,
+                displayed_filename=file.rfilename,
+                tqdm_class=bar,
+            )
+        if _digest(part) != file.lfs.sha256:
+            part.unlink()
+            raise OSError(f"{file.rfilename} arrived damaged")
+        part.replace(blob)
+
+
+def _digest(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

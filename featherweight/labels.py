@@ -53,8 +53,8 @@ def numbered_names(values: Collection[str], names: Sequence[str]) -> dict[str, s
     return {str(i): name for i, name in enumerate(names)}
 
 
-def parse_names(flag: str) -> tuple[str, ...]:
-    """Returns the names of `--labels a,b,c`; none of an empty flag.
+def parse_names(flag: str, option: str = "--labels") -> tuple[str, ...]:
+    """Returns the names of `--labels a,b,c`, or of another option; none of an empty flag.
 
     Raises:
         UsageError: There is one name only, an empty one, or one that stands twice.
@@ -64,7 +64,7 @@ def parse_names(flag: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in flag.split(","))
     problem = _problem(names)
     if problem:
-        raise UsageError(f"--labels {flag}: {problem}")
+        raise UsageError(f"{option} {flag}: {problem}")
     return names
 
 

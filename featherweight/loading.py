@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 from featherweight.classifier import Classifier
-from featherweight.errors import WeightsError
-from featherweight.run import CHECKPOINT, MODEL
+from featherweight.errors import MissingExtraError, WeightsError
+from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER, Run
 
 LSTM_FORMAT = "featherweight-lstm/1"
+FEATURES_FORMAT = "featherweight-features/1"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own reader
 
 
@@ -15,7 +16,8 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
     """Loads a trained classifier.
 
     Args:
-        weights: A run directory, or one portable `.safetensors` file.
+        weights: A run directory, one portable `.safetensors` file, or a folder that
+            `save_pretrained` of the `transformers` library wrote.
         device: "auto", "cpu" or "cuda".
 
     Raises:
@@ -24,17 +26,40 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
     """
     path = Path(weights)
     if path.is_dir():
-        if (path / CHECKPOINT).exists():
+        run = Run(path)
+        if run.file(CHECKPOINT).exists() or run.file(CHECKPOINTS).exists():
             raise WeightsError(f"{path} was cut off in training: finish it with --resume")
-        path = path / MODEL
+        if run.file(TRANSFORMER).is_dir():
+            return _load_transformer(run.file(TRANSFORMER), device, path.name)
+        if _of_transformers(run):
+            return _load_transformer(path, device, path.name)
+        path = run.file(MODEL)
     if not path.is_file():
         raise WeightsError(f"no weights at {path}: give a run directory or a .safetensors file")
-    if read_metadata(path).get("format") != LSTM_FORMAT:
-        raise WeightsError(f"{path} was not written by featherweight (or by a newer version)")
+    written_as = read_metadata(path).get("format")
+    if written_as == LSTM_FORMAT:
+        from lstm.classifier import TextClassifier
 
-    from lstm.classifier import TextClassifier
+        return TextClassifier.load(path, device)
+    if written_as == FEATURES_FORMAT:
+        from transformer_eval.features import FrozenFeatures
 
-    return TextClassifier.load(path, device)
+        return FrozenFeatures.load(path, device)
+    raise WeightsError(f"{path} was not written by featherweight (or by a newer version)")
+
+
+def _of_transformers(folder: Run) -> bool:
+    """Says whether a folder is in the format of the `transformers` library."""
+    return folder.file(CONFIG).is_file() and "model_type" in folder.read_json(CONFIG)
+
+
+def _load_transformer(folder: Path, device: str, name: str) -> Classifier:
+    try:
+        from transformer_eval.classifier import TransformerClassifier
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "transformers", "transformers") from None
+
+    return TransformerClassifier.load(folder, device, name)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

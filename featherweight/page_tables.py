@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any
 
+from featherweight.comparison_text import three_digits
 from featherweight.html_table import MISSING, Cell, Column, number, table, text
 from featherweight.plots import latency_at
 
@@ -55,8 +56,8 @@ def differences_table(record: Row) -> str:
     cells = (
         [
             text(row["model"]),
-            *(number((row["ratios"] or {}).get(name), ".3g") for name in ("size", *TESTED)),
-            *(number(_speed_ratio(row, *place), ".3g") for place in places),
+            *(_ratio((row["ratios"] or {}).get(name)) for name in ("size", *TESTED)),
+            *(_ratio(_speed_ratio(row, *place)) for place in places),
             *(cell for metric in TESTED for cell in _test((row["tests"] or {}).get(metric))),
         ]
         for row in rows
@@ -210,6 +211,10 @@ def _milliseconds(value: float, sign: str = "") -> Cell:
 def _megabytes(size_bytes: int) -> Cell:
     # The smallest baseline is a few bytes.
     return number(size_bytes / 1e6, ",.3f" if size_bytes >= 1000 else ".6f")
+
+
+def _ratio(value: float | None) -> Cell:
+    return MISSING if value is None else Cell(three_digits(value), key=repr(value))
 
 
 def _speed_ratio(row: Row, device: str, batch_size: int) -> float | None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from featherweight.comparison_text import three_digits
 from featherweight.evaluation import Evaluation
 from featherweight.label_placement import place_labels
 
@@ -213,7 +214,7 @@ def _draw_trade_off(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xlim=(left, right), ylim=(low - pad, high + pad))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: three_digits(value)))
     axes.grid(alpha=0.3)
 
     # What a budget of milliseconds buys rises in steps, and stays where it is after the last.
@@ -252,7 +253,7 @@ def _trade_off_legend(figure: Figure, axes: Axes) -> None:
 def _trade_off_label(row: Row, on_scale: bool) -> str:
     size = row["size_bytes"]
     power = 2 if size >= 1e6 else 1 if size >= 1e3 else 0
-    unit = f"{size / 1000**power:.3g} {('bytes', 'KB', 'MB')[power]}"
+    unit = f"{three_digits(size / 1000**power)} {('bytes', 'KB', 'MB')[power]}"
     off_scale = "" if on_scale else f"\n(macro-F1 {row['scores']['macro_f1']:.3f})"
     latency = latency_at(row, "cpu", 1)
     noisy = ", noisy time" if latency and latency["noisy"] else ""

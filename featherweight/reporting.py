@@ -1,10 +1,11 @@
 """Tables and the model card: how figures reach a reader."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
+from featherweight.comparison_text import three_digits
 from featherweight.evaluation import Evaluation
 from featherweight.latency import Latency
 from featherweight.plots import confusion_matrix
@@ -77,7 +78,8 @@ def one_batch_table(latencies: Sequence[Latency]) -> str:
     cells: dict[str, dict[str, str]] = {}
     for latency in latencies:
         mark = " *" if latency.noisy else ""
-        cells.setdefault(latency.model, {})[latency.device] = f"{latency.percentile(50):.3g}{mark}"
+        median = three_digits(latency.percentile(50))
+        cells.setdefault(latency.model, {})[latency.device] = f"{median}{mark}"
     rows = [[model, it.get("cuda", "–"), it.get("cpu", "–")] for model, it in cells.items()]
     align = ("left", "right", "right")
     return tabulate(rows, ["model", "GPU", "CPU"], colalign=align, disable_numparse=True)
@@ -117,6 +119,7 @@ def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, A
         f"| {name} | {split['n']:,} | `{split['sha256']}` |"
         for name, split in data["splits"].items()
     )
+    curves = "![training curves](training_curves.png)\n" if "epochs" in config else ""
     chosen = (
         "The checkpoint was chosen on this very split, so these figures flatter it; "
         "`python test.py` replaces them by those of the test split.\n\n"
@@ -125,9 +128,9 @@ def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, A
     )
     return (
         f"# {evaluation.model}\n\n"
-        f"A tiny LSTM text classifier (preset `{config['preset']}`, "
-        f"{evaluation.parameters:,} parameters, {evaluation.size_bytes / 1000:,.1f} KB) that tells "
-        f"{', '.join(evaluation.labels)} apart, trained with seed {config['seed']}.\n\n"
+        f"{_described(config)} ({evaluation.parameters:,} parameters, "
+        f"{evaluation.size_bytes / 1000:,.1f} KB) that tells {', '.join(evaluation.labels)} "
+        f"apart{_seed(config)}.\n\n"
         f"## Quality\n\nData `{evaluation.data}`, {evaluation.split} split, "
         f"n = {len(evaluation.targets):,}, 95 % bootstrap intervals. {chosen}\n"
         f"{quality_table([evaluation], 'github')}\n\n"
@@ -137,10 +140,24 @@ def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, A
         f"{splits}\n\n"
         "What the checks found in it stands in `data.json`.\n\n"
         "## Use\n\n```python\nfrom featherweight import load\n\n"
-        'classifier = load("model.safetensors")\n'
+        f'classifier = load("{"model.safetensors" if "preset" in config else "."}")\n'
         'print(classifier.predict(["i feel so happy today"]))\n```\n\n'
-        "![training curves](training_curves.png)\n"
+        f"{curves}"
     )
+
+
+def _described(config: Mapping[str, Any]) -> str:
+    """Returns what a run's config says of the model's kind."""
+    if "preset" in config:
+        return f"A tiny LSTM text classifier, preset `{config['preset']}`"
+    (model,) = config["model"]
+    if "pooling" in config:
+        return f"Logistic regression on embeddings ({config['pooling']}) of the frozen `{model}`"
+    return f"The transformer `{model}`, fine-tuned"
+
+
+def _seed(config: Mapping[str, Any]) -> str:
+    return f", trained with seed {config['seed']}" if "seed" in config else ""
 
 
 def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> None:

@@ -14,6 +14,8 @@ MODEL = "model.safetensors"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 CHECKPOINT = "checkpoint.safetensors"
+TRANSFORMER = "transformer"  # folder of a fine-tuned transformer, in the format of its library
+CHECKPOINTS = "checkpoints"  # folder of what its training goes on from
 
 
 @contextmanager
@@ -100,7 +102,9 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether its training came to its end."""
-        return self.file(MODEL).is_file() and not self.file(CHECKPOINT).exists()
+        cut_off = self.file(CHECKPOINT).exists() or self.file(CHECKPOINTS).exists()
+        weights = self.file(MODEL), self.file(TRANSFORMER) / MODEL
+        return not cut_off and any(path.is_file() for path in weights)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes one text file."""
@@ -147,3 +151,10 @@ def newest_run(output_dir: Path) -> Run:
     if not finished:
         raise UsageError(f"no finished run in {output_dir}: run train, or give --weights")
     return finished[-1]
+
+
+def newest_lstm(output_dir: Path) -> Path | None:
+    """Returns the newest finished run of an LSTM, or None if there is none."""
+    finished = [run for run in runs(output_dir) if run.finished]
+    lstms = [run.path for run in finished if "preset" in run.read_json(CONFIG)]
+    return lstms[-1] if lstms else None

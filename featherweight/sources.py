@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from featherweight.errors import DataError, UsageError
 from featherweight.examples import Examples, hold_out, read_examples
-from featherweight.hub import HUB_ID, load_hub
+from featherweight.hub import HUB_ID
+from featherweight.hub_dataset import load_hub
 from featherweight.labels import LABELS_FILE, parse_names, read_names
 from featherweight.rows import file_format, file_stem, known_formats, open_rows
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from featherweight.errors import WeightsError
 from featherweight.loading import read_metadata
+from featherweight.optimizer_state import optimizer_tensors, restore_optimizer
 from featherweight.run import atomic_open
 
 
@@ -61,8 +62,9 @@ def save_checkpoint(
     """Writes weights, best weights, optimizer state and progress atomically."""
     tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best_weights.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    tensors |= {
+        f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(optimizer).items()
+    }
     metadata = {
         "history": json.dumps(progress.history),
         "best_f1": json.dumps(progress.best_f1),
@@ -88,12 +90,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
             group, rest = name.split(".", 1)
             groups[group][rest] = tensor
         module.load_state_dict(groups["model"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["optimizer"].items():
-            index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = tensor
-        param_groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": param_groups})
+        restore_optimizer(optimizer, groups["optimizer"])
         return Progress(
             history=json.loads(metadata["history"]),
             best_f1=json.loads(metadata["best_f1"]),

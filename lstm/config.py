@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from featherweight.dataset import DataConfig
 from featherweight.errors import UsageError
+from featherweight.training import (
+    OutputConfig,
+    TrainingConfig,
+    above_zero,
+    at_least_one,
+    shares,
+)
 
 
 @dataclass(frozen=True)
@@ -47,51 +53,11 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class OptimizationConfig:
-    """Training: AdamW, early stopping on validation macro-F1."""
+class OptimizationConfig(TrainingConfig):
+    """Number format of the training."""
 
-    epochs: int = 6
-    """Most passes over the training split."""
-    min_steps: int = 400
-    """Fewest steps an epoch has; a small training split is gone through several times for it."""
-    batch_size: int = 32
-    """Texts per step."""
-    learning_rate: float = 3e-3
-    """Highest step size of AdamW."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay of AdamW."""
-    schedule: Literal["linear", "cosine", "constant"] = "cosine"
-    """Course of the learning rate after warm-up; linear and cosine end at zero."""
-    warmup_ratio: float = 0.07
-    """Share of all steps in which the learning rate climbs from zero."""
-    max_grad_norm: float = 1.0
-    """Norm to which gradients are clipped."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """Weight classes in the loss by the inverse of their frequency."""
-    label_smoothing: float = 0.05
-    """Share of the target spread over all classes."""
-    patience: int = 3
-    """Epochs without a better validation macro-F1 after which training stops."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Number format of the forward pass; fp16 and bf16 need CUDA."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes CUDA if there is any."""
-    seed: int = 0
-    """Seed of initialisation, order and dropout."""
-
-
-@dataclass(frozen=True)
-class OutputConfig:
-    """Where the run goes."""
-
-    output_dir: Path = Path("outputs")
-    """Folder that holds the runs."""
-    name: str = ""
-    """Folder name of the run; empty: preset, data and time."""
-    overwrite: bool = False
-    """Replace an existing run of that name."""
-    resume: bool = False
-    """Go on with a run that was cut off (same flags as then)."""
 
 
 Preset = Literal["feather", "classic"]
@@ -110,28 +76,16 @@ class TrainConfig(OutputConfig, OptimizationConfig, ModelConfig, TokenizerConfig
         Raises:
             UsageError: A number is out of its range; the message names the flag.
         """
-        for flag in ("vocab_size", "min_frequency", "max_length", "embedding_dim", "hidden_dim",
-                     "num_layers", "epochs", "min_steps", "batch_size", "patience"):  # fmt: skip
-            if getattr(self, flag) < 1:
-                raise UsageError(f"--{flag} must be at least 1, not {getattr(self, flag)}")
+        OutputConfig.__post_init__(self)
+        OptimizationConfig.__post_init__(self)
+        at_least_one(
+            self, "vocab_size", "min_frequency", "max_length", "embedding_dim", "hidden_dim",
+            "num_layers",
+        )  # fmt: skip
         if self.vocab_size < 3:
             raise UsageError("--vocab_size must be at least 3: padding, unknown and one word")
-        for flag in ("dropout", "embedding_dropout", "word_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, flag) < 1:
-                raise UsageError(f"--{flag} must be in [0, 1), not {getattr(self, flag)}")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise UsageError(f"--warmup_ratio must be in [0, 1], not {self.warmup_ratio}")
-        for flag in ("learning_rate", "max_grad_norm"):
-            if not 0 < getattr(self, flag) < float("inf"):
-                raise UsageError(f"--{flag} must be above 0, not {getattr(self, flag)}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise UsageError(f"--weight_decay must be 0 or above, not {self.weight_decay}")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"--seed must be in [0, 2**32), not {self.seed}")
-        if Path(self.name).name != self.name or self.name == "..":
-            raise UsageError(f"--name is one folder name, not a path: {self.name!r}")
-        if self.overwrite and self.resume:
-            raise UsageError("--overwrite and --resume exclude each other: give one of them")
+        above_zero(self, "learning_rate")
+        shares(self, "dropout", "embedding_dropout", "word_dropout")
 
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(

@@ -1,27 +1,23 @@
 """`train`: data, tokenizer, fit, run directory, from flags to a finished run."""
 
-import dataclasses
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
-from featherweight.checks import Findings, check, drop_leaks
-from featherweight.dataset import Dataset, Split, load_dataset
-from featherweight.device import environment, resolve_device, seed_everything
-from featherweight.errors import UsageError, WeightsError
+from featherweight.checks import Findings
+from featherweight.dataset import Dataset, Split
+from featherweight.device import resolve_device, seed_everything
+from featherweight.errors import WeightsError
 from featherweight.evaluation import Evaluation, evaluate
+from featherweight.experiment import cut_off_run, first_records, logged_to, prepare_data
 from featherweight.plots import training_curves
 from featherweight.reporting import write_evaluation
-from featherweight.run import CHECKPOINT, CONFIG, MODEL, TOKENIZER, Run, runs
+from featherweight.run import CHECKPOINT, MODEL, TOKENIZER, Run
 from lstm.classifier import TextClassifier, model_config
-from lstm.config import OutputConfig, TrainConfig
+from lstm.config import TrainConfig
 from lstm.encoder import LSTMClassifier
 from lstm.tokenizer import UNK_ID, load_tokenizer, token_ids, train_tokenizer
 from lstm.training import EncodedSplit, check_precision, fit
@@ -44,17 +40,11 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
     torch.set_num_threads(1)
     device = resolve_device(config.device)
     check_precision(config, device)
-    dataset = load_dataset(config)
-    findings = check(dataset)
-    for line in findings.lines():
-        logger.warning("%s", line)
-    if config.drop_leaks:
-        dataset, dropped = drop_leaks(dataset)
-        logger.info("%d texts were dropped from train", dropped)
-    run = _resumed_run(config, dataset) if config.resume else None
+    dataset, findings = prepare_data(config)
+    run = cut_off_run(config, dataset) if config.resume else None
     if run is None:
         run = _new_run(config, dataset, findings)
-    with _logged_to(run.file("training.log")):
+    with logged_to(run.file("training.log")):
         logger.info("%s on %s: %d training texts, %s", run.path, dataset.name,
                     len(dataset.train), device)  # fmt: skip
         tokenizer = _saved_tokenizer(run)
@@ -86,55 +76,9 @@ def _new_run(config: TrainConfig, dataset: Dataset, findings: Findings) -> Run:
     name = config.name or f"{config.preset}-{dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     # Before there is a run: whatever can go wrong leaves nothing behind.
     tokenizer = train_tokenizer(dataset.train.texts, config)
-    records = {
-        CONFIG: _resolved(config),
-        TOKENIZER: json.loads(tokenizer.to_str()),
-        "labels.json": dataset.labels,
-        "data.json": dataset.identity() | {"findings": findings.to_json()},
-        "environment.json": environment(),
-    }
+    records = first_records(config, dataset, findings)
+    records[TOKENIZER] = json.loads(tokenizer.to_str())
     return Run.create(config.output_dir, name, config.overwrite, records)
-
-
-def _resumed_run(config: TrainConfig, dataset: Dataset) -> Run | None:
-    """Finds the run that was cut off, or None where it was cut off before there was one.
-
-    Raises:
-        UsageError: Nothing to resume, or other flags or data than then.
-    """
-    if config.name:
-        named = Run(config.output_dir / config.name)
-        if not named.file(CONFIG).exists():
-            return None
-        if named.finished:
-            raise UsageError(f"{named.path} is finished: nothing to resume")
-        run = named
-    else:
-        cut_off = [run for run in runs(config.output_dir) if not run.finished]
-        if not cut_off:
-            raise UsageError(f"no run in {config.output_dir} was cut off: nothing to resume")
-        run = cut_off[-1]
-    saved, now = run.read_json(CONFIG), _resolved(config)
-    for field in now.keys() - {field.name for field in dataclasses.fields(OutputConfig)}:
-        if saved.get(field) != now[field]:
-            raise UsageError(
-                f"{run.path} was started with --{field} {saved.get(field)}, not {now[field]}: "
-                "resume with the same flags"
-            )
-    if run.read_json("data.json")["splits"] != dataset.identity()["splits"]:
-        raise UsageError(f"the data of {run.path} has changed: train anew under another --name")
-    return run
-
-
-def _resolved(config: TrainConfig) -> dict[str, Any]:
-    """Every field as JSON; paths absolute, so that the data is found from anywhere."""
-    values = dataclasses.asdict(config)
-    if Path(config.data).exists():
-        values["data"] = str(Path(config.data).resolve())
-    return {
-        name: str(value.resolve()) if isinstance(value, Path) else value
-        for name, value in values.items()
-    }
 
 
 def _saved_tokenizer(run: Run) -> Tokenizer:
@@ -154,17 +98,3 @@ def _encode(tokenizer: Tokenizer, split: Split) -> EncodedSplit:
         split.name, len(ids), tokens, 100 * unknown / tokens, truncated,
     )  # fmt: skip
     return EncodedSplit(ids, split.labels)
-
-
-@contextmanager
-def _logged_to(path: Path) -> Iterator[None]:
-    """Copies the log into a file, going on where a cut-off training left it."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()

@@ -6,19 +6,19 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from featherweight.classifier import IntArray, softmax
+from featherweight.classifier import IntArray
 from featherweight.device import seed_everything
 from featherweight.errors import UsageError
-from featherweight.evaluation import macro_f1
+from featherweight.evaluation import validation_scores
+from featherweight.training import class_weights, log_epoch
 from lstm.batching import pad, shuffled_batches
 from lstm.checkpoint import Progress, load_checkpoint, save_checkpoint
 from lstm.config import OptimizationConfig
@@ -86,7 +86,7 @@ def fit(
         scaler.load_state_dict(progress.scaler)
         logger.info("going on after epoch %d", progress.epoch)
 
-    passes = passes_per_epoch(len(train.ids), config)
+    passes = config.passes_per_epoch(len(train.ids), config.batch_size)
     steps_per_epoch = passes * math.ceil(len(train.ids) / config.batch_size)
     bar = tqdm(
         total=config.epochs * steps_per_epoch,
@@ -111,7 +111,7 @@ def fit(
             progress.add(record, module, scaler)
             save_checkpoint(checkpoint, module, optimizer, progress)
             bar.set_postfix(loss=f"{loss:.3f}", macro_f1=f"{record['validation_macro_f1']:.3f}")
-            _log_epoch(record, config.epochs)
+            log_epoch(record, config.epochs)
     module.load_state_dict(progress.best_weights)
     return progress
 
@@ -124,14 +124,6 @@ def check_precision(config: OptimizationConfig, device: str) -> None:
     """
     if config.precision != "fp32" and device != "cuda":
         raise UsageError(f"--precision {config.precision} needs CUDA: use fp32 on the CPU")
-
-
-def passes_per_epoch(texts: int, config: OptimizationConfig) -> int:
-    """Returns how often an epoch goes through a training split of so many texts.
-
-    Once, unless the split is so small that a pass has fewer steps than `min_steps`.
-    """
-    return math.ceil(config.min_steps / math.ceil(texts / config.batch_size))
 
 
 def _train_epoch(
@@ -147,8 +139,9 @@ def _train_epoch(
     seed_everything(_epoch_seed(config.seed, epoch))
     module.train()
     device = module.head.weight.device.type
+    weights = class_weights(train.labels, module.head.out_features, config)
     loss_function = nn.CrossEntropyLoss(
-        weight=_class_weights(train.labels, module.head.out_features, config).to(device),
+        weight=torch.from_numpy(weights).to(device),
         label_smoothing=config.label_smoothing,
     )
     batches = list(_batches(train, config, epoch))
@@ -193,18 +186,10 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
-def _class_weights(labels: IntArray, num_labels: int, config: OptimizationConfig) -> Tensor:
-    """Ones, or N / (C * count) for each class; a class without texts never meets its weight."""
-    if config.class_weights == "none":
-        return torch.ones(num_labels)
-    counts = np.bincount(labels, minlength=num_labels).clip(1)
-    return torch.tensor(len(labels) / (num_labels * counts), dtype=torch.float32)
-
-
 def _batches(train: EncodedSplit, config: OptimizationConfig, epoch: int) -> Iterator[list[int]]:
     """Yields the row numbers of each batch of an epoch, one pass after another."""
     lengths = [len(ids) for ids in train.ids]
-    for index in range(passes_per_epoch(len(train.ids), config)):
+    for index in range(config.passes_per_epoch(len(train.ids), config.batch_size)):
         yield from shuffled_batches(lengths, config.batch_size, (config.seed, epoch, index))
 
 
@@ -218,23 +203,4 @@ def _validate(module: LSTMClassifier, split: EncodedSplit, device: str) -> dict[
         rows = order[start : start + _EVALUATION_BATCH]
         batch = pad([split.ids[row] for row in rows]).to(device)
         logits[rows] = module(batch.input_ids, batch.lengths).float().cpu().numpy()
-    predictions = logits.argmax(axis=1)
-    likelihood = softmax(logits)[np.arange(len(order)), split.labels]
-    return {
-        "validation_loss": float(-np.log(likelihood.clip(1e-12)).mean()),
-        "validation_accuracy": float((predictions == split.labels).mean()),
-        "validation_macro_f1": macro_f1(split.labels, predictions, logits.shape[1]),
-    }
-
-
-def _log_epoch(record: dict[str, Any], epochs: int) -> None:
-    logger.info(
-        "epoch %d/%d  loss %.4f  validation loss %.4f  accuracy %.4f  macro-F1 %.4f  (%.1f s)",
-        record["epoch"],
-        epochs,
-        record["train_loss"],
-        record["validation_loss"],
-        record["validation_accuracy"],
-        record["validation_macro_f1"],
-        record["seconds"],
-    )
+    return validation_scores(split.labels, logits)

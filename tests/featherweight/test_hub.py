@@ -6,16 +6,11 @@ loads one data set after the other and prints what came of it.
 
 import io
 import json
-import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,9 +19,8 @@ import pytest
 from featherweight import hub
 from featherweight.dataset import DataConfig, load_dataset
 from featherweight.errors import DataError, MissingExtraError
+from tests.hub_server import TOKEN, PlayedHub, Repository, run, serve
 
-TOKEN = "hf_thisIsASecretThatNoMessageMayHold"
-COMMIT = "c0ffee" * 6 + "cafe"
 TEXTS = [f"text {i}" for i in range(12)]
 LABELS = [0, 1, 2] * 4
 
@@ -36,13 +30,13 @@ logging.basicConfig(format="%(message)s")
 logging.getLogger("featherweight").setLevel("INFO")
 import datasets
 datasets.config.USE_PARQUET_EXPORT = False  # it asks a second host, which is not played here
-from featherweight import hub
+from featherweight import hub, hub_dataset
 from featherweight.dataset import DataConfig, load_dataset
 outcomes = {}
 for name in sys.argv[1:]:
     # Short only for those that never answer: a busy machine may need its time for the others.
     hub.ANSWER_S = 1.0 if name == "acme/silent" else 8.0
-    hub.METADATA_S = 2.0 if name == "acme/stalls" else 30.0
+    hub_dataset.METADATA_S = 2.0 if name == "acme/stalls" else 30.0
     start = time.monotonic()
     try:
         data = load_dataset(DataConfig(data=name))
@@ -88,79 +82,17 @@ REPOSITORIES = {
 STATUSES = {"acme/private": 401, "acme/forbidden": 403, "acme/busy": 503}
 
 
-class PlayedHub(BaseHTTPRequestHandler):
-    """Answers the few requests by which `datasets` gets at the files of a repository."""
-
-    protocol_version = "HTTP/1.1"
-    released = threading.Event()  # set at the end, for those who were never to be answered
-    tokens: ClassVar[set[str | None]] = set()
-
-    def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        name = next((n for n in (*REPOSITORIES, *STATUSES, "acme/silent") if n in path), "")
-        self.tokens.add(self.headers["authorization"])
-        if name == "acme/silent" or (name == "acme/stalls" and "/resolve/" in path):
-            self.released.wait()
-            self.close_connection = True
-        elif name in STATUSES:
-            self.answer(STATUSES[name], code="RepoNotFound")
-        elif name not in REPOSITORIES:
-            self.answer(404, code="RepoNotFound")
-        else:
-            self.answer_for(name, path.partition(name)[2])
-
-    do_HEAD = do_GET
-
-    def answer_for(self, name: str, path: str) -> None:
-        files = REPOSITORIES[name]
-        file = path.removeprefix("/resolve/").partition("/")[2]
-        if path in ("", f"/revision/{COMMIT}"):
-            listed = [{"rfilename": file} for file in files]
-            self.answer(200, {"id": name, "sha": COMMIT, "siblings": listed})
-        elif path == f"/tree/{COMMIT}":
-            described = [
-                {"type": "file", "path": file, "size": len(content), "oid": digest(content)}
-                for file, content in files.items()
-            ]
-            self.answer(200, described)
-        elif path.startswith("/resolve/") and file in files and name == "acme/gated":
-            self.answer(403, code="GatedRepo")
-        elif path.startswith("/resolve/") and file in files:
-            self.answer(200, files[file])
-        else:
-            self.answer(404, code="EntryNotFound")
-
-    def answer(self, status: int, content: object = b"", code: str = "") -> None:
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{digest(body)}"')
-        if code:
-            self.send_header("X-Error-Code", code)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-
-def digest(content: bytes) -> str:
-    return sha1(content).hexdigest()
-
-
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), PlayedHub)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    PlayedHub.released.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def played() -> Iterator[PlayedHub]:
+    hub = PlayedHub(
+        repositories={name: Repository(files) for name, files in REPOSITORIES.items()},
+        statuses=STATUSES,
+        silent={"acme/silent"},
+        stalls={"acme/stalls"},
+        gated={"acme/gated"},
+    )
+    with serve(hub):
+        yield hub
 
 
 @pytest.fixture(scope="module")
@@ -168,43 +100,22 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def load_all(cache: Path, *names: str, **environment: str) -> tuple[Outcomes, str]:
-    """Returns the outcome of each data set, and the log."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.upper().startswith(("HF_", "HUGGING", "TRANSFORMERS_", "HTTP", "ALL_PROXY"))
-    }
-    settings = {"HF_HOME": str(cache), "HF_TOKEN": TOKEN, "NO_PROXY": "*"}
-    done = subprocess.run(
-        [sys.executable, "-c", LOADER, *names],
-        env=inherited | settings | environment,
-        cwd=cache,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert TOKEN not in done.stdout + done.stderr
-    return json.loads(done.stdout), done.stderr
-
-
 @pytest.fixture(scope="module")
-def online(cache: Path, endpoint: str) -> tuple[Outcomes, str]:
-    names = (*REPOSITORIES, *STATUSES, "acme/gone", "gone", "acme/silent")
-    return load_all(cache, *names, HF_ENDPOINT=endpoint)
+def online(cache: Path, played: PlayedHub) -> tuple[Outcomes, str]:
+    names = (*REPOSITORIES, *STATUSES, "acme/gone", "gone", "acme/not--valid", "acme/silent")
+    return run(LOADER, cache, *names, HF_ENDPOINT=played.endpoint)
 
 
 @pytest.fixture(scope="module")
 def unreachable(cache: Path, online: tuple[Outcomes, str]) -> tuple[Outcomes, str]:
     # Nothing listens on port 1; the password is there to see that no message repeats it.
     names = ("acme/moods", "acme/never")
-    return load_all(cache, *names, HF_ENDPOINT="http://user:pass-word@127.0.0.1:1")
+    return run(LOADER, cache, *names, HF_ENDPOINT="http://user:pass-word@127.0.0.1:1")
 
 
 @pytest.fixture(scope="module")
 def offline(cache: Path, online: tuple[Outcomes, str]) -> tuple[Outcomes, str]:
-    return load_all(cache, "acme/moods", "acme/never", HF_HUB_OFFLINE="1")
+    return run(LOADER, cache, "acme/moods", "acme/never", HF_HUB_OFFLINE="1")
 
 
 def assert_is_moods(outcome: dict[str, Any]) -> None:
@@ -218,8 +129,8 @@ def test_a_data_set_comes_with_its_splits_and_class_names(online: tuple[Outcomes
     assert_is_moods(online[0]["acme/moods"])
 
 
-def test_a_login_is_used(online: tuple[Outcomes, str]) -> None:
-    assert f"Bearer {TOKEN}" in PlayedHub.tokens
+def test_a_login_is_used(online: tuple[Outcomes, str], played: PlayedHub) -> None:
+    assert f"Bearer {TOKEN}" in {request.authorization for request in played.requests}
 
 
 def test_without_validation_and_class_names(online: tuple[Outcomes, str]) -> None:
@@ -237,6 +148,7 @@ def test_without_validation_and_class_names(online: tuple[Outcomes, str]) -> Non
     [
         ("acme/gone", "acme/gone is neither a file or folder here nor a data set of the Hub"),
         ("gone", "gone is neither a file or folder here nor a data set of the Hub"),
+        ("acme/not--valid", "acme/not--valid is neither a file or folder here nor a data set"),
         ("acme/private", "log in with: hf auth login"),
         ("acme/forbidden", "log in with: hf auth login"),
         ("acme/busy", "127.0.0.1 cannot be reached (it answers 503): give --data a folder"),

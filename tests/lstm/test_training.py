@@ -11,13 +11,15 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
+from featherweight import evaluation
 from featherweight.device import seed_everything
 from featherweight.errors import UsageError, WeightsError
+from featherweight.training import class_weights
 from lstm import training
 from lstm.checkpoint import Progress
 from lstm.config import ModelConfig, OptimizationConfig
 from lstm.encoder import LSTMClassifier
-from lstm.training import EncodedSplit, fit, learning_rate_at, passes_per_epoch
+from lstm.training import EncodedSplit, fit, learning_rate_at
 
 NUM_LABELS, VOCAB_SIZE = 3, 30
 CONFIG = OptimizationConfig(
@@ -67,7 +69,7 @@ def untimed(progress: Progress) -> list[dict[str, Any]]:
 def with_scores(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float]) -> None:
     """Lets validation find these macro-F1 in turn."""
     found: Iterator[float] = iter(scores)
-    monkeypatch.setattr(training, "macro_f1", lambda *_: next(found))
+    monkeypatch.setattr(evaluation, "macro_f1", lambda *_: next(found))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_training_follows_the_schedule_to_its_last_step(tmp_path: Path, schedule
 )
 def test_balanced_class_weights_worked_by_hand(labels: list[int], expected: list[float]) -> None:
     config = OptimizationConfig(class_weights="balanced")
-    weights = training._class_weights(np.array(labels), 3, config)
+    weights = class_weights(np.array(labels), 3, config)
     assert weights.tolist() == pytest.approx(expected)
     reference = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     assert weights.tolist() == pytest.approx(reference.tolist())
@@ -134,19 +136,19 @@ def test_balanced_class_weights_worked_by_hand(labels: list[int], expected: list
 
 def test_balanced_class_weights_are_finite_where_a_class_has_no_text() -> None:
     config = OptimizationConfig(class_weights="balanced")
-    weights = training._class_weights(np.array([0, 0, 2]), 3, config)
-    assert torch.isfinite(weights).all()
+    weights = class_weights(np.array([0, 0, 2]), 3, config)
+    assert np.isfinite(weights).all()
     assert weights[[0, 2]].tolist() == pytest.approx([3 / 6, 3 / 3])
 
 
 def test_class_weights_are_ones_unless_asked_for(tmp_path: Path) -> None:
-    weights = training._class_weights(np.array([0, 0, 0, 1]), 2, OptimizationConfig())
+    weights = class_weights(np.array([0, 0, 0, 1]), 2, OptimizationConfig())
     assert weights.tolist() == [1, 1]
 
 
 def test_class_weights_reach_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, _ = trained(tmp_path / "plain")
-    monkeypatch.setattr(training, "_class_weights", lambda *_: torch.tensor([1.0, 5.0, 0.1]))
+    monkeypatch.setattr(training, "class_weights", lambda *_: np.array([1.0, 5.0, 0.1], np.float32))
     weighted, _ = trained(tmp_path / "weighted")
     assert not equal(plain, weighted)
 
@@ -320,7 +322,7 @@ def test_small_training_splits_are_gone_through_until_min_steps(
     texts: int, batch_size: int, min_steps: int, passes: int
 ) -> None:
     config = OptimizationConfig(batch_size=batch_size, min_steps=min_steps)
-    assert passes_per_epoch(texts, config) == passes
+    assert config.passes_per_epoch(texts, batch_size) == passes
 
 
 def test_every_pass_of_an_epoch_shows_every_text_once_in_an_order_of_its_own(

@@ -1,0 +1,31 @@
+"""The state of an optimizer as plain tensors, so that no checkpoint of it needs a pickle."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+
+def optimizer_tensors(optimizer: "Optimizer") -> "dict[str, Tensor]":
+    """Returns its tensors by "parameter.name", such as "3.exp_avg"."""
+    return {
+        f"{index}.{name}": tensor
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, tensor in state.items()
+    }
+
+
+def restore_optimizer(optimizer: "Optimizer", tensors: "Mapping[str, Tensor]") -> None:
+    """Puts back what `optimizer_tensors` returned; step sizes stay as they are.
+
+    Raises:
+        ValueError: The tensors are not those of an optimizer.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = tensor
+    param_groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": param_groups})

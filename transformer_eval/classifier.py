@@ -1,0 +1,208 @@
+"""A fine-tuned transformer on disk -> Classifier."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from featherweight.classifier import Classifier, FloatArray
+from featherweight.device import resolve_device
+from featherweight.errors import WeightsError
+from transformer_eval.normalisation import NORMALISERS
+
+MAX_LENGTH = 512  # tokens; no text of this kind is longer, and few models take more
+NORMALISER = "text_normaliser"  # entry of config.json: what texts go through before the tokenizer
+_NUMBERED = "LABEL_"  # how transformers calls classes that nobody named
+_DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+# Our own messages say what matters; a table of unused head weights does not.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+class TransformerClassifier(Classifier):
+    """A transformer with a classification head as a contender.
+
+    Attributes:
+        folder: The files that it was loaded from.
+        tokenizer: Its tokenizer.
+        model: The network, in evaluation mode.
+        max_length: Tokens after which a text is cut.
+    """
+
+    backend = "torch"
+
+    def __init__(
+        self, name: str, labels: tuple[str, ...], folder: Path, tokenizer: Any, model: Any,
+        device: str,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.labels = labels
+        self.folder = folder
+        self.tokenizer = tokenizer
+        self.model = model.to(device).eval()
+        self.device = device
+        self.dtype = _DTYPES[model.dtype]
+        self.max_length = max_length(tokenizer, model.config)
+        self._normalise = NORMALISERS.get(getattr(model.config, NORMALISER, None) or "")
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        device: str = "auto",
+        name: str | None = None,
+        labels: Sequence[str] = (),
+    ) -> "TransformerClassifier":
+        """Loads what `save_pretrained` wrote; nothing pickled, no code of others.
+
+        Args:
+            folder: Holds config.json, safetensors weights and the tokenizer's files.
+            device: "auto", "cpu" or "cuda".
+            name: What tables call it; None: the folder's name.
+            labels: Names of the classes where its config only numbers them.
+
+        Raises:
+            WeightsError: Files are missing or damaged, need code of their own, or have no
+                trained head.
+            UsageError: CUDA is asked for and there is none.
+        """
+        device = resolve_device(device)
+        tokenizer = load_tokenizer(folder)
+        model = load_model(AutoModelForSequenceClassification, folder)
+        names = class_names(model.config, labels)
+        return cls(name or folder.name, names, folder, tokenizer, model, device)
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        """Tokenises B texts and pads them to the longest of them."""
+        if self._normalise:
+            texts = [self._normalise(text) for text in texts]
+        batch = self.tokenizer(
+            list(texts), padding="longest", truncation=True, max_length=self.max_length,
+            return_tensors="pt",
+        )  # fmt: skip
+        self.truncated_texts += self._truncated(texts, batch["attention_mask"].sum(dim=1))
+        return batch.to(self.device)
+
+    @torch.inference_mode()
+    def forward(self, batch: Any) -> FloatArray:
+        """Returns the logits (B, C) as float32."""
+        logits: FloatArray = self.model(**batch).logits.float().cpu().numpy()
+        return logits
+
+    def num_tokens(self, batch: Any) -> int:
+        """Returns the sum of the texts' lengths."""
+        return int(batch["attention_mask"].sum())
+
+    def num_parameters(self) -> int:
+        """Counts the network's parameters; shared ones once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def size_bytes(self) -> int:
+        """Returns the size of its files: weights, config and tokenizer."""
+        return shipped_bytes(self.folder)
+
+    def _truncated(self, texts: Sequence[str], lengths: torch.Tensor) -> int:
+        """Counts the texts that were cut: of those as long as can be, some just fit."""
+        full = [text for text, n in zip(texts, lengths, strict=True) if n >= self.max_length]
+        if not full:
+            return 0
+        return sum(len(ids) > self.max_length for ids in self.tokenizer(full)["input_ids"])
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Loads a tokenizer from its files.
+
+    Raises:
+        WeightsError: They are missing, damaged, or need code of their own.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # each kind of tokenizer fails in its own way
+        raise _unusable(folder, "tokenizer", error) from error
+    if tokenizer.pad_token is None:
+        raise WeightsError(f"{folder}: its tokenizer has no padding token: not usable in batches")
+    if tokenizer.is_fast:
+        # Some files ask for a fixed length, which would be timed as if texts were that long.
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
+
+
+def load_model(kind: Any, folder: Path, **changes: Any) -> Any:
+    """Loads a network in fp32 from safetensors.
+
+    Args:
+        kind: Auto class of `transformers`, such as AutoModelForSequenceClassification.
+        folder: Holds config.json and the weights.
+        **changes: Entries of its config to replace; with `num_labels` a head may be new.
+
+    Raises:
+        WeightsError: They are missing, damaged, need code of their own, or lack a trained head.
+    """
+    try:
+        model, report = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **changes,
+        )
+    except Exception as error:  # as many kinds as architectures
+        raise _unusable(folder, "model", error) from error
+    if report["missing_keys"] and kind is AutoModelForSequenceClassification and not changes:
+        raise WeightsError(
+            f"{folder} has no trained classification head: fine-tune it first "
+            "(featherweight finetune --model …)"
+        )
+    return model
+
+
+def class_names(config: Any, stated: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of a head's classes in id order.
+
+    Args:
+        config: The model's; `id2label` names the classes, or numbers them as LABEL_0, LABEL_1, ….
+        stated: Names to use where they are only numbered, and as many.
+    """
+    names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    return tuple(stated) if numbered(names) and len(stated) == len(names) else names
+
+
+def numbered(names: Sequence[str]) -> bool:
+    """Says whether class names are only numbers."""
+    return all(name.removeprefix(_NUMBERED).isdecimal() for name in names)
+
+
+def max_length(tokenizer: Any, config: Any) -> int:
+    """Returns how many tokens a model takes: by its tokenizer, its positions, and 512 at most."""
+    positions = getattr(config, "max_position_embeddings", MAX_LENGTH) or MAX_LENGTH
+    if config.model_type in ("roberta", "xlm-roberta"):
+        positions -= config.pad_token_id + 1  # their positions start behind that of padding
+    return int(min(tokenizer.model_max_length, positions, MAX_LENGTH))
+
+
+def shipped_bytes(folder: Path) -> int:
+    """Returns the bytes of what a model needs: safetensors weights, configs, tokenizer."""
+    kinds = (".safetensors", ".json", ".txt", ".model", ".codes")
+    # A downloaded folder may hold the same model for other libraries too.
+    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in kinds)
+
+
+def _unusable(folder: Path, what: str, error: Exception) -> WeightsError:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return WeightsError(f"{folder} has no config.json that can be read: is it a model?")
+    if "auto_map" in config and "trust_remote_code" in str(error):
+        return WeightsError(f"{folder} needs code of its own, which is never run: choose another")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return WeightsError(f"{folder}: its {what} cannot be loaded ({reason})")

@@ -1,0 +1,101 @@
+"""A frozen encoder: texts -> embeddings, kept by content so that no text is read twice."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError
+from tqdm import tqdm
+from transformers import AutoModel
+
+from featherweight.classifier import FloatArray
+from featherweight.run import atomic_open
+from transformer_eval.classifier import load_model, load_tokenizer, max_length
+from transformer_eval.normalisation import NORMALISERS
+from transformer_eval.pretrained import Files
+
+logger = logging.getLogger("featherweight")
+
+
+class Encoder:
+    """A frozen encoder that turns texts into vectors.
+
+    Attributes:
+        files: What it was loaded from.
+        pooling: "mean" over the tokens of a text, or "cls", the first of them.
+        max_length: Tokens after which a text is cut.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, files: Files, pooling: str, longest: int, device: str) -> None:
+        self.files = files
+        self.pooling = pooling
+        self.device = device
+        self.tokenizer = load_tokenizer(files.folder)
+        self.model = load_model(AutoModel, files.folder).to(device).eval()
+        self.max_length = min(longest, max_length(self.tokenizer, self.model.config))
+        normaliser = files.model.normaliser if files.model else None
+        self._normalise = NORMALISERS[normaliser] if normaliser else str
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        """Tokenises B texts and pads them to the longest of them."""
+        return self.tokenizer(
+            [self._normalise(text) for text in texts],
+            padding="longest",
+            truncation=True,
+            max_length=self.max_length,
+            return_tensors="pt",
+        ).to(self.device)
+
+    @torch.inference_mode()
+    def embed(self, batch: Any) -> FloatArray:
+        """Returns the embeddings (B, H) of a batch, float32."""
+        states = self.model(**batch).last_hidden_state.float()  # (B, T, H)
+        if self.pooling == "cls":
+            return np.asarray(states[:, 0].cpu())
+        mask = batch["attention_mask"].unsqueeze(-1)  # (B, T, 1)
+        return np.asarray(((states * mask).sum(dim=1) / mask.sum(dim=1)).cpu())
+
+    def embed_all(self, texts: Sequence[str], batch_size: int) -> FloatArray:
+        """Returns the embeddings (N, H) of N texts, in their order."""
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        rows: list[Any] = [None] * len(texts)
+        starts = range(0, len(order), batch_size)
+        for start in tqdm(starts, desc=self.files.name, unit="batch", disable=None):
+            indices = order[start : start + batch_size]
+            embedded = self.embed(self.encode([texts[index] for index in indices]))
+            for index, row in zip(indices, embedded, strict=True):
+                rows[index] = row
+        return np.stack(rows)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 over its files and what else its embeddings depend on."""
+        digest = hashlib.sha256(f"{self.pooling} {self.max_length}".encode())
+        for path in sorted(self.files.folder.iterdir()):
+            if path.is_file():
+                digest.update(path.name.encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+    def embed_cached(self, texts: Sequence[str], batch_size: int, cache_dir: Path) -> FloatArray:
+        """Reads the embeddings (N, H) that this encoder once made of these texts, or makes them."""
+        content = hashlib.sha256("\x00".join(texts).encode()).hexdigest()
+        key = hashlib.sha256(f"{self.fingerprint} {content}".encode()).hexdigest()
+        path = cache_dir / f"{key}.safetensors"
+        if path.is_file():
+            try:
+                return safetensors.numpy.load(path.read_bytes())["embeddings"]
+            except (SafetensorError, KeyError):
+                logger.warning("%s is damaged: the embeddings are computed anew", path)
+        embeddings = self.embed_all(texts, batch_size)
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with atomic_open(path, "wb") as file:
+            file.write(safetensors.numpy.save({"embeddings": embeddings}))
+        return embeddings

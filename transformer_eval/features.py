@@ -1,0 +1,179 @@
+"""`features`: a frozen encoder and a logistic regression, the cheapest use of a transformer."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+from sklearn.linear_model import LogisticRegression
+
+from featherweight.baselines import MostFrequentClass
+from featherweight.classifier import Classifier, FloatArray
+from featherweight.dataset import Dataset, Split
+from featherweight.device import resolve_device
+from featherweight.errors import DataError, UsageError, WeightsError
+from featherweight.evaluation import Evaluation, evaluate
+from featherweight.experiment import first_records, prepare_data
+from featherweight.loading import FEATURES_FORMAT, read_metadata
+from featherweight.reporting import write_evaluation
+from featherweight.run import MODEL, Run, atomic_open
+from transformer_eval.classifier import shipped_bytes
+from transformer_eval.config import FeaturesConfig
+from transformer_eval.encoder import Encoder
+from transformer_eval.pretrained import fetch
+
+logger = logging.getLogger("featherweight")
+
+_MAX_ITER = 3_000  # enough for the solver to end on its own
+
+
+class FrozenFeatures(Classifier):
+    """A frozen encoder with a linear head as a contender; only the head is kept in its run."""
+
+    backend = "torch"
+
+    def __init__(
+        self, name: str, labels: tuple[str, ...], encoder: Encoder, head: dict[str, FloatArray]
+    ) -> None:
+        self.name = name
+        self.labels = labels
+        self.device = encoder.device
+        self.encoder = encoder
+        self.head = head
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        """Tokenises and pads B texts."""
+        return self.encoder.encode(texts)
+
+    def forward(self, batch: Any) -> FloatArray:
+        """Returns the logits (B, C)."""
+        logits: FloatArray = self.encoder.embed(batch) @ self.head["coefficients"].T
+        return logits + self.head["intercepts"]
+
+    def num_tokens(self, batch: Any) -> int:
+        """Returns the sum of the texts' lengths."""
+        return int(batch["attention_mask"].sum())
+
+    def num_parameters(self) -> int:
+        """Counts those of the encoder and of the head."""
+        encoder = sum(parameter.numel() for parameter in self.encoder.model.parameters())
+        return encoder + sum(values.size for values in self.head.values())
+
+    def size_bytes(self) -> int:
+        """Returns the size of the encoder's files and of the head."""
+        return shipped_bytes(self.encoder.files.folder) + sum(
+            it.nbytes for it in self.head.values()
+        )
+
+    def save(self, path: Path, model: str) -> None:
+        """Writes the head, and in the header which encoder it belongs to."""
+        metadata = {
+            "format": FEATURES_FORMAT,
+            "name": self.name,
+            "labels": json.dumps(self.labels, ensure_ascii=False),
+            "model": model,
+            "pooling": self.encoder.pooling,
+            "max_length": str(self.encoder.max_length),
+            "encoder": self.encoder.fingerprint,
+        }
+        with atomic_open(path, "wb") as file:
+            file.write(safetensors.numpy.save(self.head, metadata))
+
+    @classmethod
+    def load(cls, path: Path, device: str) -> "FrozenFeatures":
+        """Reads a head and finds its encoder.
+
+        Raises:
+            WeightsError: The head is damaged, or its encoder cannot be had or has changed.
+            UsageError: CUDA is asked for and there is none.
+        """
+        metadata = read_metadata(path)
+        try:
+            head = safetensors.numpy.load(path.read_bytes())
+            name, labels = metadata["name"], tuple(json.loads(metadata["labels"]))
+            model, pooling = metadata["model"], metadata["pooling"]
+            longest, fingerprint = int(metadata["max_length"]), metadata["encoder"]
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise WeightsError(f"{path} is truncated or damaged ({error})") from None
+        encoder = Encoder(fetch(model), pooling, longest, resolve_device(device))
+        if encoder.fingerprint != fingerprint:
+            raise WeightsError(f"{path} belongs to another version of {model}: make it anew")
+        return cls(name, labels, encoder, head)
+
+
+def features(config: FeaturesConfig, model: str) -> tuple[Run, list[Evaluation]]:
+    """Fits a logistic regression on the embeddings of one frozen encoder; leaves a run.
+
+    Args:
+        config: Data, pooling and caches.
+        model: Registry name, Hub id or folder.
+
+    Returns:
+        The run, and on the validation split its evaluation and that of the most frequent class.
+
+    Raises:
+        DataError: The data cannot be used.
+        UsageError: The run is there already.
+        WeightsError: The encoder cannot be had.
+    """
+    if config.save_embeddings and config.save_embeddings.suffix != ".npz":
+        raise UsageError(
+            f"--save_embeddings {config.save_embeddings}: give a name that ends in .npz"
+        )
+    dataset, findings = prepare_data(config)
+    if len(set(dataset.train.labels.tolist())) < 2:
+        raise DataError(f"every training text of {dataset.name} has one label: nothing to fit")
+    encoder = Encoder(
+        fetch(model), config.pooling, config.max_length, resolve_device(config.device)
+    )
+    embedded = {
+        split.name: encoder.embed_cached(split.texts, config.batch_size, config.cache_dir)
+        for split in dataset.splits
+    }
+    if config.save_embeddings:
+        _write_npz(config.save_embeddings, dataset, embedded)
+    name = config.name or f"{encoder.files.name}-{config.pooling}-{dataset.name}"
+    head = _fit(embedded["train"], dataset.train, len(dataset.labels))
+    classifier = FrozenFeatures(name, dataset.labels, encoder, head)
+    records = first_records(config, dataset, findings)
+    run = Run.create(config.output_dir, name, config.overwrite, records)
+    classifier.save(run.file(MODEL), _findable(model))
+    dummy = MostFrequentClass(dataset.train, dataset.labels)
+    evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (classifier, dummy)]
+    write_evaluation(run, evaluations[0], dataset.validation.texts)
+    logger.info("finished: %s", run.path)
+    return run, evaluations
+
+
+def _fit(embeddings: FloatArray, split: Split, num_labels: int) -> dict[str, FloatArray]:
+    """Returns coefficients (C, H) and intercepts (C,); a class never shown gets the lowest."""
+    regression = LogisticRegression(max_iter=_MAX_ITER).fit(embeddings, split.labels)
+    coefficients, intercepts = regression.coef_, regression.intercept_
+    if len(regression.classes_) == 2:  # which share one row
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    head = {
+        "coefficients": np.zeros((num_labels, embeddings.shape[1]), np.float32),
+        "intercepts": np.full(num_labels, np.float32(-1e4)),
+    }
+    head["coefficients"][regression.classes_] = coefficients
+    head["intercepts"][regression.classes_] = intercepts
+    return head
+
+
+def _write_npz(path: Path, dataset: Dataset, embedded: dict[str, FloatArray]) -> None:
+    arrays: dict[str, Any] = {f"{name}_embeddings": rows for name, rows in embedded.items()}
+    arrays |= {f"{split.name}_labels": split.labels for split in dataset.splits}
+    with atomic_open(path, "wb") as file:
+        np.savez(file, label_names=np.array(dataset.labels), **arrays)
+    logger.info("embeddings: %s", path)
+
+
+def _findable(model: str) -> str:
+    """Returns a folder's absolute path, so that it is found from anywhere; names stay names."""
+    path = Path(model)
+    return str(path.resolve()) if path.is_dir() else model

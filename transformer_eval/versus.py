@@ -1,0 +1,118 @@
+"""`test_transformer`: transformers beside the LSTM, on the same texts, in one table."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from transformers import AutoModelForSequenceClassification
+
+from featherweight.config import CompareConfig
+from featherweight.contest import Entrant, check_flags, compete, contest_data, enter
+from featherweight.dataset import Dataset, load_dataset
+from featherweight.errors import UsageError, WeightsError
+from featherweight.evaluation import Evaluation
+from featherweight.labels import parse_names
+from featherweight.latency import Contender
+from featherweight.run import TRANSFORMER
+from transformer_eval import architecture
+from transformer_eval.classifier import (
+    TransformerClassifier,
+    load_model,
+    load_tokenizer,
+    numbered,
+)
+from transformer_eval.config import VersusConfig
+from transformer_eval.pretrained import Files, fetch
+from transformer_eval.registry import REGISTRY, models
+
+logger = logging.getLogger("featherweight")
+
+
+def versus(config: VersusConfig, lstms: Sequence[Path]) -> tuple[dict[str, Any], list[Evaluation]]:
+    """Compares transformers with LSTMs and the baselines.
+
+    Args:
+        config: Transformers, data, split and timing.
+        lstms: Runs or portable files of the LSTM and its variants; the first is the reference.
+
+    Returns:
+        The record of the comparison, and the evaluations behind it.
+
+    Raises:
+        UsageError: The flags do not fit together, or a model tells other classes apart.
+        WeightsError: Weights cannot be had or used.
+        DataError: The data cannot be used.
+    """
+    compared = _compare_config(config, lstms)
+    check_flags(compared)
+    entrants = [enter(path, config.device) for path in lstms]
+    data = contest_data(compared)
+    dataset = load_dataset(data, entrants[0].classifier.labels if entrants else None)
+    with TemporaryDirectory() as folder:
+        for model in models(config.model, fine_tuned=True):
+            workspace = Path(folder) / str(len(entrants))
+            entrants.append(
+                _timed(config, model, dataset, workspace)
+                if config.latency_only
+                else _answering(config, model, dataset)
+            )
+        return compete(compared, entrants, data)
+
+
+def _compare_config(config: VersusConfig, lstms: Sequence[Path]) -> CompareConfig:
+    """The flags as `compare` knows them; a transformer's own run may say what the data is."""
+    known = {field.name for field in fields(CompareConfig)}
+    shared = {field.name for field in fields(VersusConfig)} & known
+    values = {name: getattr(config, name) for name in shared - {"weights"}}
+    runs = [Path(model) for model in config.model if (Path(model) / TRANSFORMER).is_dir()]
+    return CompareConfig(**values, weights=[*lstms, *runs])
+
+
+def _answering(config: VersusConfig, model: str, dataset: Dataset) -> Entrant:
+    """A model with a trained head, its classes called as the data calls them."""
+    files = fetch(model)
+    known = files.model.labels if files.model else ()
+    stated = parse_names(config.model_labels, "--model_labels") or known
+    classifier = TransformerClassifier.load(files.folder, config.device, files.name, stated)
+    if numbered(classifier.labels) and not numbered(dataset.labels):
+        raise UsageError(
+            f"{files.name} only numbers its {len(classifier.labels)} classes: name as many with "
+            "--model_labels, in the order of their ids"
+        )
+    spelling = {label.casefold(): label for label in dataset.labels}
+    classifier.labels = tuple(spelling.get(it.casefold(), it) for it in classifier.labels)
+    if set(classifier.labels) != set(dataset.labels):
+        raise UsageError(
+            f"{files.name} tells {', '.join(classifier.labels)} apart, {dataset.name} has "
+            f"{', '.join(dataset.labels)}: not comparable; fine-tune it, or give --latency_only"
+        )
+    return Entrant(classifier, Contender(files.name, weights=files.folder), str(files.folder))
+
+
+def _timed(config: VersusConfig, model: str, dataset: Dataset, folder: Path) -> Entrant:
+    """A model with any weights and as many classes as the data has."""
+    try:
+        name, note = _with_new_head(fetch(model), len(dataset.labels), folder)
+    except WeightsError as error:
+        if model not in REGISTRY:
+            raise
+        logger.warning("%s is timed with random weights: %s", model, error)
+        architecture.build(REGISTRY[model], dataset.train.texts, dataset.labels, folder)
+        name, note = model, "only timed, with random weights and a stand-in for its tokenizer"
+    classifier = TransformerClassifier.load(folder, config.device, name)
+    return Entrant(classifier, Contender(name, weights=folder), name, answers=False, note=note)
+
+
+def _with_new_head(files: Files, num_labels: int, folder: Path) -> tuple[str, str]:
+    network = load_model(
+        AutoModelForSequenceClassification,
+        files.folder,
+        num_labels=num_labels,
+        ignore_mismatched_sizes=True,
+    )
+    network.save_pretrained(folder)
+    load_tokenizer(files.folder).save_pretrained(folder)
+    return files.name, "only timed"
