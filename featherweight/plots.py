@@ -212,7 +212,9 @@ def _draw_trade_off(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_xscale("log")
     left, right = points[:, 0].min() / 2, points[:, 0].max() * 2
     axes.set(xlim=(left, right), ylim=(low - pad, high + pad))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    # From a baseline to a large transformer the axis has room for the powers of ten only.
+    named = (1, 2, 5) if right / left < 1e5 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=named, numticks=12))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: three_digits(value)))
     axes.grid(alpha=0.3)

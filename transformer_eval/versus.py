@@ -55,7 +55,7 @@ def versus(config: VersusConfig, lstms: Sequence[Path]) -> tuple[dict[str, Any],
         for model in models(config.model, fine_tuned=True):
             workspace = Path(folder) / str(len(entrants))
             entrants.append(
-                _timed(config, model, dataset, workspace)
+                timed_only(model, dataset, workspace, config.device)
                 if config.latency_only
                 else _answering(config, model, dataset)
             )
@@ -92,8 +92,18 @@ def _answering(config: VersusConfig, model: str, dataset: Dataset) -> Entrant:
     return Entrant(classifier, Contender(files.name, weights=files.folder), str(files.folder))
 
 
-def _timed(config: VersusConfig, model: str, dataset: Dataset, folder: Path) -> Entrant:
-    """A model with any weights and as many classes as the data has."""
+def timed_only(model: str, dataset: Dataset, folder: Path, device: str) -> Entrant:
+    """Returns a model with a new head, and with random weights where its own cannot be had.
+
+    Args:
+        model: Registry name, Hub id or folder.
+        dataset: Has as many classes as the head will.
+        folder: Where its files are written; they are needed as long as it is timed.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        WeightsError: The weights cannot be had, and the registry does not know its architecture.
+    """
     try:
         name, note = _with_new_head(fetch(model), len(dataset.labels), folder)
     except WeightsError as error:
@@ -102,7 +112,7 @@ def _timed(config: VersusConfig, model: str, dataset: Dataset, folder: Path) -> 
         logger.warning("%s is timed with random weights: %s", model, error)
         architecture.build(REGISTRY[model], dataset.train.texts, dataset.labels, folder)
         name, note = model, "only timed, with random weights and a stand-in for its tokenizer"
-    classifier = TransformerClassifier.load(folder, config.device, name)
+    classifier = TransformerClassifier.load(folder, device, name)
     return Entrant(classifier, Contender(name, weights=folder), name, answers=False, note=note)
 
 

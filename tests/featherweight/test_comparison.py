@@ -318,3 +318,70 @@ def test_so_many_disagreements_are_shown_as_asked(most: int, shown: int) -> None
 def test_texts_on_which_all_are_wrong_alike_are_no_disagreement() -> None:
     rows = [row(name, (1, 0, 0, 0, 0, 0)) for name in ("one", "two")]
     assert disagreements(rows, TEXTS, 6) == []
+
+
+def timed_only(name: str = "silent", ms: float = 8.0) -> Row:
+    times = (latency(name, (ms,)),)
+    return Row(name, latencies=times, note="random weights", parameters=9_000, size_bytes=36_000)
+
+
+def test_a_row_that_was_timed_only_states_its_size_and_leaves_its_quality_empty() -> None:
+    found = side_by_side(row("one", TARGETS, latency("one", (2,))), timed_only())["silent"]
+    (timing,) = found.pop("latencies")
+    assert timing["phases"]["total"]["p50"] == 8
+    assert found == {
+        "model": "silent", "members": [], "note": "random weights",
+        "parameters": 9_000, "size_bytes": 36_000,
+        "scores": {}, "deviations": None, "intervals": {}, "ece": None, "per_class": {},
+        "confusion_matrix": None, "robustness": [],
+        "ratios": {"size": 90, "accuracy": None, "macro_f1": None, "speed": {"cpu": {"1": 0.25}}},
+        "tests": None,
+    }  # fmt: skip
+
+
+def test_a_row_that_answered_states_the_size_of_its_evaluation() -> None:
+    answered = Row("one", (evaluation("one", TARGETS),), parameters=1, size_bytes=1)
+    found = side_by_side(answered)["one"]
+    assert (found["parameters"], found["size_bytes"]) == (100, 400)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_row_that_was_timed_only_changes_nothing_for_the_others(place: int) -> None:
+    others = [row("one", (0, 0, 1, 1, 2, 0)), row("two", (0, 1, 1, 0, 1, 0))]
+    without = compare(others, TEXTS, "two", 6)
+    record = compare([*others[:place], timed_only(), *others[place:]], TEXTS, "two", 6)
+    assert record["rows"].pop(place)["model"] == "silent"
+    assert record == without
+    assert {len(item["answers"]) for item in record["disagreements"]} == {2}
+
+
+def test_beside_rows_that_were_timed_only_a_row_has_nothing_to_be_tested_against() -> None:
+    record = compare([timed_only("a"), row("one", TARGETS), timed_only("b")], TEXTS, "one", 6)
+    assert [each["tests"] for each in record["rows"]] == [None] * 3
+    assert record["disagreements"] == []
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("silent", "--reference silent was timed only: choose one of one, two"),
+        ("nobody", "--reference nobody: choose one of one, two"),
+    ],
+)
+def test_only_a_row_that_answered_can_be_the_reference(reference: str, says: str) -> None:
+    rows = [timed_only(), row("one", TARGETS), row("two", TARGETS)]
+    with pytest.raises(UsageError) as caught:
+        compare(rows, TEXTS, reference, 0)
+    assert str(caught.value) == says
+
+
+def test_rows_that_were_all_timed_only_are_refused() -> None:
+    with pytest.raises(UsageError, match="no contender has answered a text: add a model"):
+        side_by_side(timed_only("one"), timed_only("two"))
+
+
+def test_a_row_that_was_timed_only_hides_no_row_of_other_texts() -> None:
+    rows = [timed_only(), row("ours", TARGETS), row("theirs", TARGETS, data="other")]
+    with pytest.raises(UsageError, match="ours and theirs are not comparable: data moods"):
+        side_by_side(*rows, reference="ours")

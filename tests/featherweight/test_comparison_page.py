@@ -1,4 +1,5 @@
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -8,10 +9,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import featherweight.comparison_page
+from featherweight.comparison import Row, compare
 from featherweight.comparison_page import comparison_page
+from featherweight.evaluation import Evaluation
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
@@ -296,6 +300,61 @@ def test_what_nobody_has_is_left_out(
     always = {"Verdict", "All figures", "Against feather", "Where they disagree most",
               "How it was measured"}  # fmt: skip
     assert set(re.findall("<h2>(.*?)</h2>", html)) == always | headings
+
+
+@pytest.fixture
+def silent(comparison: dict[str, Any]) -> dict[str, Any]:
+    """A comparison whose first row is, as `compare` writes it, of a model that was timed only."""
+    answered = Evaluation("one", "d", "test", ("a", "b"), np.array([0, 1]), np.eye(2), 1, 4)
+    only_timed = Row(
+        "huge", note="random weights", parameters=335_000_000, size_bytes=1_742_000_000
+    )
+    _, empty = compare([Row("one", (answered,)), only_timed], ["x", "y"], "one", 0)["rows"]
+    classic = next(row for row in comparison["rows"] if row["model"] == "classic")
+    empty["latencies"] = copy.deepcopy(classic["latencies"])
+    for timing in empty["latencies"]:
+        timing["phases"]["total"] = dict.fromkeys(("p50", "p90", "p95", "p99"), 5123.456)
+    empty["ratios"] |= {"size": 1409.4, "speed": {"cpu": {"1": 0.0000185, "32": 2345.6}}}
+    comparison["rows"].insert(0, empty)
+    return comparison
+
+
+def test_a_row_without_answers_has_its_note_its_size_and_dashes(
+    silent: dict[str, Any], unpainted: None
+) -> None:
+    cells = Page(comparison_page(silent)).row("All figures", "huge")
+    assert cells[:3] == ["huge random weights", "335,000,000", "1,742.000"]
+    assert cells[3:9] == ["–"] * 6
+    assert cells[9:11] == ["5,123.46", "5,123.46"]
+    assert Page(comparison_page(silent)).row("Times in full", "huge")[16] == "5,123.46"
+
+
+def test_a_row_without_answers_is_set_against_the_reference_by_size_and_speed(
+    silent: dict[str, Any], unpainted: None
+) -> None:
+    page = Page(comparison_page(silent))
+    cells = page.row("Against feather", "huge")
+    assert cells[1:4] == ["1,410", "–", "–"]
+    assert cells[4:6] == ["0.0000185", "2,350"]
+    assert cells[7:] == ["–"] * 8
+    assert (
+        "huge : quality not known; 1,410 × the size; "
+        "speed on the CPU < 0.001 × at batch 1, 2,350 × at batch 32." in page.text
+    )
+    assert "of feather ." in page.text  # the highest macro-F1
+
+
+@pytest.mark.parametrize("table", ["By label", "Robustness", "Where they disagree most"])
+def test_a_row_without_answers_is_left_out_where_answers_are_needed(
+    silent: dict[str, Any], unpainted: None, table: str
+) -> None:
+    with_it = Page(comparison_page(silent)).tables[table]
+    del silent["rows"][0]
+    assert Page(comparison_page(silent)).tables[table] == with_it
+
+
+def test_a_ratio_sorts_by_its_full_value(silent: dict[str, Any], unpainted: None) -> None:
+    assert ' data-key="1409.4">1,410</td>' in comparison_page(silent)
 
 
 PROBE = """

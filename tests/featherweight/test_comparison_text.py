@@ -1,11 +1,15 @@
 import csv
 import io
 import re
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from featherweight import comparison_text as text
+from featherweight.comparison import Row, compare
+from featherweight.evaluation import Evaluation
 
 LABELS = ("joy", "sadness")
 BETTER = {"difference": 0.0123, "adjusted_p": 0.00123, "verdict": "better"}
@@ -119,7 +123,7 @@ def test_speed_has_a_column_a_place_and_a_dash_where_nothing_was_timed(
         ["model", "cpu batch 1", "cpu batch 32", "cuda batch 1", "texts/s on CPU"],
         ["feather", "–", "–", "–", "–"],
         ["classic (2 seeds)", "0.5 / 0.75", "12.3 / 20 *", "–", "2,592"],
-        ["TF-IDF", "–", "–", "0.25 / 1.23e+03", "–"],
+        ["TF-IDF", "–", "–", "0.25 / 1,230", "–"],
     ]
 
 
@@ -257,3 +261,96 @@ def test_comma_separated_quotes_what_has_to_be_quoted() -> None:
     name = 'a "tiny", odd\nname'
     _, odd = csv.DictReader(io.StringIO(text.comma_separated(record(row(name)))))
     assert odd["model"] == name
+
+
+@pytest.fixture
+def silent(full: dict[str, Any]) -> dict[str, Any]:
+    """The full record, and before all its rows one of a model that was timed only."""
+    answered = Evaluation("one", "d", "test", LABELS, np.array([0, 1]), np.eye(2), 1, 4)
+    only_timed = Row(
+        "huge", note="random weights", parameters=335_000_000, size_bytes=1_742_000_000
+    )
+    _, empty = compare([Row("one", (answered,)), only_timed], ["a", "b"], "one", 0)["rows"]
+    empty["latencies"] = [timing("cpu", 1, 5123.4, 10_000)]
+    empty["ratios"] |= {"size": 1409.4, "speed": {"cpu": {"1": 0.000185}}}
+    full["rows"].insert(0, empty)
+    return full
+
+
+def test_quality_of_a_row_without_answers_is_its_size_and_dashes(silent: dict[str, Any]) -> None:
+    _, huge, feather, *_ = cells(text.quality(silent, "github"))
+    assert huge == ["huge", "335,000,000", "1,742.000", "–", "–", "–", "–", "–"]
+    assert feather[:3] == ["feather", "305,123", "1.236"]
+
+
+def test_long_times_have_thousands_and_no_exponent(silent: dict[str, Any]) -> None:
+    _, huge, *_ = cells(text.speed(silent, "github"))
+    assert huge == ["huge", "5,120 / 10,000", "–", "–", "0"]
+
+
+def test_a_row_without_answers_has_ratios_and_no_verdict(silent: dict[str, Any]) -> None:
+    _, huge, classic, *_ = cells(text.against_reference(silent, "github"))
+    assert huge == ["huge", "1,409.400", "0.000185 (1)", "–", "–", "–", "–"]
+    assert classic[0] == "classic (2 seeds)"
+
+
+@pytest.mark.parametrize("table", [text.per_class, text.robustness])
+def test_a_row_without_answers_is_no_row_of_what_answers_are_needed_for(
+    silent: dict[str, Any], table: Callable[[dict[str, Any], str], str]
+) -> None:
+    _, *rows = cells(table(silent, "github"))
+    assert [each[0] for each in rows] == ["feather", "classic (2 seeds)", "TF-IDF"]
+
+
+def test_a_row_without_answers_is_no_column_of_the_disagreements(silent: dict[str, Any]) -> None:
+    assert cells(text.disagreements(silent, "github")) == [
+        ["text", "true", "feather", "classic", "TF-IDF"],
+        ["so tired", "sadness", "joy", "sadness", "sadness"],
+    ]
+
+
+def test_robustness_of_one_row_is_shown_though_the_first_has_none() -> None:
+    perturbed = [{"perturbation": "typos", "accuracy": 0.7, "changed": 0.25, "n": 4}]
+    found = record(row("classic", robustness=perturbed))
+    assert SECTIONS[4] in [title for title, _ in text.sections(found)]
+    assert cells(text.robustness(found, "github")) == [
+        ["model", "typos"],
+        ["classic", "0.7000 (25.0%)"],
+    ]
+
+
+def test_every_section_stays_and_the_legend_holds_the_note(silent: dict[str, Any]) -> None:
+    assert [title for title, _ in text.sections(silent)] == SECTIONS
+    assert "huge: random weights" in text.legend(silent).splitlines()
+    assert "huge: random weights" in text.markdown(silent)
+    assert "huge: random weights" in text.terminal(silent)
+
+
+def test_comma_separated_leaves_the_cells_without_quality_empty(silent: dict[str, Any]) -> None:
+    huge, feather, *_ = csv.DictReader(io.StringIO(text.comma_separated(silent)))
+    filled = {name: value for name, value in huge.items() if value}
+    assert filled == {
+        "model": "huge", "note": "random weights", "parameters": "335000000",
+        "size_bytes": "1742000000", "cpu_1_p50_ms": "5123.4", "cpu_1_p99_ms": "10000",
+        "cpu_1_texts_per_second": str(1000 / 5123.4), "cpu_1_noisy": "False",
+    }  # fmt: skip
+    assert (feather["accuracy"], feather["ece"]) == ("0.93", "0.0312")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.9541, "0.954"), (12.34, "12.3"), (1739.6, "1,740"), (0.5, "0.5"), (20.0, "20"),
+        (0.0, "0"), (999.6, "1,000"), (9.999, "10"), (0.000012345, "0.0000123"),
+        (12_345_678, "12,300,000"), (-1739.6, "-1,740"),
+    ],
+)  # fmt: skip
+def test_three_digits_are_kept_and_no_exponent_is_written(value: float, shown: str) -> None:
+    assert text.three_digits(value) == shown
+
+
+def test_a_ratio_of_speed_has_two_decimals_or_three_digits_where_they_would_be_lost() -> None:
+    speed = {"1": 592.3412, "32": 0.1, "256": 0.0999}
+    ratios = {"size": 0.5, "accuracy": 1, "macro_f1": 1, "speed": {"cpu": speed}}
+    (_, classic) = cells(text.against_reference(record(row("classic", ratios=ratios)), "github"))
+    assert classic[2] == "592.34 (1), 0.10 (32), 0.0999 (256)"

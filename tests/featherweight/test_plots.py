@@ -1,12 +1,16 @@
 import io
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 
+from featherweight.comparison import Row, compare
 from featherweight.evaluation import Evaluation
 from featherweight.plots import (
     confusion_matrices,
@@ -182,3 +186,109 @@ def test_a_row_far_below_the_rest_stands_at_the_edge_and_flattens_nothing() -> N
 
     assert upper_half(0.40) == upper_half(0.10)
     assert upper_half(0.40) != upper_half(0.42)  # more than half of the best is on the scale
+
+
+def texts(figure: Figure) -> list[str]:
+    """All that is written on a figure, its ticks included."""
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved while the test runs."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
+        figures.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+def beside_a_silent_one() -> dict[str, Any]:
+    """A comparison as `compare` writes it, its first row of a model that was timed only."""
+    answers = Evaluation("m", "d", "test", ("a", "b"), np.array([0, 1]), np.eye(2), 1, 400_000)
+    rows = [Row("silent", parameters=9, size_bytes=9), Row("answering", (answers,))]
+    record = compare(rows, ["x", "y"], "answering", 0)
+    for row, ms in zip(record["rows"], (3000.0, 0.2), strict=True):
+        total = {"p50": ms}
+        latency = {"device": "cpu", "batch_size": 1, "noisy": False, "phases": {"total": total}}
+        row["latencies"] = [latency]
+    return record
+
+
+@pytest.mark.parametrize(
+    ("draw", "missing"),
+    [
+        (trade_off, "quality or CPU time"),
+        (per_class_bars, "quality"),
+        (confusion_matrices, "quality"),
+    ],
+)
+def test_a_row_that_was_timed_only_is_named_below_the_others(
+    draw: Callable[[dict[str, Any]], bytes], missing: str, drawn: list[Figure]
+) -> None:
+    record = beside_a_silent_one()
+    image = pixels(draw(record))
+    written = texts(drawn[0])
+    assert f"Not shown, for lack of {missing}: silent" in written
+    assert [text for text in written if "silent" in text] == [
+        f"Not shown, for lack of {missing}: silent"
+    ]
+    assert any(text.startswith("answering") for text in written)
+    del record["rows"][0]
+    assert not any("Not shown" in text for text in texts(draw_again(draw, record, drawn)))
+    assert image.shape[1] >= 600
+
+
+def draw_again(
+    draw: Callable[[dict[str, Any]], bytes], record: dict[str, Any], drawn: list[Figure]
+) -> Figure:
+    draw(record)
+    return drawn[-1]
+
+
+def test_a_row_that_was_timed_only_is_on_no_front() -> None:
+    record = beside_a_silent_one()
+    assert [row["model"] for row in trade_off_rows(record)] == ["answering"]
+    assert front_models(record) == ["answering"]
+
+
+def test_sizes_and_times_of_large_models_have_thousands_and_no_exponent(
+    drawn: list[Figure],
+) -> None:
+    record = small(("a", "b"))
+    (tiny,) = record["rows"]
+    large = {**tiny, "model": "large", "size_bytes": 1_742_000_000, "latencies": [
+        {**tiny["latencies"][0], "phases": {"total": {"p50": 5000.0}}}
+    ]}  # fmt: skip
+    record["rows"] = [{**tiny, "size_bytes": 999_900}, large]
+    trade_off(record)
+    written = texts(drawn[0])
+    assert "large, 1,740 MB" in written
+    assert "mine, 1,000 KB" in written
+    assert "5,000" in written
+    assert not any("e+" in text for text in written)
+
+
+def test_ticks_of_a_wide_axis_do_not_run_into_each_other(drawn: list[Figure]) -> None:
+    record = small(("a", "b"))
+    (tiny,) = record["rows"]
+    record["rows"] = [
+        {**tiny, "model": name, "latencies": [
+            {**tiny["latencies"][0], "phases": {"total": {"p50": ms}}}
+        ]}
+        for name, ms in (("a baseline", 0.002), ("a giant", 5000.0))
+    ]  # fmt: skip
+    trade_off(record)
+    (axes,) = drawn[0].axes
+    left, right = axes.get_xlim()
+    boxes = [
+        label.get_window_extent()
+        for label, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)
+        if left <= place <= right
+    ]
+    assert len(boxes) >= 5
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
