@@ -77,9 +77,9 @@ def other_data() -> str:
     return tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
 
 
-def comparison() -> str:
-    """Returns the tables of the comparison, GPU columns included where there was one."""
-    record = read_record("comparison")
+def comparison(name: str) -> str:
+    """Returns the tables of a comparison, GPU columns included where there was one."""
+    record = read_record(name)
     contest, machine = record["comparison"], record["environment"]
     tables = [
         f"{title}:\n\n{table}"
@@ -90,7 +90,7 @@ def comparison() -> str:
     gpu = machine["gpu"] if "cuda" in timed else "none at hand, so no GPU column"
     where = (
         f"CPU: {machine['cpu']['model']}, {machine['cores']} cores, {contest['threads']} thread a "
-        f"contender; GPU: {gpu}. Record: `results/comparison.json`."
+        f"contender; GPU: {gpu}. Record: `results/{name}.json`."
     )
     legend = comparison_text.legend(contest).replace("\n", "  \n")
     return "\n\n".join([*tables, legend, where])
@@ -121,7 +121,8 @@ def render(text: str) -> str:
         "quality": quality("emotion"),
         "other-data": other_data(),
         "training-time": training_time(),
-        "comparison": comparison(),
+        "comparison": comparison("comparison"),
+        "transformers": comparison("versus-transformers"),
     }
     for name, block in blocks.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)

@@ -61,7 +61,7 @@ def against_reference(record: Record, tablefmt: str = "simple") -> str:
             continue
         times = row["ratios"]["speed"].get("cpu", {})
         faster = ", ".join(f"{_times(value)} ({size})" for size, value in times.items())
-        cells = [_name(row), f"{row['ratios']['size']:,.3f}", faster or DASH]
+        cells = [_name(row), three_digits(row["ratios"]["size"]), faster or DASH]
         rows.append([*cells, *_verdict(row, "accuracy"), *_verdict(row, "macro_f1")])
     return _table(headers, rows, tablefmt)
 

@@ -125,7 +125,7 @@ def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
         UsageError: The classifier tells other labels apart than the split has.
     """
     labels = split.label_names or classifier.labels
-    if set(labels) != set(classifier.labels):
+    if sorted(labels) != sorted(classifier.labels):
         raise UsageError(
             f"{classifier.name} tells {', '.join(classifier.labels)} apart, {data} has "
             f"{', '.join(labels)}: not comparable"

@@ -1,13 +1,15 @@
 """weights -> Classifier: reads the header of the file and asks the package that wrote it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from featherweight.classifier import Classifier
 from featherweight.errors import MissingExtraError, WeightsError
 from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER, Run
 
-LSTM_FORMAT = "featherweight-lstm/1"
+LSTM_FORMAT = "featherweight-lstm/2"
 FEATURES_FORMAT = "featherweight-features/1"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own reader
 
@@ -42,24 +44,36 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
 
         return TextClassifier.load(path, device)
     if written_as == FEATURES_FORMAT:
-        from transformer_eval.features import FrozenFeatures
-
-        return FrozenFeatures.load(path, device)
+        return _load_features(path, device)
     raise WeightsError(f"{path} was not written by featherweight (or by a newer version)")
 
 
 def _of_transformers(folder: Run) -> bool:
     """Says whether a folder is in the format of the `transformers` library."""
-    return folder.file(CONFIG).is_file() and "model_type" in folder.read_json(CONFIG)
+    config = folder.read_json(CONFIG) if folder.file(CONFIG).is_file() else None
+    return isinstance(config, dict) and "model_type" in config
 
 
 def _load_transformer(folder: Path, device: str, name: str) -> Classifier:
-    try:
+    with _needing_transformers():
         from transformer_eval.classifier import TransformerClassifier
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "transformers", "transformers") from None
 
     return TransformerClassifier.load(folder, device, name)
+
+
+def _load_features(path: Path, device: str) -> Classifier:
+    with _needing_transformers():
+        from transformer_eval.features import FrozenFeatures
+
+    return FrozenFeatures.load(path, device)
+
+
+@contextmanager
+def _needing_transformers() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "transformers", "transformers") from None
 
 
 def read_metadata(path: Path) -> dict[str, str]:

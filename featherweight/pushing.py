@@ -68,6 +68,9 @@ def contents(run: Run, repo_id: str, license: str = "") -> Files:
         WeightsError: Files of it are missing or damaged.
     """
     _check_finished(run)
+    if "pooling" in run.read_json(CONFIG) and "preset" not in run.read_json(CONFIG):
+        raise UsageError(f"{run.path} is a head for a frozen encoder, of no use without it: push a "
+                         "fine-tuned run")  # fmt: skip
     files: dict[str, Path | bytes] = {}
     folder = run.file(TRANSFORMER)
     if folder.is_dir():

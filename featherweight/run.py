@@ -130,7 +130,7 @@ class Run:
             return json.loads(self.file(name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise WeightsError(f"{self.path} has no {name}: is it a run directory?") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WeightsError(f"{self.file(name)} is not JSON ({error}): train again") from None
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import zlib
+import lzma
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -21,21 +21,24 @@ from featherweight.run import atomic_open
 from lstm.batching import TokenBatch, pad
 from lstm.config import ModelConfig
 from lstm.encoder import LSTMClassifier
+from lstm.storage import Format, restore, rounded, store
 from lstm.tokenizer import load_tokenizer, token_ids
 
-TOKENIZER = "tokenizer.json.zlib"
+TOKENIZER = "tokenizer.json.lzma"
 _LARGEST_TOKENIZER = 100_000_000  # bytes unpacked; a small file must not fill the memory
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_COMPUTED_IN = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TextClassifier(Classifier):
     """The LSTM as a contender.
 
-    In half precision its tensors are stored in 16 bits. CUDA computes in them too; a CPU has no
-    fast half-precision LSTM, so there the same numbers are computed in 32 bits.
+    Each tensor is stored in a format of its own (`lstm.storage`), and what is stored is what
+    computes. A model that is all fp16 or bf16 computes in it on CUDA; everything else computes in
+    fp32 with the numbers that the file stands for, since a CPU has no fast half-precision LSTM
+    and torch none in integers.
 
     Attributes:
-        stored_dtype: Number format of the stored tensors: "fp32", "fp16" or "bf16".
+        storage: Format of each tensor, by its name in the network.
         tokenizer: Normaliser, vocabulary and truncation.
         module: The network, in evaluation mode.
         config: Its architecture.
@@ -51,18 +54,28 @@ class TextClassifier(Classifier):
         module: LSTMClassifier,
         config: ModelConfig,
         device: str,
-        stored_dtype: str = "fp32",
+        storage: Mapping[str, Format] | Format = "fp32",
     ) -> None:
         self.name = name
         self.labels = labels
         self.tokenizer = tokenizer
-        self.stored_dtype = stored_dtype
-        self.dtype = stored_dtype if device == "cuda" else "fp32"
+        state = module.state_dict()
+        self.storage = dict.fromkeys(state, storage) if isinstance(storage, str) else {**storage}
+        halved = device == "cuda" and self.stored_dtype in ("fp16", "bf16")
+        self.dtype = self.stored_dtype if halved else "fp32"
         # Through the stored format, so that every device computes with the numbers on disk.
-        stored = module.to(DTYPES[stored_dtype])
-        self.module = stored.to(device, DTYPES[self.dtype]).eval()
+        module.load_state_dict(
+            {name: rounded(it, self.storage[name]) for name, it in state.items()}
+        )
+        self.module = module.to(device, _COMPUTED_IN[self.dtype]).eval()
         self.config = config
         self.device = device
+
+    @property
+    def stored_dtype(self) -> str:
+        """The format of all its tensors, or "mixed"."""
+        formats = set(self.storage.values())
+        return formats.pop() if len(formats) == 1 else "mixed"
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
         """Tokenises and pads B texts; no text is empty afterwards."""
@@ -91,18 +104,17 @@ class TextClassifier(Classifier):
     def serialise(self) -> bytes:
         """Returns the portable file: tensors, and in its header all that rebuilds the rest."""
         tensors = {
-            name: tensor.to("cpu", DTYPES[self.stored_dtype])
+            f"{name}{ending}": part
             for name, tensor in self.module.state_dict().items()
+            for ending, part in store(tensor.cpu(), self.storage[name]).items()
         }
-        # As bytes and not as metadata: in the header it would be a good part of a small model.
-        packed = zlib.compress(self.tokenizer.to_str().encode(), level=9)
-        tensors[TOKENIZER] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+        tensors[TOKENIZER] = _packed(self.tokenizer)
         metadata = {
             "format": LSTM_FORMAT,
             "name": self.name,
             "labels": json.dumps(self.labels, ensure_ascii=False),
             "config": json.dumps(asdict(self.config)),
-            "dtype": self.stored_dtype,
+            "storage": json.dumps(self.storage),
         }
         metadata["sha256"] = _sha256(tensors, metadata)
         return safetensors.torch.save(tensors, metadata)
@@ -131,15 +143,12 @@ class TextClassifier(Classifier):
         try:
             labels = tuple(json.loads(metadata["labels"]))
             config = ModelConfig(**json.loads(metadata["config"]))
-            packed = tensors.pop(TOKENIZER).numpy().tobytes()
-            tokenizer = load_tokenizer(
-                zlib.decompressobj().decompress(packed, _LARGEST_TOKENIZER).decode()
-            )
+            tokenizer = _unpacked(tensors.pop(TOKENIZER))
             module = LSTMClassifier(tokenizer.get_vocab_size(), len(labels), config)
-            module.load_state_dict(tensors)
-            stored_dtype = metadata["dtype"]
-            return cls(metadata["name"], labels, tokenizer, module, config, device, stored_dtype)
-        except (KeyError, TypeError, ValueError, RuntimeError, zlib.error) as error:
+            storage = json.loads(metadata["storage"])
+            module.load_state_dict(_restored(tensors, storage, module.state_dict()))
+            return cls(metadata["name"], labels, tokenizer, module, config, device, storage)
+        except (KeyError, TypeError, ValueError, RuntimeError, lzma.LZMAError) as error:
             reason = str(error).splitlines()[0]
             raise WeightsError(f"{path} does not fit this version ({reason})") from None
 
@@ -147,6 +156,49 @@ class TextClassifier(Classifier):
 def model_config(config: ModelConfig) -> ModelConfig:
     """Returns only the architecture of a larger config."""
     return ModelConfig(**{field.name: getattr(config, field.name) for field in fields(ModelConfig)})
+
+
+def _packed(tokenizer: Tokenizer) -> Tensor:
+    """Returns a tokenizer as bytes in a tensor.
+
+    Not as metadata, since in the header it would be a good part of a small model; and the
+    vocabulary as a list, since the position of a word says its id.
+    """
+    content = json.loads(tokenizer.to_str())
+    vocabulary = content["model"]["vocab"]
+    content["model"]["vocab"] = sorted(vocabulary, key=vocabulary.__getitem__)
+    packed = lzma.compress(json.dumps(content, ensure_ascii=False).encode(), lzma.FORMAT_ALONE)
+    return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+
+
+def _unpacked(packed: Tensor) -> Tokenizer:
+    """Reads what `_packed` wrote.
+
+    Raises:
+        ValueError: It is no tokenizer.
+    """
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LARGEST_TOKENIZER)
+    content = json.loads(decoder.decompress(packed.numpy().tobytes(), _LARGEST_TOKENIZER))
+    words = content["model"]["vocab"]
+    content["model"]["vocab"] = {word: index for index, word in enumerate(words)}
+    return load_tokenizer(json.dumps(content))
+
+
+def _restored(
+    tensors: Mapping[str, Tensor], storage: Mapping[str, Format], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Returns the tensors of a network from those of its file.
+
+    Raises:
+        ValueError: The file holds other tensors than the network has.
+    """
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in state}
+    for key, tensor in tensors.items():
+        name = next((name for name in (key, key.rpartition(".")[0]) if name in parts), None)
+        if name is None:
+            raise ValueError(f"a tensor {key} that the network does not have")
+        parts[name][key.removeprefix(name)] = tensor
+    return {name: restore(parts[name], storage[name], it.shape) for name, it in state.items()}
 
 
 def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

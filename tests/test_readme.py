@@ -6,13 +6,17 @@ import runpy
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from featherweight import sources
 from featherweight.cli import VERBS, main
+from transformer_eval.architecture import build
+from transformer_eval.registry import REGISTRY
 
+SCRIPTS = ("train.py", "test.py", "test_transformer.py")
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(console|bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -34,7 +38,8 @@ def wanted(command: str) -> bool:
     """Whether a command needs no network, installs nothing and takes seconds."""
     program, *arguments = shlex.split(command)
     if program == "python":
-        return arguments[0] in ("train.py", "test.py") and "dair-ai/emotion" not in arguments
+        far = {"dair-ai/emotion", "deberta-large"}
+        return arguments[0] in SCRIPTS and not far.intersection(arguments)
     return program == "featherweight"
 
 
@@ -58,16 +63,30 @@ def shorten(path: Path) -> None:
         csv.writer(file).writerows([header, *rows[::8]])
 
 
+def install_tiny_minilm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts a package of the same name, with a model of seconds, where the real one would be."""
+    model = REGISTRY["minilm"]
+    package = folder / str(model.package)
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 32}  # fmt: skip
+    sizes = replace(model, sizes=tiny)
+    build(sizes, ["so happy today"], ("joy", "sadness"), package / "model")
+    monkeypatch.syspath_prepend(str(folder))
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the commands name, to write into."""
-    for script in ("train.py", "test.py"):
+    for script in SCRIPTS:
         shutil.copy(ROOT / script, tmp_path)
     corpus = tmp_path / "featherweight" / "corpus"
     shutil.copytree(sources.CORPUS, corpus)
     for path in corpus.glob("*.csv"):
         shorten(path)
     monkeypatch.setattr(sources, "CORPUS", corpus)
+    install_tiny_minilm(tmp_path / "site-packages", monkeypatch)
     (tmp_path / "tweets.csv").write_text("text\nso happy\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from transformer_eval.classifier import NORMALISER
 from transformer_eval.registry import Pretrained
 
 PAD, UNK, CLS, SEP = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -50,6 +51,8 @@ def build(model: Pretrained, texts: Sequence[str], labels: Sequence[str], folder
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = AutoModelForSequenceClassification.from_config(config)
+    if model.normaliser:
+        setattr(network.config, NORMALISER, model.normaliser)
     network.save_pretrained(folder)
 
 

@@ -126,6 +126,9 @@ def load_tokenizer(folder: Path) -> Any:
         )
     except Exception as error:  # each kind of tokenizer fails in its own way
         raise _unusable(folder, "tokenizer", error) from error
+    if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+        # Where its files are missing, some kinds start without any words and say nothing.
+        raise WeightsError(f"{folder} has no vocabulary: its tokenizer's files are missing")
     if tokenizer.pad_token is None:
         raise WeightsError(f"{folder}: its tokenizer has no padding token: not usable in batches")
     if tokenizer.is_fast:
@@ -172,7 +175,13 @@ def class_names(config: Any, stated: Sequence[str]) -> tuple[str, ...]:
     Args:
         config: The model's; `id2label` names the classes, or numbers them as LABEL_0, LABEL_1, ….
         stated: Names to use where they are only numbered, and as many.
+
+    Raises:
+        WeightsError: A class has no entry in `id2label`.
     """
+    lost = set(range(config.num_labels)) - set(config.id2label)
+    if lost:
+        raise WeightsError(f"{config.name_or_path}: id2label of config.json lacks {min(lost)}")
     names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
     return tuple(stated) if numbered(names) and len(stated) == len(names) else names
 
@@ -200,9 +209,13 @@ def shipped_bytes(folder: Path) -> int:
 def _unusable(folder: Path, what: str, error: Exception) -> WeightsError:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
         return WeightsError(f"{folder} has no config.json that can be read: is it a model?")
     if "auto_map" in config and "trust_remote_code" in str(error):
         return WeightsError(f"{folder} needs code of its own, which is never run: choose another")
+    if "ignore_mismatched_sizes" in str(error):
+        return WeightsError(f"{folder}: its weights are of other sizes than its config.json says")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return WeightsError(f"{folder}: its {what} cannot be loaded ({reason})")

@@ -8,6 +8,7 @@ from featherweight.config import EvaluationConfig
 from featherweight.dataset import DataConfig
 from featherweight.errors import UsageError
 from featherweight.training import OutputConfig, TrainingConfig, at_least_one, shares
+from transformer_eval.registry import ALL
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class FinetuneConfig(OutputConfig, TrainingConfig, DataConfig):
         TrainingConfig.__post_init__(self)
         at_least_one(self, "gradient_accumulation_steps")
         shares(self, "warmup_ratio")
-        if self.max_length < 3:
-            raise UsageError("--max_length must be at least 3: two marks and one token")
+        if not 0 <= self.learning_rate < float("inf"):
+            raise UsageError(f"--learning_rate must be 0 or above, not {self.learning_rate}")
+        _check_max_length(self.max_length)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,18 @@ class FeaturesConfig(OutputConfig, DataConfig):
     cache_dir: Path = Path("outputs/.embeddings")
     """Folder in which embeddings are kept, so that the same texts are read once."""
 
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            UsageError: A number is out of its range, or the flags exclude each other.
+        """
+        OutputConfig.__post_init__(self)
+        at_least_one(self, "batch_size")
+        _check_max_length(self.max_length)
+        if self.save_embeddings and (len(self.model) > 1 or ALL in self.model):
+            raise UsageError("--save_embeddings is a file for one model: give one --model")
+
 
 @dataclass(frozen=True)
 class VersusConfig(EvaluationConfig):
@@ -89,3 +103,8 @@ class VersusConfig(EvaluationConfig):
     """Texts per timed batch, separated by commas."""
     output_path: Path | None = None
     """Folder for the report: .md .csv .json .html and pictures."""
+
+
+def _check_max_length(tokens: int) -> None:
+    if tokens < 3:
+        raise UsageError("--max_length must be at least 3: two marks and one token")

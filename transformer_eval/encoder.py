@@ -1,6 +1,7 @@
 """A frozen encoder: texts -> embeddings, kept by content so that no text is read twice."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,11 +17,17 @@ from transformers import AutoModel
 
 from featherweight.classifier import FloatArray
 from featherweight.run import atomic_open
-from transformer_eval.classifier import load_model, load_tokenizer, max_length
+from transformer_eval.classifier import NORMALISER, load_model, load_tokenizer, max_length
 from transformer_eval.normalisation import NORMALISERS
 from transformer_eval.pretrained import Files
 
 logger = logging.getLogger("featherweight")
+
+# What a model is read from. Other tools put files of their own beside it, into a cache as well.
+_READ = (
+    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.*",
+    "merges.txt", "bpe.codes", "*.model", "added_tokens.json", "special_tokens_map.json",
+)  # fmt: skip
 
 
 class Encoder:
@@ -30,6 +37,7 @@ class Encoder:
         files: What it was loaded from.
         pooling: "mean" over the tokens of a text, or "cls", the first of them.
         max_length: Tokens after which a text is cut.
+        normaliser: What texts go through before the tokenizer; None: nothing.
         device: "cpu" or "cuda".
     """
 
@@ -40,8 +48,10 @@ class Encoder:
         self.tokenizer = load_tokenizer(files.folder)
         self.model = load_model(AutoModel, files.folder).to(device).eval()
         self.max_length = min(longest, max_length(self.tokenizer, self.model.config))
-        normaliser = files.model.normaliser if files.model else None
-        self._normalise = NORMALISERS[normaliser] if normaliser else str
+        # A run of a fine-tuned model says it in its config.
+        tuned = getattr(self.model.config, NORMALISER, None)
+        self.normaliser = files.model.normaliser if files.model else tuned
+        self._normalise = NORMALISERS.get(self.normaliser or "", str)
 
     def encode(self, texts: Sequence[str]) -> Any:
         """Tokenises B texts and pads them to the longest of them."""
@@ -52,6 +62,15 @@ class Encoder:
             max_length=self.max_length,
             return_tensors="pt",
         ).to(self.device)
+
+    def num_truncated(self, texts: Sequence[str], batch: Any) -> int:
+        """Counts those of B texts that `encode` has cut; some of the longest just fit."""
+        lengths = batch["attention_mask"].sum(dim=1).tolist()
+        full = [text for text, n in zip(texts, lengths, strict=True) if n >= self.max_length]
+        if not full:
+            return 0
+        every = self.tokenizer([self._normalise(text) for text in full])["input_ids"]
+        return sum(len(ids) > self.max_length for ids in every)
 
     @torch.inference_mode()
     def embed(self, batch: Any) -> FloatArray:
@@ -77,16 +96,17 @@ class Encoder:
     @cached_property
     def fingerprint(self) -> str:
         """A sha256 over its files and what else its embeddings depend on."""
-        digest = hashlib.sha256(f"{self.pooling} {self.max_length}".encode())
+        told = f"{self.pooling} {self.max_length} {self.normaliser}"
+        digest = hashlib.sha256(told.encode())
         for path in sorted(self.files.folder.iterdir()):
-            if path.is_file():
+            if path.is_file() and any(path.match(kind) for kind in _READ):
                 digest.update(path.name.encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
     def embed_cached(self, texts: Sequence[str], batch_size: int, cache_dir: Path) -> FloatArray:
         """Reads the embeddings (N, H) that this encoder once made of these texts, or makes them."""
-        content = hashlib.sha256("\x00".join(texts).encode()).hexdigest()
+        content = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
         key = hashlib.sha256(f"{self.fingerprint} {content}".encode()).hexdigest()
         path = cache_dir / f"{key}.safetensors"
         if path.is_file():

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from featherweight.dataset import Dataset, Split
 from featherweight.device import resolve_device
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.evaluation import Evaluation, evaluate
-from featherweight.experiment import first_records, prepare_data
+from featherweight.experiment import cut_off_run, first_records, prepare_data
 from featherweight.loading import FEATURES_FORMAT, read_metadata
 from featherweight.reporting import write_evaluation
 from featherweight.run import MODEL, Run, atomic_open
 from transformer_eval.classifier import shipped_bytes
 from transformer_eval.config import FeaturesConfig
 from transformer_eval.encoder import Encoder
-from transformer_eval.pretrained import fetch
+from transformer_eval.pretrained import Files, fetch
 
 logger = logging.getLogger("featherweight")
 
@@ -47,7 +48,9 @@ class FrozenFeatures(Classifier):
 
     def encode(self, texts: Sequence[str]) -> Any:
         """Tokenises and pads B texts."""
-        return self.encoder.encode(texts)
+        batch = self.encoder.encode(texts)
+        self.truncated_texts += self.encoder.num_truncated(texts, batch)
+        return batch
 
     def forward(self, batch: Any) -> FloatArray:
         """Returns the logits (B, C)."""
@@ -93,15 +96,26 @@ class FrozenFeatures(Classifier):
         """
         metadata = read_metadata(path)
         try:
-            head = safetensors.numpy.load(path.read_bytes())
+            tensors = safetensors.numpy.load(path.read_bytes())
+            head = {part: tensors[part] for part in ("coefficients", "intercepts")}
             name, labels = metadata["name"], tuple(json.loads(metadata["labels"]))
             model, pooling = metadata["model"], metadata["pooling"]
             longest, fingerprint = int(metadata["max_length"]), metadata["encoder"]
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"{path} is truncated or damaged ({error})") from None
-        encoder = Encoder(fetch(model), pooling, longest, resolve_device(device))
+        device = resolve_device(device)
+        try:
+            files = fetch(model)
+        except UsageError:
+            raise WeightsError(
+                f"{path} needs its encoder {model}, which is gone: put it back, or make it anew"
+            ) from None
+        encoder = Encoder(files, pooling, longest, device)
         if encoder.fingerprint != fingerprint:
             raise WeightsError(f"{path} belongs to another version of {model}: make it anew")
+        classes, shape = len(labels), (len(labels), encoder.model.config.hidden_size)
+        if head["coefficients"].shape != shape or head["intercepts"].shape != (classes,):
+            raise WeightsError(f"{path} was altered since it was written: make it anew")
         return cls(name, labels, encoder, head)
 
 
@@ -117,34 +131,36 @@ def features(config: FeaturesConfig, model: str) -> tuple[Run, list[Evaluation]]
 
     Raises:
         DataError: The data cannot be used.
-        UsageError: The run is there already.
+        UsageError: The run is there already, or finished where it is to be resumed, or that of
+            the encoder; or embeddings cannot go where they should.
         WeightsError: The encoder cannot be had.
     """
-    if config.save_embeddings and config.save_embeddings.suffix != ".npz":
-        raise UsageError(
-            f"--save_embeddings {config.save_embeddings}: give a name that ends in .npz"
-        )
+    if config.save_embeddings:
+        _check_npz(config.save_embeddings)
     dataset, findings = prepare_data(config)
     if len(set(dataset.train.labels.tolist())) < 2:
         raise DataError(f"every training text of {dataset.name} has one label: nothing to fit")
     encoder = Encoder(
         fetch(model), config.pooling, config.max_length, resolve_device(config.device)
     )
+    name = config.name or f"{encoder.files.name}-{config.pooling}-{dataset.name}"
+    if (config.output_dir / name).resolve() in encoder.files.folder.resolve().parents:
+        raise UsageError(f"--name {name} is the run that --model names: choose another")
+    cut_off = cut_off_run(replace(config, name=name), dataset) if config.resume else None
     embedded = {
         split.name: encoder.embed_cached(split.texts, config.batch_size, config.cache_dir)
         for split in dataset.splits
     }
     if config.save_embeddings:
         _write_npz(config.save_embeddings, dataset, embedded)
-    name = config.name or f"{encoder.files.name}-{config.pooling}-{dataset.name}"
     head = _fit(embedded["train"], dataset.train, len(dataset.labels))
     classifier = FrozenFeatures(name, dataset.labels, encoder, head)
-    records = first_records(config, dataset, findings)
-    run = Run.create(config.output_dir, name, config.overwrite, records)
-    classifier.save(run.file(MODEL), _findable(model))
     dummy = MostFrequentClass(dataset.train, dataset.labels)
     evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (classifier, dummy)]
+    records = first_records(config, dataset, findings)
+    run = cut_off or Run.create(config.output_dir, name, config.overwrite, records)
     write_evaluation(run, evaluations[0], dataset.validation.texts)
+    classifier.save(run.file(MODEL), _findable(model, encoder.files))  # last: it is finished now
     logger.info("finished: %s", run.path)
     return run, evaluations
 
@@ -165,6 +181,13 @@ def _fit(embeddings: FloatArray, split: Split, num_labels: int) -> dict[str, Flo
     return head
 
 
+def _check_npz(path: Path) -> None:
+    if path.suffix != ".npz":
+        raise UsageError(f"--save_embeddings {path}: give a name that ends in .npz")
+    if not path.parent.is_dir():
+        raise UsageError(f"--save_embeddings: no folder {path.parent}: make it first")
+
+
 def _write_npz(path: Path, dataset: Dataset, embedded: dict[str, FloatArray]) -> None:
     arrays: dict[str, Any] = {f"{name}_embeddings": rows for name, rows in embedded.items()}
     arrays |= {f"{split.name}_labels": split.labels for split in dataset.splits}
@@ -173,7 +196,6 @@ def _write_npz(path: Path, dataset: Dataset, embedded: dict[str, FloatArray]) ->
     logger.info("embeddings: %s", path)
 
 
-def _findable(model: str) -> str:
+def _findable(model: str, files: Files) -> str:
     """Returns a folder's absolute path, so that it is found from anywhere; names stay names."""
-    path = Path(model)
-    return str(path.resolve()) if path.is_dir() else model
+    return model if files.model or files.revision else str(files.folder.resolve())

@@ -4,8 +4,8 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ from transformers import (
 from featherweight.checks import Findings
 from featherweight.dataset import Dataset, Split
 from featherweight.device import cpu_flags, resolve_device, seed_everything
-from featherweight.errors import UsageError
+from featherweight.errors import FeatherweightError, UsageError
 from featherweight.evaluation import Evaluation, evaluate, validation_scores
 from featherweight.experiment import cut_off_run, first_records, logged_to, prepare_data
 from featherweight.plots import training_curves
 from featherweight.reporting import write_evaluation
-from featherweight.run import CHECKPOINTS, TRANSFORMER, Run, atomic_directory
+from featherweight.run import CHECKPOINTS, MODEL, TRANSFORMER, Run, atomic_directory
 from featherweight.training import class_weights
 from transformer_eval.classifier import (
     NORMALISER,
@@ -41,13 +41,15 @@ from transformer_eval.classifier import (
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.normalisation import NORMALISERS
 from transformer_eval.pretrained import Files, fetch
-from transformer_eval.trainer import History, SafeTrainer, read_history, show_only_progress
+from transformer_eval.trainer import STATE, History, SafeTrainer, read_history, show_only_progress
 
 logger = logging.getLogger("featherweight")
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 _LEARNING_RATE = 2e-5  # of a model that the registry does not know
 _EVALUATION_BATCH = 64
+_PROGRESS = "trainer_state.json"  # the last file that is written of a checkpoint
+_CHECKPOINT_FILES = (MODEL, STATE, "generators-0.safetensors", _PROGRESS)
 
 
 def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]] | None:
@@ -73,15 +75,19 @@ def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]]
     state = PartialState(cpu=device == "cpu")
     if not state.is_main_process:
         logger.setLevel(logging.ERROR)
-    with state.main_process_first():
+    with _first_process_first(state):
         files = fetch(model)
         dataset, findings = prepare_data(config)
-    run = _shared_run(state, lambda: _run(config, files, dataset, findings))
+        # Before there is a run: a model that cannot be used leaves nothing behind.
+        tokenizer, network = _tokenizer_and_model(config, files, dataset)
+        own = _run(config, files, dataset, findings) if state.is_main_process else None
+    run = Run(Path(broadcast_object_list([str(own.path) if own else ""])[0]))
     with _logged(state, run):
         logger.info("%s on %s: %d training texts, %s in %s, %d process(es)", files.name,
                     dataset.name, len(dataset.train), device, precision,
                     state.num_processes)  # fmt: skip
-        trainer = _trainer(config, run, files, dataset, device, precision)
+        arguments = _arguments(config, run, files, device, precision)
+        trainer = _trainer(config, run, dataset, tokenizer, network, arguments)
         trainer.train(resume_from_checkpoint=_newest_checkpoint(run))
         if not state.is_main_process:
             return None
@@ -92,7 +98,9 @@ def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]]
         classifier = TransformerClassifier.load(run.file(TRANSFORMER), device, run.path.name)
         evaluation = evaluate(classifier, dataset.validation, dataset.name)
         write_evaluation(run, evaluation, dataset.validation.texts)
-        shutil.rmtree(run.file(CHECKPOINTS), ignore_errors=True)
+        # In one step: a kill among many deletions would leave a checkpoint that lacks files.
+        leftover = run.file(CHECKPOINTS).rename(run.file(f".{CHECKPOINTS}"))
+        shutil.rmtree(leftover, ignore_errors=True)
         logger.info("finished: %s", run.path)
     return run, [evaluation]
 
@@ -116,25 +124,36 @@ def _run(config: FinetuneConfig, files: Files, dataset: Dataset, findings: Findi
     run = cut_off_run(config, dataset) if config.resume else None
     if run is None:
         name = config.name or f"{files.name}-{dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if (config.output_dir / name).resolve() in files.folder.resolve().parents:
+            raise UsageError(f"--overwrite would delete {files.folder}, which --model names")
         records = first_records(config, dataset, findings)
         run = Run.create(config.output_dir, name, config.overwrite, records)
         run.file(CHECKPOINTS).mkdir()  # the sign of an unfinished run
     return run
 
 
-def _shared_run(state: PartialState, make: Callable[[], Run]) -> Run:
-    """Lets the first process make or find the run, and tells the others where it is."""
-    path = [str(make().path) if state.is_main_process else ""]
-    return Run(Path(broadcast_object_list(path)[0]))
+@contextmanager
+def _first_process_first(state: PartialState) -> Iterator[None]:
+    """Lets the others begin when the first process is done; where it fails, all fail."""
+    if not state.is_main_process:
+        failure = broadcast_object_list([""])[0]
+        if failure:
+            raise FeatherweightError(failure)
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        broadcast_object_list([str(error) or type(error).__name__])
+        raise
+    broadcast_object_list([""])
 
 
 def _logged(state: PartialState, run: Run) -> AbstractContextManager[None]:
     return logged_to(run.file("training.log")) if state.is_main_process else nullcontext()
 
 
-def _trainer(
-    config: FinetuneConfig, run: Run, files: Files, dataset: Dataset, device: str, precision: str
-) -> SafeTrainer:
+def _tokenizer_and_model(config: FinetuneConfig, files: Files, dataset: Dataset) -> tuple[Any, Any]:
     seed_everything(config.seed)
     # On CUDA some operations of some models have no deterministic form.
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -149,15 +168,24 @@ def _trainer(
         ignore_mismatched_sizes=True,
     )
     tokenizer.model_max_length = min(config.max_length, max_length(tokenizer, model.config))
-    normaliser = files.model.normaliser if files.model else None
-    if normaliser:
-        setattr(model.config, NORMALISER, normaliser)
+    if files.model and files.model.normaliser:
+        setattr(model.config, NORMALISER, files.model.normaliser)
+    return tokenizer, model
+
+
+def _trainer(
+    config: FinetuneConfig,
+    run: Run,
+    dataset: Dataset,
+    tokenizer: Any,
+    model: Any,
+    arguments: TrainingArguments,
+) -> SafeTrainer:
+    normaliser = getattr(model.config, NORMALISER, None)
     rows = _rows(dataset.train, tokenizer, normaliser)
-    weights = class_weights(dataset.train.labels, len(labels), config)
-    arguments = _arguments(config, run, files, device, precision)
+    weights = class_weights(dataset.train.labels, len(dataset.labels), config)
     texts_per_step = arguments.train_batch_size * arguments.world_size
     texts_per_step *= config.gradient_accumulation_steps
-    finished = _finished_epochs(run)
     trainer = SafeTrainer(
         class_weights=torch.from_numpy(weights),
         label_smoothing=config.label_smoothing,
@@ -168,7 +196,7 @@ def _trainer(
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_scores,
-        callbacks=[EarlyStoppingCallback(config.patience), History(run, finished)],
+        callbacks=[EarlyStoppingCallback(config.patience), History(run, _finished_epochs(run))],
     )
     show_only_progress(trainer)
     return trainer
@@ -180,7 +208,7 @@ def _arguments(
     suits = files.model.learning_rate if files.model else _LEARNING_RATE
     return TrainingArguments(
         output_dir=str(run.file(CHECKPOINTS).resolve()),
-        num_train_epochs=config.epochs,
+        num_train_epochs=_finished_epochs(run) if _stopped_early(run) else config.epochs,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=_EVALUATION_BATCH,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -209,7 +237,7 @@ def _arguments(
 
 def _rows(split: Split, tokenizer: Any, normaliser: str | None) -> list[dict[str, Any]]:
     """Tokenises a split; padding comes later, batch by batch."""
-    normalise = NORMALISERS[normaliser] if normaliser else str
+    normalise = NORMALISERS.get(normaliser or "", str)
     encoded = tokenizer(
         [normalise(text) for text in split.texts],
         truncation=True,
@@ -226,19 +254,24 @@ def _scores(prediction: EvalPrediction) -> dict[str, float]:
     return validation_scores(np.asarray(prediction.label_ids), np.asarray(prediction.predictions))
 
 
-def _checkpoints(run: Run) -> list[Path]:
-    """Returns the whole checkpoints, the newest last: their JSON state is written at the end."""
-    states = run.file(CHECKPOINTS).glob("checkpoint-*/trainer_state.json")
-    return sorted((path.parent for path in states), key=lambda path: int(path.name.split("-")[1]))
+def _newest_checkpoint(run: Run) -> Path | None:
+    """Returns the last whole checkpoint; a kill may leave others with files missing."""
+    folders = run.file(CHECKPOINTS).glob("checkpoint-*")
+    whole = [it for it in folders if all((it / name).is_file() for name in _CHECKPOINT_FILES)]
+    return max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
 
 
-def _newest_checkpoint(run: Run) -> str | None:
-    checkpoints = _checkpoints(run)
-    return str(checkpoints[-1].resolve()) if checkpoints else None
+def _progress(run: Run) -> dict[str, Any]:
+    """Returns what the last checkpoint says of the training so far."""
+    checkpoint = _newest_checkpoint(run)
+    return Run(checkpoint).read_json(_PROGRESS) if checkpoint else {}
 
 
 def _finished_epochs(run: Run) -> int:
-    checkpoints = _checkpoints(run)
-    if not checkpoints:
-        return 0
-    return round(Run(checkpoints[-1]).read_json("trainer_state.json")["epoch"])
+    return round(_progress(run).get("epoch", 0))
+
+
+def _stopped_early(run: Run) -> bool:
+    """Says whether no epoch is left to train; the Trainer itself would forget it on resuming."""
+    callbacks = _progress(run).get("stateful_callbacks", {})
+    return bool(callbacks) and callbacks["TrainerControl"]["args"]["should_training_stop"]

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from accelerate import PartialState
+
 from featherweight import comparison_text
 from featherweight.config import CompareConfig
 from featherweight.contest import contest
-from featherweight.errors import FeatherweightError
+from featherweight.errors import FeatherweightError, UsageError
 from featherweight.evaluation import Evaluation
 from featherweight.reporting import report
 from featherweight.run import Run
@@ -32,6 +34,7 @@ def series(config: Config, make: Callable[[Config, str], Made]) -> None:
 
     Raises:
         FeatherweightError: A model failed; of several, after the others were made.
+        UsageError: Runs of several models cannot be told apart by their names.
     """
     chosen = models(config.model, fine_tuned=False)
     if len(chosen) == 1:
@@ -49,11 +52,16 @@ def _one(config: Config, model: str, make: Callable[[Config, str], Made]) -> Non
 
 
 def _several(config: Config, chosen: Sequence[str], make: Callable[[Config, str], Made]) -> None:
+    if config.resume and not config.name:
+        raise UsageError("--resume of several models needs the --name that they were begun with")
     started = config.name or f"models-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = [f"{started}-{Path(model).resolve().name}" for model in chosen]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"--model: two of them would leave {twice[0]}; take them one at a time")
     runs: list[Run] = []
     failures: list[str] = []
-    for model in chosen:
-        name = f"{started}-{Path(model).name}"
+    for model, name in zip(chosen, names, strict=True):
         finished = Run(config.output_dir / name)
         if config.resume and finished.finished:
             runs.append(finished)
@@ -67,6 +75,8 @@ def _several(config: Config, chosen: Sequence[str], make: Callable[[Config, str]
             failures.append(f"{model} ({reason})")
         else:
             runs += [made[0]] if made else []
+    if not PartialState().is_main_process:
+        return  # failing now would end the first process amid its report
     if runs:
         _report(config.output_dir / f"{started}-report", runs)
     if failures:

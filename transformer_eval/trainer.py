@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch.nn import functional
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from featherweight.errors import WeightsError
 from featherweight.loading import read_metadata
@@ -51,6 +52,11 @@ class SafeTrainer(Trainer):
         )
         return (loss, outputs) if return_outputs else loss
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        # The flags, pickled: the run has them as JSON.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.args.should_save:
             return
@@ -66,6 +72,12 @@ class SafeTrainer(Trainer):
         with atomic_open(Path(output_dir) / STATE, "wb") as file:
             file.write(safetensors.torch.save(tensors, metadata))
 
+    def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+        try:
+            super()._load_from_checkpoint(checkpoint, model)
+        except (SafetensorError, ValueError, RuntimeError) as error:
+            raise _not_resumable(Path(checkpoint), error) from None
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
@@ -80,10 +92,7 @@ class SafeTrainer(Trainer):
             if self._scaler:
                 self._scaler.load_state_dict(json.loads(metadata["scaler"]))
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise WeightsError(
-                f"{path} cannot be resumed ({reason}): train anew with --overwrite"
-            ) from None
+            raise _not_resumable(path, error) from None
 
     def _save_rng_state(self, output_dir: str) -> None:
         states = {"cpu": torch.get_rng_state()}
@@ -96,10 +105,14 @@ class SafeTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        states = safetensors.torch.load(self._generators(checkpoint).read_bytes())
-        torch.set_rng_state(states["cpu"])
-        if "cuda" in states and torch.cuda.is_available():
-            torch.cuda.set_rng_state(states["cuda"])
+        path = self._generators(checkpoint)
+        try:
+            states = safetensors.torch.load(path.read_bytes())
+            torch.set_rng_state(states["cpu"])
+            if "cuda" in states and torch.cuda.is_available():
+                torch.cuda.set_rng_state(states["cuda"])
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise _not_resumable(path, error) from None
 
     def _save_scaler(self, output_dir: str) -> None:
         """Its state is part of the one file."""
@@ -113,6 +126,11 @@ class SafeTrainer(Trainer):
 
     def _generators(self, folder: str) -> Path:
         return Path(folder) / f"generators-{self.args.process_index}.safetensors"
+
+
+def _not_resumable(path: Path, error: Exception) -> WeightsError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return WeightsError(f"{path} cannot be resumed ({reason}): train anew with --overwrite")
 
 
 class History(TrainerCallback):
@@ -137,10 +155,11 @@ class History(TrainerCallback):
         """Stops the clock, before validation."""
         self._seconds = time.perf_counter() - self._started
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any, train_dataloader: Any, **_: Any
+    ) -> None:
         """Adds the record of the epoch that has just ended."""
         log = next(entry for entry in reversed(state.log_history) if "loss" in entry)
-        texts = state.max_steps / state.num_train_epochs * state.train_batch_size
         record = {
             "epoch": round(state.epoch),
             "train_loss": log["loss"],
@@ -149,7 +168,7 @@ class History(TrainerCallback):
             )},
             "learning_rate": log["learning_rate"],
             "seconds": self._seconds,
-            "texts_per_second": texts / self._seconds,
+            "texts_per_second": len(train_dataloader.dataset) / self._seconds,
         }  # fmt: skip
         self.records.append(record)
         if state.is_world_process_zero:

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import AutoModelForSequenceClassification
 
+from featherweight.baselines import TfidfSVM
 from featherweight.config import CompareConfig
 from featherweight.contest import Entrant, check_flags, compete, contest_data, enter
 from featherweight.dataset import Dataset, load_dataset
@@ -19,6 +20,7 @@ from featherweight.latency import Contender
 from featherweight.run import TRANSFORMER
 from transformer_eval import architecture
 from transformer_eval.classifier import (
+    NORMALISER,
     TransformerClassifier,
     load_model,
     load_tokenizer,
@@ -68,7 +70,9 @@ def _compare_config(config: VersusConfig, lstms: Sequence[Path]) -> CompareConfi
     shared = {field.name for field in fields(VersusConfig)} & known
     values = {name: getattr(config, name) for name in shared - {"weights"}}
     runs = [Path(model) for model in config.model if (Path(model) / TRANSFORMER).is_dir()]
-    return CompareConfig(**values, weights=[*lstms, *runs])
+    # Nothing can be tested against a model that is only timed.
+    reference = TfidfSVM.name if config.latency_only and not lstms else ""
+    return CompareConfig(**values, weights=[*lstms, *runs], reference=reference)
 
 
 def _answering(config: VersusConfig, model: str, dataset: Dataset) -> Entrant:
@@ -84,7 +88,7 @@ def _answering(config: VersusConfig, model: str, dataset: Dataset) -> Entrant:
         )
     spelling = {label.casefold(): label for label in dataset.labels}
     classifier.labels = tuple(spelling.get(it.casefold(), it) for it in classifier.labels)
-    if set(classifier.labels) != set(dataset.labels):
+    if sorted(classifier.labels) != sorted(dataset.labels):  # not as sets: none may stand twice
         raise UsageError(
             f"{files.name} tells {', '.join(classifier.labels)} apart, {dataset.name} has "
             f"{', '.join(dataset.labels)}: not comparable; fine-tune it, or give --latency_only"
@@ -105,7 +109,7 @@ def timed_only(model: str, dataset: Dataset, folder: Path, device: str) -> Entra
         WeightsError: The weights cannot be had, and the registry does not know its architecture.
     """
     try:
-        name, note = _with_new_head(fetch(model), len(dataset.labels), folder)
+        name, note = _with_new_head(fetch(model), dataset.labels, folder)
     except WeightsError as error:
         if model not in REGISTRY:
             raise
@@ -116,13 +120,17 @@ def timed_only(model: str, dataset: Dataset, folder: Path, device: str) -> Entra
     return Entrant(classifier, Contender(name, weights=folder), name, answers=False, note=note)
 
 
-def _with_new_head(files: Files, num_labels: int, folder: Path) -> tuple[str, str]:
+def _with_new_head(files: Files, labels: Sequence[str], folder: Path) -> tuple[str, str]:
     network = load_model(
         AutoModelForSequenceClassification,
         files.folder,
-        num_labels=num_labels,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
         ignore_mismatched_sizes=True,
     )
+    if files.model and files.model.normaliser:
+        setattr(network.config, NORMALISER, files.model.normaliser)  # it takes time too
     network.save_pretrained(folder)
     load_tokenizer(files.folder).save_pretrained(folder)
     return files.name, "only timed"

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import errno
 import gzip
 import json
@@ -10,13 +11,25 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import docstring_parser
 import pytest
 
-from featherweight import cli, inference, testing
+from compress.config import CompressConfig
+from featherweight import cli, inference, run_inference, testing
 from featherweight.cli import main
-from featherweight.run import CHECKPOINT, CONFIG, MODEL
+from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig, PushConfig
+from featherweight.run import CHECKPOINT, CONFIG, MODEL, TRANSFORMER
+from lstm.config import TrainConfig
+from transformer_eval.architecture import build
+from transformer_eval.config import FeaturesConfig, FinetuneConfig, VersusConfig
+from transformer_eval.registry import Pretrained
 
 Capture = pytest.CaptureFixture[str]
+CONFIGS = {
+    "train": TrainConfig, "test": EvaluationConfig, "predict": PredictConfig,
+    "compress": CompressConfig, "compare": CompareConfig, "finetune": FinetuneConfig,
+    "features": FeaturesConfig, "test_transformer": VersusConfig, "push": PushConfig,
+}  # fmt: skip
 TINY = [
     "--embedding_dim", "8", "--hidden_dim", "8", "--epochs", "1", "--min_steps", "1",
     "--device", "cpu",
@@ -62,6 +75,37 @@ def texts(here: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny BERT with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    sizes = {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 16, "vocab_size": 300,
+    }  # fmt: skip
+    labels = ("anger", "joy", "sadness")
+    build(Pretrained("acme/tiny", "bert", sizes), ["so happy", "so sad"], labels, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_features(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, tiny_data: Path
+) -> Path:
+    """The directory of a finished run of a frozen encoder."""
+    folder = tmp_path_factory.mktemp("features")
+    assert call("features", *frozen(folder, tiny_bert, tiny_data), "--name", "frozen") == 0
+    return folder / "outputs" / "frozen"
+
+
+def frozen(folder: Path, model: Path, data: Path) -> list[str | Path]:
+    """Returns flags of `features` that write into a folder only."""
+    return [
+        "--model", model, "--data", data, "--device", "cpu",
+        "--output_dir", folder / "outputs", "--cache_dir", folder / "cache",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_lists_every_verb_with_what_it_does(capsys: Capture, flag: str) -> None:
     assert main([flag]) == 0
@@ -72,30 +116,61 @@ def test_help_lists_every_verb_with_what_it_does(capsys: Capture, flag: str) -> 
     assert captured.err == ""
 
 
+def test_the_help_is_aligned_and_fits_a_terminal(capsys: Capture) -> None:
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    listed = lines[lines.index("verbs:") + 1 :][: len(cli.VERBS)]
+    assert [line.split()[0] for line in listed] == list(cli.VERBS)
+    documented = zip(listed, cli.VERBS.values(), strict=True)
+    assert len({line.index(str(verb.__doc__)) for line, verb in documented}) == 1
+    assert max(map(len, lines)) <= 100
+
+
 def test_the_command_alone_shows_the_help(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["featherweight"])
     assert main() == 0
     assert "usage: featherweight" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("verb", "flags"),
-    [
-        ("train", ["--data", "--preset", "--tokenizer", "--epochs", "--resume", "--overwrite"]),
-        ("test", ["--weights", "--data", "--split", "--json"]),
-        ("predict", ["--weights", "--csv", "--output_path", "--raw", "texts"]),
-        ("compress", ["--weights", "--method", "--overwrite"]),
-        ("compare", ["--reference", "--group", "--batch_sizes", "--cuda_graphs", "weights"]),
-    ],
-)
+def test_every_verb_has_its_config() -> None:
+    assert set(CONFIGS) == set(cli.VERBS)
+
+
+@pytest.mark.parametrize("verb", CONFIGS)
 def test_the_help_of_a_verb_lists_its_flags_and_what_they_mean(
-    capsys: Capture, verb: str, flags: list[str]
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert call(verb, "--help") == 0
     out = capsys.readouterr().out
-    for flag in [*flags, "--config", "--print_config"]:
+    meant = {
+        parameter.arg_name: parameter.description
+        for base in filter(dataclasses.is_dataclass, reversed(CONFIGS[verb].__mro__))
+        for parameter in docstring_parser.parse_from_object(base).params
+    }
+    unbroken = "".join(out.split())
+    positional = {"predict": "texts", "compare": "weights"}.get(verb)
+    for field in dataclasses.fields(CONFIGS[verb]):
+        flag = field.name if field.name == positional else f"--{field.name}"
+        assert re.search(rf"^  {flag}\b", out, re.MULTILINE), flag
+        assert "".join(str(meant[field.name]).split()) in unbroken
+    for flag in ("--config", "--print_config"):
         assert flag in out
-    assert re.search("run director(y|ies)", " ".join(out.lower().split())) or verb == "train"
+
+
+@pytest.mark.parametrize("verb", ["finetune", "features", "test_transformer"])
+def test_several_models_follow_one_flag(capsys: Capture, verb: str) -> None:
+    assert call(verb, "--model", "a", "b/c", "./d", "--data", "x", "--print_config") == 0
+    printed = capsys.readouterr().out
+    assert "model:\n- a\n- b/c\n- ./d\n" in printed
+    assert "data: x\n" in printed
+
+
+@pytest.mark.parametrize("verb", ["finetune", "features", "test_transformer"])
+def test_a_config_file_lists_several_models(capsys: Capture, here: Path, verb: str) -> None:
+    (here / "config.yaml").write_text("model: [a, b]\n")
+    assert call(verb, "--config", "config.yaml", "--print_config") == 0
+    assert "model:\n- a\n- b\n" in capsys.readouterr().out
 
 
 def test_training_prints_the_tables_and_where_the_run_is(
@@ -266,6 +341,30 @@ WRONG_USE: list[tuple[list[str], str]] = [
     (["train", "--data", "DATA", "--name", "a/b"], "--name"),
     (["train", "--data", "DATA", "--name", ".."], "--name"),
     (["train", "--data", "DATA", "--name", "folder", "--output_dir", "."], "folder"),
+    (["finetune", "--epochs", "0"], "--epochs"),
+    (["finetune", "--max_length", "2"], "--max_length"),
+    (["finetune", "--overwrite", "--resume"], "--resume"),
+    (["finetune", "--model", "./nowhere", "--data", "DATA"], "./nowhere"),
+    (["finetune", "--model", "folder", "--data", "DATA"], "folder"),
+    (["finetune", "--model", "BERT", "BERT"], "twice"),
+    (["finetune", "--model", "BERT", "--data", "nowhere.csv"], "nowhere.csv"),
+    (["finetune", "--model", "BERT", "--precision", "fp16", "--device", "cpu"], "--precision"),
+    (["features", "--name", "a/b"], "--name"),
+    (["features", "--model", "./nowhere", "--data", "DATA"], "./nowhere"),
+    (["features", "--model", "folder", "--data", "DATA"], "folder"),
+    (["features", "--model", "RUN", "--data", "DATA"], "RUN"),
+    (["features", "--model", "BERT", "--data", "one-class.csv"], "joy"),
+    (["features", "--model", "BERT", "--save_embeddings", "x.csv"], ".npz"),
+    (["features", "--model", "BERT", "--save_embeddings", "no/x.npz"], "no folder no"),
+    (["test_transformer", "--model", "./nowhere", "--data", "DATA"], "./nowhere"),
+    (["test_transformer", "--model", "BERT", "--batch_sizes", "0"], "--batch_sizes"),
+    (["test_transformer", "--model", "BERT", "--weights", "nowhere"], "nowhere"),
+    (["test_transformer", "--model", "BERT", "--weights", "cut-off"], "--resume"),
+    (["push", "--weights", "RUN"], "--repo_id"),
+    (["push", "--weights", "RUN", "--repo_id", "no repository"], "--repo_id"),
+    (["push", "--repo_id", "a/b"], "--weights"),
+    (["push", "--repo_id", "a/b", "--weights", "folder", "--dry_run"], "folder"),
+    (["push", "--repo_id", "a/b", "--weights", "cut-off", "--dry_run"], "--resume"),
 ]
 
 
@@ -273,7 +372,7 @@ WRONG_USE: list[tuple[list[str], str]] = [
     ("arguments", "says"), WRONG_USE, ids=[" ".join(arguments) for arguments, _ in WRONG_USE]
 )
 def test_wrong_use_is_one_line_and_exit_code_2(
-    capsys: Capture, here: Path, texts: Path, tiny_run: Path, tiny_data: Path,
+    capsys: Capture, here: Path, texts: Path, tiny_run: Path, tiny_data: Path, tiny_bert: Path,
     arguments: list[str], says: str,
 ) -> None:  # fmt: skip
     (here / "folder").mkdir()
@@ -285,11 +384,15 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     shutil.copytree(tiny_run, here / "cut-off")
     (here / "cut-off" / CHECKPOINT).write_bytes(b"state")
     before = names(here)
-    given = [
-        word.replace("RUN", str(tiny_run)).replace("DATA", str(tiny_data)) for word in arguments
-    ]
-    assert call(*given) == 2
-    assert says in error_line(capsys)
+    places = {"RUN": tiny_run, "DATA": tiny_data, "BERT": tiny_bert}
+
+    def placed(word: str) -> str:
+        for name, path in places.items():
+            word = word.replace(name, str(path))
+        return word
+
+    assert call(*map(placed, arguments)) == 2
+    assert placed(says) in error_line(capsys)
     assert names(here) == before
 
 
@@ -306,6 +409,12 @@ def test_wrong_use_is_one_line_and_exit_code_2(
         (["compress", "--method", "int3"], "method"),
         (["compare", "--split", "train"], "split"),
         (["compare", "--threads", "many"], "threads"),
+        (["finetune", "--precision", "int8"], "precision"),
+        (["finetune", "--model"], "model"),
+        (["features", "--pooling", "max"], "pooling"),
+        (["features", "--epochs", "1"], "epochs"),
+        (["test_transformer", "--split", "dev"], "split"),
+        (["push", "--token", "secret"], "token"),
     ],
     ids=str,
 )
@@ -360,6 +469,83 @@ def test_ctrl_c_while_training_says_how_to_go_on(
     assert "--resume" in error_line(capsys)
     assert call(*arguments, "--resume") == 0
     assert (here / "outputs" / "mine" / MODEL).exists()
+
+
+def test_ctrl_c_while_fine_tuning_says_how_to_go_on(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, here: Path, tiny_bert: Path, tiny_data: Path
+) -> None:
+    from transformer_eval import finetuning
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = [
+        "finetune", "--model", tiny_bert, "--data", tiny_data, "--name", "mine", "--epochs", "1",
+        "--device", "cpu",
+    ]  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuning, "training_curves", interrupt)
+        assert call(*arguments) == 130
+    assert "go on with the same command and --resume" in error_line(capsys)
+    assert call(*arguments, "--resume") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("mine on moods, validation split, n = 12")
+    assert out.endswith(f"run: {Path('outputs') / 'mine'}\n")
+    assert (here / "outputs" / "mine" / TRANSFORMER / MODEL).exists()
+
+
+def test_ctrl_c_while_embedding_is_one_line_and_leaves_no_run(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, here: Path, tiny_bert: Path, tiny_data: Path
+) -> None:
+    from transformer_eval.encoder import Encoder
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Encoder, "embed", interrupt)
+    assert call("features", *frozen(here, tiny_bert, tiny_data)) == 130
+    assert error_line(capsys) == "featherweight: interrupted"
+    assert names(here) == []
+
+
+def test_features_prints_the_table_and_where_the_run_is(
+    capsys: Capture, here: Path, tiny_bert: Path, tiny_data: Path
+) -> None:
+    assert call("features", *frozen(here, tiny_bert, tiny_data)) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("tiny-bert-mean-moods on moods, validation split, n = 12")
+    assert "most frequent class" in out
+    assert out.endswith(f"run: {here / 'outputs' / 'tiny-bert-mean-moods'}\n")
+
+
+@pytest.mark.parametrize("kind", ["features", "transformer"])
+def test_predict_answers_with_a_run_of_either_kind(
+    capsys: Capture, here: Path, texts: Path, tiny_features: Path, tiny_bert: Path, kind: str
+) -> None:
+    run = tiny_features
+    if kind == "transformer":
+        run = here / "tuned"
+        shutil.copytree(tiny_bert, run / TRANSFORMER)
+    assert call("predict", "--weights", run, "so happy", "=1+1", "--json") == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [each["text"] for each in answers] == ["so happy", "=1+1"]
+    emotions = [each["predicted_emotion"] for each in answers]
+    assert set(emotions) <= {"anger", "joy", "sadness"}
+    assert call("predict", "--weights", run, "--csv", texts) == 0
+    with (here / "in_predictions.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["predicted_emotion"] for row in csv.DictReader(file)] == emotions
+    assert run_inference(run, texts) == [each["predicted_label"] for each in answers]
+
+
+def test_predict_with_an_encoder_that_is_gone_is_one_line(
+    capsys: Capture, here: Path, tiny_bert: Path, tiny_data: Path
+) -> None:
+    shutil.copytree(tiny_bert, here / "encoder")
+    assert call("features", *frozen(here, here / "encoder", tiny_data), "--name", "mine") == 0
+    shutil.rmtree(here / "encoder")
+    capsys.readouterr()
+    assert call("predict", "--weights", here / "outputs" / "mine", "so happy") == 2
+    assert str(here / "encoder") in error_line(capsys)
 
 
 def test_ctrl_c_while_answering_a_file_leaves_no_output(
@@ -453,6 +639,52 @@ def test_a_missing_library_is_one_line_with_the_extra_to_install(
     line = error_line(capsys)
     assert f"featherweight[{extra}]" in line
     assert library in line
+
+
+BLOCKED = """
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {library!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+sys.exit(main({arguments!r}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "arguments"),
+    [
+        ("transformers", ["finetune"]),
+        ("transformers", ["features"]),
+        ("transformers", ["test_transformer", "--model", "bert-base", "--latency_only"]),
+        ("transformers", ["predict", "so happy", "--weights", "FEATURES"]),
+        ("transformers", ["predict", "so happy", "--weights", "BERT"]),
+        ("accelerate", ["finetune"]),
+    ],
+    ids=str,
+)
+def test_without_the_libraries_of_transformers_their_extra_is_named(
+    here: Path, tiny_features: Path, tiny_bert: Path, library: str, arguments: list[str]
+) -> None:
+    places = {"FEATURES": str(tiny_features), "BERT": str(tiny_bert)}
+    given = [places.get(word, word) for word in arguments]
+    done = shell(BLOCKED.format(library=library, arguments=given), stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"featherweight: {library} is not installed; get it with: "
+        "pip install 'featherweight[transformers]'\n"
+    )
+    assert names(here) == []
+
+
+@pytest.mark.parametrize("verb", ["finetune", "features", "test_transformer"])
+def test_the_help_needs_no_library_of_transformers(verb: str) -> None:
+    done = shell(
+        BLOCKED.format(library="transformers", arguments=[verb, "--help"]), stdout=subprocess.PIPE
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: featherweight {verb}")
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@ import json
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import torch
 from featherweight import load
 from featherweight.errors import FeatherweightError, UsageError, WeightsError
 from featherweight.loading import read_metadata
-from featherweight.run import CHECKPOINT, MODEL
+from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER
+from transformer_eval.architecture import build
+from transformer_eval.registry import Pretrained
 
 TEXTS = ["i am so happy", "", "zzzz", "😂", "x" * 100_000]
 
@@ -173,3 +177,117 @@ def test_metadata_is_read_without_the_tensors(tiny_run: Path, tmp_path: Path) ->
     path = tmp_path / "header-only.safetensors"
     path.write_bytes(data[:header])
     assert json.loads(read_metadata(path)["labels"]) == ["anger", "joy", "sadness"]
+
+
+# Transformers
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `save_pretrained` of another library writes it, for reading only."""
+    folder = tmp_path_factory.mktemp("models") / "mini"
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "intermediate_size": 8, "vocab_size": 60}  # fmt: skip
+    build(Pretrained("acme/mini", "bert", sizes), ["so happy", "so sad"], ["joy", "grief"], folder)
+    return folder
+
+
+def finished_run(transformer: Path, path: Path) -> Path:
+    path.mkdir()
+    (path / CONFIG).write_text('{"model": ["bert-base"]}')
+    shutil.copytree(transformer, path / TRANSFORMER)
+    return path
+
+
+def test_a_folder_of_the_other_library_is_loaded(transformer: Path) -> None:
+    classifier = load(str(transformer), device="cpu")
+    assert (classifier.name, classifier.labels) == ("mini", ("joy", "grief"))
+    assert classifier.predict_proba(TEXTS[:-1]).shape == (4, 2)
+    assert classifier.truncated_texts == 0
+
+
+def test_a_run_of_a_transformer_goes_by_the_name_of_the_run(
+    transformer: Path, tmp_path: Path
+) -> None:
+    run = finished_run(transformer, tmp_path / "mine")
+    classifier = load(run, device="cpu")
+    assert classifier.name == "mine"
+    expected = load(transformer, device="cpu").logits(TEXTS[:-1])
+    np.testing.assert_array_equal(classifier.logits(TEXTS[:-1]), expected)
+
+
+def test_a_fine_tuning_that_was_cut_off_is_to_be_resumed(transformer: Path, tmp_path: Path) -> None:
+    run = finished_run(transformer, tmp_path / "cut-off")
+    (run / CHECKPOINTS).mkdir()
+    assert "--resume" in refusal(run)
+
+
+def test_a_run_without_its_transformer_has_no_weights(tmp_path: Path) -> None:
+    run = tmp_path / "emptied"
+    run.mkdir()
+    (run / CONFIG).write_text('{"model": ["bert-base"]}')
+    assert "no weights" in refusal(tmp_path / "emptied" / MODEL)
+    with pytest.raises(WeightsError, match="no weights"):
+        load(run)
+
+
+def test_an_empty_transformer_folder_is_refused(transformer: Path, tmp_path: Path) -> None:
+    run = finished_run(transformer, tmp_path / "mine")
+    shutil.rmtree(run / TRANSFORMER)
+    (run / TRANSFORMER).mkdir()
+    with pytest.raises(WeightsError, match="is it a model") as error:
+        load(run)
+    assert str(run) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("config", ["{", "", "[", "\x00"])
+def test_a_folder_whose_config_is_damaged_is_refused(
+    transformer: Path, tmp_path: Path, config: str
+) -> None:
+    folder = shutil.copytree(transformer, tmp_path / "mini")
+    (folder / CONFIG).write_text(config)
+    assert CONFIG in refusal(folder)
+
+
+def test_weights_of_the_other_library_alone_are_no_model(transformer: Path) -> None:
+    assert "featherweight" in refusal(transformer / MODEL)
+
+
+def in_a_process(code: str, *paths: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_an_lstm_is_loaded_without_transformers(tiny_run: Path) -> None:
+    code = """
+import sys
+from featherweight import load
+load(sys.argv[1]).predict(["so happy"])
+print(sorted({"transformers", "transformer_eval", "accelerate"} & set(sys.modules)))
+"""
+    assert in_a_process(code, tiny_run) == "[]"
+
+
+def test_a_transformer_without_its_library_names_the_extra(
+    transformer: Path, tmp_path: Path
+) -> None:
+    code = """
+import sys
+sys.modules["transformers"] = None
+from featherweight import load
+from featherweight.errors import MissingExtraError
+for path in sys.argv[1:]:
+    try:
+        load(path)
+    except MissingExtraError as error:
+        print(error)
+"""
+    run = finished_run(transformer, tmp_path / "mine")
+    lines = in_a_process(code, transformer, run).splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert "transformers is not installed" in line
+        assert "featherweight[transformers]" in line

@@ -4,7 +4,6 @@ The libraries read their environment at import, so each push is a process of its
 """
 
 import csv
-import importlib
 import json
 import os
 import shutil
@@ -38,6 +37,7 @@ from featherweight.errors import UsageError, WeightsError
 from featherweight.loading import load
 from featherweight.pushing import contents, push
 from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER, Run
+from tests.upload_server import played_hub
 
 TOKEN = "hf_thisIsASecretThatNoMessageMayHold"
 REPO_ID = "ada/moods"
@@ -114,9 +114,8 @@ def transformer_run(run: Path, fine_tuned: Path) -> Path:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    with importlib.import_module("upload_server").played_hub(TOKEN) as hub:
+def hub() -> Iterator[Any]:
+    with played_hub(TOKEN) as hub:
         yield hub
 
 
