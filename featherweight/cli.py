@@ -15,6 +15,7 @@ from jsonargparse import ActionYesNo, ArgumentParser
 
 from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig, PushConfig
 from featherweight.errors import FeatherweightError, MissingExtraError, UsageError
+from featherweight.run import COMPRESSION
 
 Config = TypeVar("Config")
 
@@ -74,12 +75,17 @@ def compress(arguments: Sequence[str]) -> None:
 
     config = _config(_parser("compress", CompressConfig), arguments, CompressConfig)
 
-    from compress import variant
+    from compress.everything import compress_all
+    from compress.variant import compress_run
     from featherweight.reporting import quality_table
 
-    run, evaluations = variant.compress_run(config)
+    if config.method == "all":
+        print(compress_all(config))
+        return
+    run, evaluations = compress_run(config)
     print(quality_table(evaluations))
-    print(f"\nrun: {run.path}")
+    why = run.read_json(COMPRESSION)["rejected"]
+    print(f"\n{f'rejected: {why}' if why else 'accepted'}\nrun: {run.path}")
 
 
 def compare(arguments: Sequence[str]) -> None:

@@ -47,11 +47,15 @@ def resolved(config: OutputConfig) -> dict[str, Any]:
     """Every field as JSON; paths absolute, so that the data is found from anywhere."""
     values = dataclasses.asdict(config)
     if Path(values["data"]).exists():
-        values["data"] = str(Path(values["data"]).resolve())
-    return {
-        name: str(value.resolve()) if isinstance(value, Path) else value
-        for name, value in values.items()
-    }
+        values["data"] = Path(values["data"])
+    return {name: as_json(value) for name, value in values.items()}
+
+
+def as_json(value: Any) -> Any:
+    """Returns a flag's value as JSON can hold it; paths absolute."""
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return [as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def cut_off_run(config: OutputConfig, dataset: Dataset) -> Run | None:

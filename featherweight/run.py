@@ -14,6 +14,7 @@ MODEL = "model.safetensors"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 CHECKPOINT = "checkpoint.safetensors"
+COMPRESSION = "compression.json"  # what was done to a variant, and to which run
 TRANSFORMER = "transformer"  # folder of a fine-tuned transformer, in the format of its library
 CHECKPOINTS = "checkpoints"  # folder of what its training goes on from
 

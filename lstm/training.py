@@ -3,13 +3,13 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -23,11 +23,14 @@ from lstm.batching import pad, shuffled_batches
 from lstm.checkpoint import Progress, load_checkpoint, save_checkpoint
 from lstm.config import OptimizationConfig
 from lstm.encoder import LSTMClassifier
+from lstm.projection import Projection, projected
 
 logger = logging.getLogger("featherweight")
 
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _EVALUATION_BATCH = 256
+
+Loss = Callable[[Tensor, list[int]], Tensor]  # logits (B, C) and numbers of their rows -> ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ def fit(
     config: OptimizationConfig,
     device: str,
     checkpoint: Path,
+    loss: Loss | None = None,
+    projection: Projection | None = None,
 ) -> Progress:
     """Trains a module and leaves it with the weights of its best epoch.
 
@@ -57,12 +62,15 @@ def fit(
     from it and ends with the very weights an uninterrupted one ends with.
 
     Args:
-        module: The network, freshly initialised.
+        module: The network, fresh or trained before.
         train: What is learned from.
         validation: What the best epoch is chosen on.
         config: Numbers of the training.
         device: "cpu" or "cuda".
         checkpoint: File that holds the state between epochs.
+        loss: What is made small; None: cross-entropy with the labels.
+        projection: What the parameters go through before the network computes with them; the
+            weights it is left with have not gone through it.
 
     Returns:
         The history, one record an epoch, and the best weights.
@@ -73,6 +81,7 @@ def fit(
     """
     check_precision(config, device)
     module.to(device)
+    loss = loss or cross_entropy(train.labels, module.head.out_features, config, device)
     optimizer = torch.optim.AdamW(
         module.parameters(),
         lr=config.learning_rate,
@@ -98,19 +107,25 @@ def fit(
     with bar, logging_redirect_tqdm():
         while progress.epoch < config.epochs and progress.epochs_without_gain < config.patience:
             started = time.perf_counter()
-            loss = _train_epoch(module, train, config, optimizer, scaler, progress.epoch, bar)
+            mean_loss = _train_epoch(
+                module, train, config, optimizer, scaler, progress.epoch, bar, loss, projection
+            )
             seconds = time.perf_counter() - started
+            with projected(module, projection):
+                scores = _validate(module, validation, device)
             record = {
                 "epoch": progress.epoch + 1,
-                "train_loss": loss,
-                **_validate(module, validation, device),
+                "train_loss": mean_loss,
+                **scores,
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "seconds": seconds,
                 "texts_per_second": passes * len(train.ids) / seconds,
             }
             progress.add(record, module, scaler)
             save_checkpoint(checkpoint, module, optimizer, progress)
-            bar.set_postfix(loss=f"{loss:.3f}", macro_f1=f"{record['validation_macro_f1']:.3f}")
+            bar.set_postfix(
+                loss=f"{mean_loss:.3f}", macro_f1=f"{record['validation_macro_f1']:.3f}"
+            )
             log_epoch(record, config.epochs)
     module.load_state_dict(progress.best_weights)
     return progress
@@ -134,16 +149,13 @@ def _train_epoch(
     scaler: torch.amp.GradScaler,
     epoch: int,
     bar: tqdm,
+    loss_function: Loss,
+    projection: Projection | None,
 ) -> float:
     """Takes every step of an epoch, counted from 0, and returns the mean loss."""
     seed_everything(_epoch_seed(config.seed, epoch))
     module.train()
     device = module.head.weight.device.type
-    weights = class_weights(train.labels, module.head.out_features, config)
-    loss_function = nn.CrossEntropyLoss(
-        weight=torch.from_numpy(weights).to(device),
-        label_smoothing=config.label_smoothing,
-    )
     batches = list(_batches(train, config, epoch))
     total_steps = config.epochs * len(batches)
     losses = []
@@ -151,12 +163,12 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, total_steps, config)
         batch = pad([train.ids[row] for row in rows]).to(device)
-        labels = torch.from_numpy(train.labels[rows]).to(device)
         dtype = _AUTOCAST.get(config.precision)
-        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-            loss = loss_function(module(batch.input_ids, batch.lengths), labels)
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        with projected(module, projection):
+            with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+                loss = loss_function(module(batch.input_ids, batch.lengths), rows)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
         clip_grad_norm_(module.parameters(), config.max_grad_norm)
         scaler.step(optimizer)
@@ -164,6 +176,25 @@ def _train_epoch(
         losses.append(loss.detach())
         bar.update()
     return torch.stack(losses).mean().item()
+
+
+def cross_entropy(
+    labels: IntArray, num_labels: int, config: OptimizationConfig, device: str
+) -> Loss:
+    """Returns the loss of a batch by its labels, with class weights and label smoothing.
+
+    Args:
+        labels: (N,) class ids of all rows; those of a batch are looked up.
+        num_labels: C, classes.
+        config: Weights and smoothing.
+        device: "cpu" or "cuda".
+    """
+    weights = class_weights(labels, num_labels, config)
+    function = nn.CrossEntropyLoss(
+        weight=torch.from_numpy(weights).to(device), label_smoothing=config.label_smoothing
+    )
+    targets = torch.from_numpy(labels).to(device)
+    return lambda logits, rows: function(logits, targets[rows])
 
 
 def learning_rate_at(step: int, total_steps: int, config: OptimizationConfig) -> float:

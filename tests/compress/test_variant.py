@@ -102,13 +102,16 @@ def test_the_record_says_what_was_done_to_what(run: Run, method: str) -> None:
     before, after = run.file(MODEL).stat().st_size, variant.file(MODEL).stat().st_size
     assert record.pop("seconds") >= 0
     assert record.pop("ratio") == pytest.approx(after / before)
+    assert record.pop("flags")["method"] == method
+    touched = record.pop("touched")
+    for when, formats in (("before", ["fp32"]), ("after", [method])):
+        assert set(touched[when]) == {"embedding", "LSTM", "linear"}
+        assert all(kind["formats"] == formats for kind in touched[when].values())
+        numbers = sum(kind["parameters"] for kind in touched[when].values())
+        assert numbers == load(run.path, "cpu").num_parameters()
     assert record == {
         "method": method,
-        "touched": {
-            "parameters": load(run.path, "cpu").num_parameters(),
-            "before": "fp32",
-            "after": method,
-        },
+        "rejected": "",
         "size_bytes": {"before": before, "after": after},
         "gain": "size everywhere, speed on CUDA only",
         "origin": {

@@ -12,6 +12,7 @@ import pytest
 
 from featherweight import load
 from featherweight.cli import main
+from featherweight.config import CompareConfig
 from featherweight.errors import FeatherweightError, UsageError, WeightsError
 from transformer_eval import series as module
 from transformer_eval.config import FinetuneConfig
@@ -39,6 +40,19 @@ def flags(data: Path, output_dir: Path, models: list[Path], *more: str) -> list[
         *(f"--{name}={value}" for name, value in given.items()),
         *more,
     ]
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[CompareConfig]:
+    """What was to be compared; the comparison itself, which takes long, is refused."""
+    seen: list[CompareConfig] = []
+
+    def stop(config: CompareConfig) -> NoReturn:
+        seen.append(config)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(module, "contest", stop)
+    return seen
 
 
 @pytest.fixture(scope="module")
@@ -95,28 +109,27 @@ def test_report_says_what_each_costs_and_gives(three: Any) -> None:
 
 
 def test_resumed_series_keeps_what_is_finished(
-    three: Any, tiny_data: Path, family: Path, tmp_path: Path, tiny_bert: Path,
+    three: Any,
+    tiny_data: Path,
+    tmp_path: Path,
+    tiny_bert: Path,
+    compared: list[CompareConfig],
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    shutil.copytree(three[1], tmp_path / "outputs")
-    models = tmp_path / "models"
-    for name in ("anna", "bert", "carl"):
-        shutil.copytree(tiny_bert, models / name)
-    before = {
-        path: path.stat().st_mtime_ns
-        for name in ("anna", "carl")
-        for path in (tmp_path / "outputs" / f"three-{name}").rglob("*")
-    }
-    chosen = [models / name for name in ("anna", "bert", "carl")]
-    assert main(flags(tiny_data, tmp_path / "outputs", chosen, "--resume")) == 0
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    record = json.loads((tmp_path / "outputs" / "three-report" / "report.json").read_text())
-    assert [row["model"] for row in record["rows"]][:3] == [
-        "three-anna",
-        "three-bert",
-        "three-carl",
-    ]
+) -> None:
+    outputs = tmp_path / "outputs"
+    shutil.copytree(three[1], outputs)
+    models = [tmp_path / "models" / name for name in ("anna", "bert", "carl")]
+    for model in models:
+        shutil.copytree(tiny_bert, model)
+    kept = [outputs / "three-anna", outputs / "three-carl"]
+    before = {path: path.stat().st_mtime_ns for run in kept for path in run.rglob("*")}
+    assert main(flags(tiny_data, outputs, models, "--resume")) == 2
+    assert {path: path.stat().st_mtime_ns for run in kept for path in run.rglob("*")} == before
     assert caplog.text.count("epoch 1/1") == 1
+    assert load(outputs / "three-bert", "cpu").name == "three-bert"
+    (config,) = compared
+    assert config.weights == [kept[0], outputs / "three-bert", kept[1]]
+    assert (config.split, config.output_path) == ("test", outputs / "three-report")
 
 
 def test_single_model_gives_a_run_of_just_that_name_and_no_report(
@@ -275,19 +288,12 @@ def test_single_failure_keeps_its_kind(tmp_path: Path) -> None:
 
 
 def test_without_a_test_split_the_runs_are_compared_on_validation(
-    tiny_data: Path, tmp_path: Path, family: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Path, tmp_path: Path, family: Path, compared: list[CompareConfig]
 ) -> None:
-    seen: list[Any] = []
-
-    def stop(config: Any) -> NoReturn:
-        seen.append(config)
-        raise UsageError("enough")
-
-    monkeypatch.setattr(module, "contest", stop)
+    (tmp_path / "data").mkdir()
     for split in ("train", "validation"):
-        (tmp_path / "data").mkdir(exist_ok=True)
         shutil.copy(tiny_data / f"{split}.csv", tmp_path / "data")
     models = [family / "anna", family / "carl"]
     assert main(flags(tmp_path / "data", tmp_path, models)) == 2
-    assert seen[0].split == "validation"
-    assert [path.name for path in seen[0].weights] == ["three-anna", "three-carl"]
+    assert compared[0].split == "validation"
+    assert [path.name for path in compared[0].weights] == ["three-anna", "three-carl"]
