@@ -8,25 +8,18 @@ $ python benchmarks/versus_transformers.py --data dair-ai/emotion --runs outputs
 """
 
 import logging
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from jsonargparse import auto_cli
 from record import RESULTS, write_record
+from runs import frozen, lstm, transformer, variant
 
-from compress.config import CompressConfig
-from compress.variant import compress_run
 from featherweight import plots
 from featherweight.config import CompareConfig
 from featherweight.contest import compete, enter
 from featherweight.dataset import DataConfig, load_dataset
 from featherweight.run import Run, atomic_open
-from lstm.config import preset
-from lstm.experiment import train
-from transformer_eval.config import FeaturesConfig, FinetuneConfig
-from transformer_eval.features import features
-from transformer_eval.finetuning import finetune
 from transformer_eval.versus import timed_only
 
 
@@ -55,7 +48,13 @@ def versus_transformers(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
-    weights = list(_trained(source, runs, model, epochs, seeds))
+    tiny = [lstm(runs, "feather", source, seed) for seed in seeds]
+    weights = [
+        *tiny,
+        *(variant(run, "fp16") for run in tiny),
+        *(transformer(runs, model, source, seed, epochs) for seed in seeds),
+        frozen(runs, model, source),
+    ]
     entrants = [enter(path, "auto") for path in weights]
     with TemporaryDirectory() as folder:
         entrants += [timed_only(it, dataset, Path(folder) / it, "auto") for it in timed]
@@ -75,35 +74,6 @@ def versus_transformers(
     print(write_record("versus-transformers", dataset.identity(), figures))
     with atomic_open(RESULTS / "versus_transformers.png", "wb") as file:
         file.write(plots.trade_off(record))
-
-
-def _trained(
-    source: DataConfig, runs: Path, model: str, epochs: int, seeds: Sequence[int]
-) -> Iterator[Path]:
-    """Yields the run of every training, and the fp16 variant of the LSTM's."""
-    for seed in seeds:
-        run = Run(runs / f"feather-{seed}")
-        if not run.finished:
-            train(preset("feather", data=source.data, labels=source.labels, seed=seed,
-                         name=run.path.name, output_dir=runs, overwrite=True))  # fmt: skip
-        yield run.path
-        variant = run.path / "compressed" / "fp16"
-        if not variant.exists():
-            compress_run(CompressConfig(weights=run.path))
-        yield variant
-    for seed in seeds:
-        run = Run(runs / f"{model}-{seed}")
-        if not run.finished:
-            finetune(FinetuneConfig(model=[model], data=source.data, labels=source.labels,
-                                    seed=seed, epochs=epochs, name=run.path.name, output_dir=runs,
-                                    overwrite=run.path.exists()), model)  # fmt: skip
-        yield run.path
-    run = Run(runs / f"{model}-frozen")
-    if not run.finished:
-        features(FeaturesConfig(model=[model], data=source.data, labels=source.labels,
-                                name=run.path.name, output_dir=runs,
-                                cache_dir=runs / ".embeddings"), model)  # fmt: skip
-    yield run.path
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a compression can be told; each method reads the part that is its own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -48,7 +48,7 @@ class RetrainingConfig:
 class DistillConfig:
     """Distillation: a student learns from what teachers answer."""
 
-    teachers: list[Path] | None = None
+    teachers: list[Path] = field(default_factory=list)
     """Runs whose mean answers are learned; without them: the run itself."""
     temperature: float = 3.0
     """Divides the logits of teachers and student, so that small differences count."""

@@ -43,7 +43,7 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def test(arguments: Sequence[str]) -> None:
-    """Show a trained model's quality per class, beside two baselines."""
+    """Show a run's quality per class, beside two baselines."""
     config = _config(_parser("test", EvaluationConfig), arguments, EvaluationConfig)
 
     from compress.variant import halved
@@ -70,7 +70,7 @@ def predict(arguments: Sequence[str]) -> None:
 
 
 def compress(arguments: Sequence[str]) -> None:
-    """Make a smaller model from a run; leaves another run inside it."""
+    """Make a smaller run of a run, and judge what it loses."""
     from compress.config import CompressConfig
 
     config = _config(_parser("compress", CompressConfig), arguments, CompressConfig)
@@ -89,7 +89,7 @@ def compress(arguments: Sequence[str]) -> None:
 
 
 def compare(arguments: Sequence[str]) -> None:
-    """Put any contenders side by side: quality, speed, size, and what is real."""
+    """Put any contenders side by side: quality, speed, size."""
     config = _config(_parser("compare", CompareConfig, "weights"), arguments, CompareConfig)
 
     from featherweight import comparison_text, contest
@@ -99,7 +99,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 
 def test_transformer(arguments: Sequence[str]) -> None:
-    """Put transformers beside the LSTM: quality per class, milliseconds, size."""
+    """Put transformers beside the LSTM: quality, speed, size."""
     from transformer_eval.config import VersusConfig
 
     config = _config(_parser("test_transformer", VersusConfig), arguments, VersusConfig)
@@ -121,7 +121,7 @@ def test_transformer(arguments: Sequence[str]) -> None:
 
 
 def finetune(arguments: Sequence[str]) -> None:
-    """Fine-tune transformers on the same splits; leaves a run directory of each."""
+    """Fine-tune transformers on the same splits; leaves runs."""
     from transformer_eval.config import FinetuneConfig
 
     config = _config(_parser("finetune", FinetuneConfig), arguments, FinetuneConfig)
@@ -133,7 +133,7 @@ def finetune(arguments: Sequence[str]) -> None:
 
 
 def features(arguments: Sequence[str]) -> None:
-    """Fit a logistic regression on the embeddings of a frozen transformer."""
+    """Fit a logistic regression on a frozen transformer."""
     from transformer_eval.config import FeaturesConfig
 
     config = _config(_parser("features", FeaturesConfig), arguments, FeaturesConfig)

@@ -41,7 +41,7 @@ def versus(config: VersusConfig, lstms: Sequence[Path]) -> tuple[dict[str, Any],
         lstms: Runs or portable files of the LSTM and its variants; the first is the reference.
 
     Returns:
-        The record of the comparison, and the evaluations behind it.
+        The record of the comparison, and the evaluations behind it but those of the baselines.
 
     Raises:
         UsageError: The flags do not fit together, or a model tells other classes apart.
@@ -61,7 +61,9 @@ def versus(config: VersusConfig, lstms: Sequence[Path]) -> tuple[dict[str, Any],
                 if config.latency_only
                 else _answering(config, model, dataset)
             )
-        return compete(compared, entrants, data)
+        record, evaluations = compete(compared, entrants, data)
+    asked = {entrant.classifier.name for entrant in entrants}
+    return record, [evaluation for evaluation in evaluations if evaluation.model in asked]
 
 
 def _compare_config(config: VersusConfig, lstms: Sequence[Path]) -> CompareConfig:
