@@ -9,6 +9,7 @@ from featherweight.training import above_zero
 
 Name = Literal[
     "all", "fp16", "bf16", "int8", "int4", "prune", "prune+int8", "qat", "qat-int4", "distill",
+    "onnx", "onnx-int8",
 ]  # fmt: skip
 
 
@@ -87,10 +88,14 @@ class CompressConfig(DistillConfig, PruneConfig, RetrainingConfig):
             raise UsageError(f"--vocabulary must be in (0, 1], not {self.vocabulary}")
         if not 0 <= self.alpha <= 1:
             raise UsageError(f"--alpha must be in [0, 1], not {self.alpha}")
-        if self.retraining_epochs < 0:
+        fewest = 1 if self.method in ("all", "qat", "qat-int4") else 0
+        if self.retraining_epochs < fewest:
             raise UsageError(
-                f"--retraining_epochs must be 0 or above, not {self.retraining_epochs}"
+                f"--retraining_epochs must be at least {fewest} with --method {self.method}, "
+                f"not {self.retraining_epochs}"
             )
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed must be in [0, 2**32), not {self.seed}")
         if not 0 <= self.max_f1_drop <= 1:
             raise UsageError(f"--max_f1_drop must be in [0, 1], not {self.max_f1_drop}")
         above_zero(self, "retraining_rate", "temperature")

@@ -66,9 +66,10 @@ def distill(
         [dataset.train.labels, np.full(len(further), UNLABELLED, dtype=np.int64)]
     )
     teachers = config.teachers or [origin.path]
-    answers = [_answers(path, texts, dataset, workspace) for path in teachers]
+    answers = [_answers(path, texts, dataset, workspace, classifier.device) for path in teachers]
     softened = np.mean([softmax(logits / config.temperature) for logits in answers], axis=0)
     soft = torch.from_numpy(softened.astype(np.float32)).to(classifier.device)
+    torch.set_num_threads(1)  # as in `train`
     seed_everything(config.seed)
     module = LSTMClassifier(
         classifier.tokenizer.get_vocab_size(), len(classifier.labels), classifier.config
@@ -110,11 +111,12 @@ def distillation_loss(
     def loss(logits: Tensor, rows: list[int]) -> Tensor:
         student = functional.log_softmax(logits / temperature, dim=1)
         taught = functional.kl_div(student, soft[rows], reduction="batchmean")
+        from_teachers = (1 - alpha) * temperature**2 * taught
         labelled = [place for place, row in enumerate(rows) if row < num_labelled]
         if not labelled:
-            return temperature**2 * taught
+            return from_teachers
         known = from_labels(logits[labelled], [rows[place] for place in labelled])
-        return alpha * known + (1 - alpha) * temperature**2 * taught
+        return alpha * known + from_teachers
 
     return loss
 
@@ -124,7 +126,9 @@ def _texts(path: Path) -> list[str]:
         return [text for _, text, _ in text_rows(rows, "text")]
 
 
-def _answers(weights: Path, texts: Sequence[str], dataset: Dataset, workspace: Path) -> FloatArray:
+def _answers(
+    weights: Path, texts: Sequence[str], dataset: Dataset, workspace: Path, device: str
+) -> FloatArray:
     """Returns a teacher's logits (N, C) in the order of the data's labels, kept by content."""
     digest = hashlib.sha256(
         "".join(hashlib.sha256(it.encode()).hexdigest() for it in texts).encode()
@@ -136,7 +140,7 @@ def _answers(weights: Path, texts: Sequence[str], dataset: Dataset, workspace: P
             return safetensors.numpy.load(path.read_bytes())["logits"]
         except (SafetensorError, KeyError):
             logger.warning("%s is damaged: the teacher is asked again", path)
-    teacher: Classifier = load(weights)
+    teacher: Classifier = load(weights, device)
     if sorted(teacher.labels) != sorted(dataset.labels):
         raise UsageError(
             f"--teachers {weights} tells {', '.join(teacher.labels)} apart, the student "

@@ -37,7 +37,11 @@ def compress_all(config: CompressConfig) -> str:
             compress_run(replace(config, weights=origin.path, method=method))
         variants.append(Run(path))
     record = contest(
-        CompareConfig(weights=[origin.path, *(it.path for it in variants)], split="validation")
+        CompareConfig(
+            weights=[origin.path, *(it.path for it in variants)],
+            split="validation",
+            device="cpu" if config.device == "cpu" else "auto",
+        )
     )
     text = "\n\n".join([comparison_text.terminal(record), rankings(record), advice(record)])
     with atomic_directory(origin.file(FOLDER) / REPORT) as folder:
@@ -71,7 +75,7 @@ def rankings(record: dict[str, Any]) -> str:
 def advice(record: dict[str, Any]) -> str:
     """Returns one sentence: the smallest variant that is not rejected."""
     origin, *others = record["rows"]
-    fit = [row for row in others if row["model"].startswith(origin["model"])]
+    fit = [row for row in others if row["model"].startswith(f"{origin['model']} (")]
     fit = [row for row in fit if not row["note"]]
     if not fit:
         return f"Keep {origin['model']}: every variant loses more than is allowed."

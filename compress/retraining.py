@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from compress.config import RetrainingConfig
 from featherweight.dataset import Dataset
@@ -35,6 +36,7 @@ def retrain(
         workspace: Folder that keeps the state of a training that is cut off.
         projection: What the weights go through before they compute.
     """
+    torch.set_num_threads(1)  # as in `train`
     seed_everything(config.seed)
     module = copy.deepcopy(classifier.module).float()
     training = OptimizationConfig(

@@ -4,28 +4,35 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from compress.config import CompressConfig, HalfConfig
 from compress.half import halve
-from compress.methods import METHODS
-from featherweight.dataset import load_dataset
+from compress.methods import FASTER, METHODS
+from compress.onnx_classifier import OnnxClassifier
+from featherweight.checks import drop_leaks
+from featherweight.classifier import Classifier
+from featherweight.dataset import Dataset, load_dataset
 from featherweight.device import environment
 from featherweight.errors import UsageError
 from featherweight.evaluation import Evaluation, evaluate
 from featherweight.experiment import as_json
-from featherweight.loading import load
+from featherweight.latency import Contender, measure
+from featherweight.loading import ONNX, load
 from featherweight.reporting import write_evaluation
 from featherweight.run import (
+    CHECKPOINT,
     COMPRESSION,
     CONFIG,
     MODEL,
     TOKENIZER,
+    TRANSFORMER,
     Run,
     atomic_directory,
     newest_run,
@@ -61,43 +68,94 @@ def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
     if path.exists() and not (path / COMPRESSION).is_file():
         raise UsageError(f"{path} is not a variant: not overwritten")
     classifier = load(origin.path, config.device)
-    if not isinstance(classifier, TextClassifier):
-        raise UsageError(f"{origin.path} is no LSTM: --method {config.method} fits LSTM runs")
-    dataset = load_dataset(trained_on(origin), classifier.labels)
-    workspace = _workspace(origin, config)
+    _check_kind(origin, classifier, config.method)
+    data = trained_on(origin)
+    dataset = load_dataset(data, classifier.labels)
+    if data.drop_leaks:
+        dataset = drop_leaks(dataset)[0]
+    with _workspace(origin, config) as workspace:
+        evaluations = _make(classifier, origin, config, dataset, workspace)
+    return Run(path), evaluations
+
+
+def _check_kind(origin: Run, classifier: Classifier, method: str) -> None:
+    if isinstance(classifier, TextClassifier):
+        return
+    wide = [name for name, it in METHODS.items() if it.fits_transformers]
+    if not origin.file(TRANSFORMER).is_dir():
+        raise UsageError(f"{origin.path} is no LSTM: --method {method} fits LSTM runs")
+    if method not in wide:
+        raise UsageError(
+            f"{origin.path} is no LSTM: --method {method} fits LSTM runs, a transformer takes "
+            f"{' or '.join(wide)}"
+        )
+
+
+def _make(
+    classifier: Classifier,
+    origin: Run,
+    config: CompressConfig,
+    dataset: Dataset,
+    workspace: Path,
+) -> list[Evaluation]:
+    """Makes the variant, judges it beside its origin, and writes its run."""
     started = time.perf_counter()
     variant = METHODS[config.method].make(classifier, origin, config, dataset, workspace)
     seconds = time.perf_counter() - started
     evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (variant, classifier)]
-    records = {
-        CONFIG: origin.read_json(CONFIG),
-        TOKENIZER: json.loads(variant.tokenizer.to_str()),
-        "labels.json": classifier.labels,
-        "data.json": origin.read_json("data.json"),
-        "environment.json": environment(),
-        COMPRESSION: {
-            "method": config.method,
-            "flags": _flags(config),
-            "touched": {"before": _kinds(classifier), "after": _kinds(variant)},
-            "size_bytes": {"before": classifier.size_bytes(), "after": variant.size_bytes()},
-            "ratio": variant.size_bytes() / classifier.size_bytes(),
-            "gain": METHODS[config.method].gain,
-            "seconds": seconds,
-            "origin": {
-                "name": origin.path.name,
-                "sha256": hashlib.sha256(origin.file(MODEL).read_bytes()).hexdigest(),
-            },
-            "rejected": rejected(evaluations[0], evaluations[1], config.max_f1_drop),
-        },
-    }
-    with atomic_directory(path) as folder:
+    whole = origin.file(TRANSFORMER) if origin.file(TRANSFORMER).is_dir() else origin.path
+    with atomic_directory(origin.file(FOLDER) / config.method) as folder:
         run = Run(folder)
+        _save(variant, run)
+        gain = METHODS[config.method].gain
+        latencies = (
+            {"latency_ms": _latency_ms(origin.path, folder, dataset.validation.texts)}
+            if FASTER in gain
+            else {}
+        )
+        records = {
+            CONFIG: origin.read_json(CONFIG),
+            "labels.json": classifier.labels,
+            "data.json": origin.read_json("data.json"),
+            "environment.json": environment(),
+            COMPRESSION: {
+                "method": config.method,
+                "flags": _flags(config),
+                "touched": {"before": _kinds(classifier), "after": _kinds(variant)},
+                "size_bytes": {"before": classifier.size_bytes(), "after": variant.size_bytes()},
+                "ratio": variant.size_bytes() / classifier.size_bytes(),
+                "gain": gain,
+                **latencies,
+                "seconds": seconds,
+                "origin": {
+                    "name": origin.path.name,
+                    "sha256": hashlib.sha256((whole / MODEL).read_bytes()).hexdigest(),
+                },
+                "rejected": rejected(evaluations[0], evaluations[1], config.max_f1_drop)
+                or slower(**latencies),
+            },
+        }
         for name, value in records.items():
             run.write_json(name, value)
-        variant.save(run.file(MODEL))
         write_evaluation(run, evaluations[0], dataset.validation.texts)
-    shutil.rmtree(workspace)
-    return Run(path), evaluations
+    return evaluations
+
+
+def _save(variant: TextClassifier | OnnxClassifier, run: Run) -> None:
+    if isinstance(variant, OnnxClassifier):
+        variant.save(run.file(ONNX))
+        return
+    variant.save(run.file(MODEL))
+    run.write_json(TOKENIZER, json.loads(variant.tokenizer.to_str()))
+
+
+def _latency_ms(origin: Path, variant: Path, texts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Returns the median milliseconds before and after, by batch size, on one thread."""
+    contenders = [Contender("before", weights=origin), Contender("after", weights=variant)]
+    medians: dict[str, dict[str, float]] = {}
+    for latency in measure(contenders, texts, min_seconds=1):
+        medians.setdefault(str(latency.batch_size), {})[latency.model] = latency.percentile(50)
+    return medians
 
 
 def rejected(variant: Evaluation, origin: Evaluation, max_f1_drop: float) -> str:
@@ -108,23 +166,52 @@ def rejected(variant: Evaluation, origin: Evaluation, max_f1_drop: float) -> str
     return f"it loses {drop:.4f} of validation macro-F1, {max_f1_drop:g} is allowed"
 
 
-def _workspace(origin: Run, config: CompressConfig) -> Path:
-    """Returns the folder that a method goes on from; what other flags left there is removed."""
+def slower(latency_ms: Mapping[str, Mapping[str, float]] = MappingProxyType({})) -> str:
+    """Returns why a variant made for speed misses its point, or "" if it is faster somewhere.
+
+    Args:
+        latency_ms: Median milliseconds "before" and "after", by batch size; none: not timed.
+    """
+    if not latency_ms or any(it["after"] <= it["before"] for it in latency_ms.values()):
+        return ""
+    figures = ", ".join(
+        f"{it['after']:.3g} ms after {it['before']:.3g} at batch size {size}"
+        for size, it in latency_ms.items()
+    )
+    return f"it is slower on the CPU: {figures}"
+
+
+@contextmanager
+def _workspace(origin: Run, config: CompressConfig) -> Iterator[Path]:
+    """Yields the folder that a method goes on from; what other flags left there is removed.
+
+    Afterwards it stays only if it holds a training that was cut off.
+    """
     path = origin.file(FOLDER) / f".{config.method}"
     flags = _flags(replace(config, overwrite=False))
     if path.exists() and not ((path / CONFIG).is_file() and Run(path).read_json(CONFIG) == flags):
         shutil.rmtree(path)
     path.mkdir(parents=True, exist_ok=True)
     Run(path).write_json(CONFIG, flags)
-    return path
+    try:
+        yield path
+    except BaseException:
+        if not (path / CHECKPOINT).is_file():
+            shutil.rmtree(path)
+        raise
+    shutil.rmtree(path)
 
 
 def _flags(config: CompressConfig) -> dict[str, Any]:
     return {name: as_json(value) for name, value in asdict(config).items()}
 
 
-def _kinds(classifier: TextClassifier) -> Mapping[str, Any]:
-    """Returns numbers, numbers that are not zero, and formats, by kind of parameter."""
+def _kinds(classifier: Classifier) -> Mapping[str, Any]:
+    """Returns numbers and formats by kind of parameter; for an LSTM also numbers not zero."""
+    if not isinstance(classifier, TextClassifier):
+        is_lstm = isinstance(classifier, OnnxClassifier) and classifier.kind == "lstm"
+        numbers = {"parameters": classifier.num_parameters(), "formats": [classifier.dtype]}
+        return {"LSTM" if is_lstm else "transformer": numbers}
     kinds: dict[str, dict[str, Any]] = {}
     for name, parameter in classifier.module.named_parameters():
         module = name.split(".")[0]

@@ -16,6 +16,7 @@ from featherweight.dataset import Split
 from featherweight.device import environment, resolve_device
 from featherweight.errors import DataError, UsageError
 from featherweight.latency_process import Worker
+from featherweight.loading import ONNX
 
 logger = logging.getLogger("featherweight")
 
@@ -54,7 +55,10 @@ class Contender:
 
     def runs_on(self, device: str) -> bool:
         """Says whether there is anything to time on "cpu" or "cuda"."""
-        return not self.cuda_graphs if device == "cpu" else self.baseline is None
+        if device == "cpu":
+            return not self.cuda_graphs
+        exported = self.weights is not None and (Path(self.weights) / ONNX).is_dir()
+        return self.baseline is None and not exported
 
 
 @dataclass(frozen=True)

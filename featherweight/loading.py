@@ -9,6 +9,7 @@ from featherweight.classifier import Classifier
 from featherweight.errors import MissingExtraError, WeightsError
 from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER, Run
 
+ONNX = "onnx"  # folder of a run that was exported
 LSTM_FORMAT = "featherweight-lstm/2"
 FEATURES_FORMAT = "featherweight-features/1"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own reader
@@ -20,7 +21,7 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
     Args:
         weights: A run directory, one portable `.safetensors` file, or a folder that
             `save_pretrained` of the `transformers` library wrote.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu" or "cuda"; what was exported to ONNX stays on the CPU.
 
     Raises:
         WeightsError: There is nothing there, or it is truncated, altered or foreign.
@@ -31,6 +32,8 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
         run = Run(path)
         if run.file(CHECKPOINT).exists() or run.file(CHECKPOINTS).exists():
             raise WeightsError(f"{path} was cut off in training: finish it with --resume")
+        if run.file(ONNX).is_dir():
+            return _load_onnx(run.file(ONNX))
         if run.file(TRANSFORMER).is_dir():
             return _load_transformer(run.file(TRANSFORMER), device, path.name)
         if _of_transformers(run):
@@ -59,6 +62,13 @@ def _load_transformer(folder: Path, device: str, name: str) -> Classifier:
         from transformer_eval.classifier import TransformerClassifier
 
     return TransformerClassifier.load(folder, device, name)
+
+
+def _load_onnx(folder: Path) -> Classifier:
+    with _needing_transformers():
+        from compress.onnx_classifier import OnnxClassifier
+
+        return OnnxClassifier.load(folder)
 
 
 def _load_features(path: Path, device: str) -> Classifier:

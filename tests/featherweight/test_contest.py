@@ -20,7 +20,7 @@ from compress.variant import compress_run
 from featherweight import comparison_page, latency, load, plots
 from featherweight import contest as module_under_test
 from featherweight.cli import main
-from featherweight.comparison_text import markdown
+from featherweight.comparison_text import markdown, terminal
 from featherweight.config import CompareConfig
 from featherweight.contest import contest, write_report
 from featherweight.errors import FeatherweightError, UsageError
@@ -292,6 +292,36 @@ def test_the_others_are_tested_against_the_reference(
     difference = found["tiny"]["scores"]["accuracy"] - found["noisy"]["scores"]["accuracy"]
     assert found["tiny"]["tests"]["accuracy"]["difference"] == pytest.approx(difference)
     assert found["tiny"]["ratios"]["speed"] == {"cpu": {"1": 2, "32": 2}}
+
+
+# What is not worth its loss
+
+
+def test_a_rejected_variant_is_marked_and_an_accepted_one_is_not(
+    runs: dict[str, Path], stopwatch: Stopwatch, tmp_path: Path
+) -> None:
+    origin = copy_run(runs["tiny"], tmp_path / "outputs" / "tiny")
+    bf16, fp16 = (
+        compress_run(CompressConfig(weights=origin, method=method, device="cpu"))[0].path
+        for method in ("bf16", "fp16")
+    )
+    accepted = by_name(compared(origin, fp16, bf16))
+    assert [*accepted] == ["tiny", "tiny (fp16)", "tiny (bf16)", *BASELINES]
+    why = "it loses 0.0500 of validation macro-F1, 0.01 is allowed"
+    change(bf16, "compression.json", rejected=why)
+    record = compared(origin, fp16, bf16)
+    found = by_name(record)
+    assert [*found] == ["tiny", "tiny (fp16)", "tiny (bf16, rejected)", *BASELINES]
+    notes = [row["note"] for row in record["rows"]]
+    assert notes == ["", "", f"rejected, since {why}", *(accepted[it]["note"] for it in BASELINES)]
+    # It is asked and timed like any other.
+    assert found["tiny (bf16, rejected)"]["scores"] == accepted["tiny (bf16)"]["scores"]
+    assert found["tiny (bf16, rejected)"]["latencies"]
+    assert f"tiny (bf16, rejected): rejected, since {why}" in terminal(record)
+    assert "tiny (bf16, rejected)" in markdown(record)
+    assert [
+        line for line in terminal(record).splitlines() if line.startswith("tiny (fp16): ")
+    ] == []
 
 
 # Seeds

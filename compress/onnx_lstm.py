@@ -1,0 +1,158 @@
+"""An LSTM as an ONNX graph, node by node.
+
+ONNX has the whole layer as one operator, which stops at each text's own length in both directions.
+An exporter that follows PyTorch step by step would not find it in ours, and would be slower.
+
+Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from lstm.config import ModelConfig
+
+OPSET, IR = 18, 8  # the oldest that has all the operators, so that older runtimes can read it
+
+Array = npt.NDArray[np.float32]
+
+
+class _Graph:
+    """Nodes and constants while they become a graph."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def constant(self, name: str, value: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
+        """Adds a constant; returns its name."""
+        array = np.ascontiguousarray(value, dtype)
+        self.constants[name] = numpy_helper.from_array(array.reshape(np.shape(value)), name)
+        return name
+
+    def node(self, operator: str, *inputs: str, results: int = 1, **attributes: Any) -> str:
+        """Adds a node; returns the name of its last result, the one that is used."""
+        stem = f"{operator}_{len(self.nodes)}"
+        outputs = [f"{stem}_{index}" for index in range(results)]
+        self.nodes.append(helper.make_node(operator, inputs, outputs, stem, **attributes))
+        return outputs[-1]
+
+
+def lstm_graph(weights: Mapping[str, Array], config: ModelConfig) -> onnx.ModelProto:
+    """Returns the network as a model of `input_ids` (B, T) int64 and `lengths` (B,) int32.
+
+    Args:
+        weights: The network's state, by its names there.
+        config: Its architecture.
+    """
+    graph = _Graph()
+    ids = graph.node("Transpose", "input_ids", perm=[1, 0])  # (T, B)
+    embedding = graph.constant("embedding", weights["embedding.weight"], np.float32)
+    states, ends = graph.node("Gather", embedding, ids), ""  # (T, B, E)
+    for layer in range(config.num_layers):
+        states, ends = _layer(graph, states, layer, weights, config)
+    pooled = ends if config.pooling == "last" else _pooled(graph, states, weights, config)
+    graph.constant("head.weight", weights["head.weight"], np.float32)
+    graph.constant("head.bias", weights["head.bias"], np.float32)
+    graph.node("Gemm", pooled, "head.weight", "head.bias", transB=1)  # (B, C)
+    graph.nodes[-1].output[0] = "logits"
+    num_labels = len(weights["head.bias"])
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "lstm",
+            [
+                helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["B", "T"]),
+                helper.make_tensor_value_info("lengths", TensorProto.INT32, ["B"]),
+            ],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", num_labels])],
+            list(graph.constants.values()),
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _layer(
+    graph: _Graph, states: str, layer: int, weights: Mapping[str, Array], config: ModelConfig
+) -> tuple[str, str]:
+    """Returns the states (T, B, F) of a layer, zero behind each length, and its ends (B, F)."""
+    directions = [
+        {
+            name: weights[f"encoder.{direction}.{layer}.{name}_l0"]
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        }
+        for direction in ("forwards", "backwards")[: 1 + config.bidirectional]
+    ]
+    inputs = np.stack([_gates(it["weight_ih"]) for it in directions])  # (D, 4H, inputs)
+    recurrent = np.stack([_gates(it["weight_hh"]) for it in directions])  # (D, 4H, H)
+    biases = np.stack(
+        [np.concatenate([_gates(it["bias_ih"]), _gates(it["bias_hh"])]) for it in directions]
+    )  # (D, 8H)
+    ends = graph.node(
+        "LSTM",
+        states,
+        graph.constant(f"inputs_{layer}", inputs, np.float32),
+        graph.constant(f"recurrent_{layer}", recurrent, np.float32),
+        graph.constant(f"biases_{layer}", biases, np.float32),
+        "lengths",
+        results=2,
+        hidden_size=config.hidden_dim,
+        direction="bidirectional" if config.bidirectional else "forward",
+    )  # (D, B, H)
+    outputs = graph.nodes[-1].output[0]  # (T, D, B, H)
+    features = len(directions) * config.hidden_dim
+    joined = graph.constant("joined", [0, 0, features])  # 0: as it is
+    together = graph.constant("together", [0, features])
+    return (
+        graph.node("Reshape", graph.node("Transpose", outputs, perm=[0, 2, 1, 3]), joined),
+        graph.node("Reshape", graph.node("Transpose", ends, perm=[1, 0, 2]), together),
+    )
+
+
+def _gates(matrix: Array) -> Array:
+    """Puts the gates of (4H, …) in the order of ONNX: PyTorch has input, forget, cell, output."""
+    i, f, g, o = np.split(matrix, 4)
+    return np.concatenate([i, o, f, g])
+
+
+def _pooled(graph: _Graph, states: str, weights: Mapping[str, Array], config: ModelConfig) -> str:
+    """Makes one vector (B, F) of the states (T, B, F) within each length."""
+    padding = _padding(graph)
+    lowest = graph.constant("lowest", -np.inf, np.float32)
+    first = graph.constant("first", [0])
+    if config.pooling == "max":
+        masked = graph.node("Where", padding, lowest, states)
+        return graph.node("ReduceMax", masked, first, keepdims=0)
+    if config.pooling == "mean":
+        nothing = graph.constant("nothing", 0, np.float32)
+        total = graph.node(
+            "ReduceSum", graph.node("Where", padding, nothing, states), first, keepdims=0
+        )
+        counts = graph.node("Cast", "lengths", to=TensorProto.FLOAT)
+        column = graph.node("Unsqueeze", counts, graph.constant("second", [1]))  # (B, 1)
+        return graph.node("Div", total, column)
+    vector = graph.constant("attention.weight", weights["attention.weight"][0], np.float32)
+    bias = graph.constant("attention.bias", weights["attention.bias"], np.float32)
+    products = graph.node("Mul", states, vector)  # no MatMul, which would be quantised
+    sums = graph.node("ReduceSum", products, graph.constant("last", [2]))
+    scores = graph.node("Add", sums, bias)  # (T, B, 1)
+    shares = graph.node("Softmax", graph.node("Where", padding, lowest, scores), axis=0)
+    return graph.node("ReduceSum", graph.node("Mul", shares, states), first, keepdims=0)
+
+
+def _padding(graph: _Graph) -> str:
+    """Says of each position whether it lies behind the text, (T, B, 1) bool."""
+    length = graph.node("Shape", "input_ids", start=1)  # (1,)
+    count = graph.node("Cast", graph.node("Squeeze", length), to=TensorProto.INT32)
+    zero, one = (graph.constant(f"int_{value}", value, np.int32) for value in (0, 1))
+    positions = graph.node("Range", zero, count, one)
+    rows = graph.node("Unsqueeze", positions, graph.constant("second", [1]))  # (T, 1)
+    behind = graph.node("GreaterOrEqual", rows, "lengths")  # (T, B)
+    return graph.node("Unsqueeze", behind, graph.constant("third", [2]))

@@ -1,0 +1,69 @@
+import math
+from typing import Any
+
+import pytest
+
+from compress.config import CompressConfig
+from featherweight.cli import main
+from featherweight.errors import UsageError
+
+WRONG: list[tuple[str, Any]] = [
+    ("sparsity", -0.1), ("sparsity", 1.0), ("sparsity", math.nan),
+    ("vocabulary", 0.0), ("vocabulary", 1.1), ("vocabulary", -1.0), ("vocabulary", math.nan),
+    ("alpha", -0.01), ("alpha", 1.01), ("alpha", math.nan),
+    ("temperature", 0.0), ("temperature", -1.0), ("temperature", math.inf),
+    ("temperature", math.nan),
+    ("retraining_epochs", -1),
+    ("retraining_rate", 0.0), ("retraining_rate", -1e-3), ("retraining_rate", math.inf),
+    ("max_f1_drop", -0.01), ("max_f1_drop", 1.5), ("max_f1_drop", math.nan),
+    ("seed", -1), ("seed", 2**32),
+]  # fmt: skip
+EDGES: list[tuple[str, Any]] = [
+    ("sparsity", 0.0), ("sparsity", 0.999), ("vocabulary", 1.0), ("vocabulary", 1e-9),
+    ("alpha", 0.0), ("alpha", 1.0), ("retraining_epochs", 0), ("max_f1_drop", 0.0),
+    ("max_f1_drop", 1.0), ("temperature", 0.1), ("seed", 2**32 - 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("flag", "value"), WRONG)
+def test_a_number_out_of_its_range_is_refused_by_its_flag(flag: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^--{flag} must be .*{value}$") as caught:
+        CompressConfig(**{flag: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("flag", "value"), EDGES)
+def test_the_ends_of_the_ranges_are_taken(flag: str, value: Any) -> None:
+    assert getattr(CompressConfig(method="prune", **{flag: value}), flag) == value
+
+
+@pytest.mark.parametrize("method", ["qat", "qat-int4", "all"])
+def test_training_through_rounding_needs_an_epoch(method: Any) -> None:
+    with pytest.raises(UsageError, match=f"--retraining_epochs must be at least 1 .*{method}"):
+        CompressConfig(method=method, retraining_epochs=0)
+    CompressConfig(method=method, retraining_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--sparsity", "1.5"], "--sparsity"),
+        (["--sparsity", "many"], "sparsity"),
+        (["--method", "int2"], "int2"),
+        (["--scope", "everywhere"], "everywhere"),
+        (["--method", "qat", "--retraining_epochs", "0"], "--retraining_epochs"),
+        (["--seed", "-1"], "--seed"),
+    ],
+)
+def test_wrong_use_of_the_verb_is_said_without_a_traceback(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(["compress", *arguments])
+    except SystemExit as error:  # argparse leaves by itself
+        code = int(str(error.code))
+    assert code == 2
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""

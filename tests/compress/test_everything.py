@@ -1,0 +1,272 @@
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from compress import everything, methods
+from compress.config import CompressConfig
+from compress.everything import advice, compress_all, rankings
+from featherweight import contest, plots, reporting
+from featherweight.cli import main
+from featherweight.errors import UsageError
+from featherweight.latency import Contender, Latency
+from featherweight.run import COMPRESSION, MODEL, Run
+
+# Without those whose export and timing take seconds; they have tests of their own.
+METHODS = {name: it for name, it in methods.METHODS.items() if "onnx" not in name}
+FILES = {"compression_report.json", "comparison_report.txt", "compression_comparison.png"}
+Record = dict[str, Any]
+
+
+def made_up(contenders: Sequence[Contender], texts: Sequence[str], **asked: Any) -> list[Latency]:
+    """In place of `measure`, whose processes take seconds: the later, the faster."""
+    return [
+        Latency(
+            one.name, "cpu", "a processor", "fp32", "torch", 1, size,
+            (1 / number,) * 3, (1 / number,) * 3, (2 / number,) * 3,
+            (), (7, 7, 7), (0, 1, 2), 9.0, 80.0, 1_000, None, 0.1,
+        )
+        for number, one in enumerate(contenders, start=1)
+        for size in asked["batch_sizes"]
+    ]  # fmt: skip
+
+
+def patch(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(everything, "METHODS", METHODS)
+    patched.setattr(contest, "measure", made_up)
+    patched.setattr(reporting, "confusion_matrix", lambda _: b"a picture")
+    patched.setattr(plots, "trade_off", lambda _: b"a picture")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch(monkeypatch)
+
+
+def flags(run: Path, **changes: Any) -> CompressConfig:
+    return CompressConfig(
+        weights=run, method="all", device="cpu", **{"retraining_epochs": 1} | changes
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run with all its variants, and what was said of them; nobody writes into it."""
+    path = tmp_path_factory.mktemp("outputs") / "tiny"
+    shutil.copytree(tiny_run, path)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with pytest.MonkeyPatch.context() as patched:
+        patch(patched)
+        said = compress_all(flags(path, max_f1_drop=1.0))
+    torch.use_deterministic_algorithms(deterministic)
+    return path, said
+
+
+@pytest.fixture
+def run(made: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of it, to write into."""
+    return Path(shutil.copytree(made[0], tmp_path / "outputs" / "tiny"))
+
+
+def change(run: Path, method: str, **values: Any) -> None:
+    variant = Run(run / "compressed" / method)
+    variant.write_json(COMPRESSION, variant.read_json(COMPRESSION) | values)
+
+
+def rows(*given: tuple[str, int, float, float, str]) -> Record:
+    """A record of rows of name, bytes, milliseconds, macro-F1 and note."""
+    return {
+        "rows": [
+            {
+                "model": name, "size_bytes": size, "scores": {"macro_f1": macro_f1}, "note": note,
+                "latencies": [
+                    {"device": "cpu", "batch_size": 32, "phases": {"total": {"p50": 9.0}}},
+                    {"device": "cpu", "batch_size": 1, "phases": {"total": {"p50": ms}}},
+                ],
+            }
+            for name, size, ms, macro_f1, note in given
+        ]
+    }  # fmt: skip
+
+
+# The report
+
+
+def test_every_method_leaves_a_variant_and_all_are_reported(made: tuple[Path, str]) -> None:
+    path, said = made
+    assert {it.name for it in (path / "compressed").iterdir() if it.name[0] != "."} == {
+        *METHODS, "report",
+    }  # fmt: skip
+    assert all((path / "compressed" / method / MODEL).is_file() for method in METHODS)
+    report = path / "compressed" / "report"
+    assert {it.name for it in report.iterdir()} == FILES
+    text = (report / "comparison_report.txt").read_text(encoding="utf-8")
+    assert said == f"{text.rstrip()}\n\nreport: {report}"
+    record = json.loads((report / "compression_report.json").read_text(encoding="utf-8"))
+    assert record.keys() == {"comparison", "variants", "advice"}
+    assert [it["method"] for it in record["variants"]] == [*METHODS]
+    models = [row["model"] for row in record["comparison"]["rows"]]
+    assert models[: len(METHODS) + 1] == ["tiny", *(f"tiny ({method})" for method in METHODS)]
+    assert record["comparison"]["data"]["split"] == "validation"
+    assert record["advice"] in text
+    assert all(model in text for model in models)
+    assert (report / "compression_comparison.png").read_bytes() == b"a picture"
+
+
+def test_sizes_in_the_report_are_those_of_the_files(made: tuple[Path, str]) -> None:
+    record = json.loads(
+        (made[0] / "compressed" / "report" / "compression_report.json").read_text(encoding="utf-8")
+    )
+    sizes = {row["model"]: row["size_bytes"] for row in record["comparison"]["rows"]}
+    for method, variant in zip(METHODS, record["variants"], strict=True):
+        size = (made[0] / "compressed" / method / MODEL).stat().st_size
+        assert sizes[f"tiny ({method})"] == variant["size_bytes"]["after"] == size
+        assert variant["flags"]["method"] == method
+
+
+def test_the_rankings_of_the_report_are_sorted(made: tuple[Path, str]) -> None:
+    path, said = made
+    record = json.loads(
+        (path / "compressed" / "report" / "compression_report.json").read_text(encoding="utf-8")
+    )
+    found = {row["model"]: row for row in record["comparison"]["rows"]}
+    ranked = {
+        title: line.removeprefix(f"{title}: ").split(", ")
+        for line in said.splitlines()
+        for title in ("by size", "by speed", "by macro F1")
+        if line.startswith(f"{title}: ")
+    }
+    assert all(set(order) == set(found) for order in ranked.values())
+    sizes = [found[model]["size_bytes"] for model in ranked["by size"]]
+    assert sizes == sorted(sizes)
+    # The later a contender stands, the faster it was made up to be.
+    assert ranked["by speed"] == [*found][::-1]
+    scores = [found[model]["scores"]["macro_f1"] for model in ranked["by macro F1"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_advice_names_the_smallest(made: tuple[Path, str]) -> None:
+    sizes = {m: (made[0] / "compressed" / m / MODEL).stat().st_size for m in METHODS}
+    assert f"Take tiny ({min(sizes, key=sizes.__getitem__)}): " in made[1]
+
+
+# Doing it again
+
+
+def test_variants_that_are_there_are_used_again(
+    made: tuple[Path, str], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(everything, "compress_run", None)
+    said = compress_all(flags(run))
+    assert said.replace(str(run), str(made[0])) == made[1]
+
+
+def test_a_variant_that_is_missing_is_made_and_no_other(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(run / "compressed" / "int8")
+    change(run, "fp16", marked=True)
+    with caplog.at_level(logging.INFO, "featherweight"):
+        compress_all(flags(run))
+    assert [it for it in caplog.messages if it.startswith(f"{run}: ")] == [f"{run}: int8"]
+    assert (run / "compressed" / "int8" / MODEL).is_file()
+    record = Run(run / "compressed" / "report").read_json("compression_report.json")
+    assert [it.get("marked", False) for it in record["variants"]] == [
+        it == "fp16" for it in METHODS
+    ]
+
+
+def test_overwrite_makes_all_anew(run: Path) -> None:
+    for method in METHODS:
+        change(run, method, marked=True)
+    compress_all(flags(run, overwrite=True))
+    record = Run(run / "compressed" / "report").read_json("compression_report.json")
+    assert not any("marked" in it for it in record["variants"])
+
+
+# Advice and rankings
+
+
+def test_if_all_are_rejected_the_advice_is_to_keep_the_run(run: Path) -> None:
+    for method in METHODS:
+        change(run, method, rejected="it loses too much")
+    said = compress_all(flags(run))
+    assert "Keep tiny: every variant loses more than is allowed." in said
+    assert "Take" not in said
+    assert "tiny (int8, rejected)" in said
+
+
+def test_advice_passes_over_what_is_rejected(run: Path) -> None:
+    first = compress_all(flags(run)).partition("Take tiny (")[2].partition(")")[0]
+    change(run, first, rejected="it loses too much")
+    second = compress_all(flags(run)).partition("Take tiny (")[2].partition(")")[0]
+    assert second in METHODS
+    assert second != first
+    sizes = {m: (run / "compressed" / m / MODEL).stat().st_size for m in METHODS if m != first}
+    assert second == min(sizes, key=sizes.__getitem__)
+
+
+def test_advice_says_what_is_gained_and_lost() -> None:
+    record = rows(
+        ("tiny", 1000, 1.0, 0.9, ""),
+        ("tiny (fp16)", 500, 1.0, 0.9, ""),
+        ("tiny (int4, rejected)", 100, 1.0, 0.2, "rejected, since it loses 0.7"),
+        ("tiny (int8)", 250, 1.0, 0.895, ""),
+        ("most frequent class", 12, 0.1, 0.1, ""),
+    )
+    assert advice(record) == (
+        "Take tiny (int8): 25% of the size for -0.0050 of validation macro F1."
+    )
+
+
+@pytest.mark.parametrize("name", ["most", "T", "TF-IDF"])
+def test_a_baseline_is_never_advised_whatever_the_run_is_called(name: str) -> None:
+    record = rows(
+        (name, 1000, 1.0, 0.9, ""),
+        (f"{name} (fp16)", 500, 1.0, 0.9, ""),
+        ("most frequent class", 12, 0.1, 0.1, ""),
+        ("TF-IDF + linear SVM", 40, 0.1, 0.8, ""),
+    )
+    assert advice(record).startswith(f"Take {name} (fp16): ")
+
+
+def test_rankings_are_sorted_each_by_its_own_number() -> None:
+    record = rows(("a", 30, 2.0, 0.8, ""), ("b", 10, 3.0, 0.9, ""), ("c", 20, 1.0, 0.7, ""))
+    assert rankings(record).splitlines() == [
+        "by size: b, c, a",
+        "by speed: c, a, b",
+        "by macro F1: b, a, c",
+    ]
+
+
+def test_what_was_not_timed_for_one_text_on_the_cpu_is_ranked_last() -> None:
+    record = rows(("a", 30, 2.0, 0.8, ""), ("b", 10, 3.0, 0.9, ""))
+    record["rows"][0]["latencies"] = []
+    assert "by speed: b, a" in rankings(record)
+
+
+# What is refused
+
+
+def test_what_cannot_be_compressed_is_refused(run: Path, tmp_path: Path) -> None:
+    refused = {
+        run / "compressed" / "fp16": "already", run / MODEL: "run directory",
+        tmp_path / "nowhere": "nowhere",
+    }  # fmt: skip
+    for path, says in refused.items():
+        with pytest.raises(UsageError, match=says) as caught:
+            compress_all(flags(path))
+        assert "\n" not in str(caught.value)
+    assert not (run / "compressed" / "fp16" / "compressed").exists()
+
+
+def test_the_verb_prints_the_report(
+    run: Path, made: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compress", "--weights", str(run), "--method", "all", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.replace(str(run), str(made[0])) == made[1] + "\n"
