@@ -96,53 +96,6 @@ def comparison(name: str) -> str:
     return "\n\n".join([*tables, legend, where])
 
 
-def compression(preset: str) -> str:
-    """Returns a row per variant of a preset: size, quality, and what the loss in it amounts to."""
-    record = read_record(f"compression-{preset}")
-    contest = record["comparison"]
-    touched = {it["method"]: it for it in record["variants"]}
-    rows = []
-    for row in contest["rows"]:
-        if not row["model"].startswith(contest["reference"]):
-            continue
-        method = row["model"].partition(" (")[2].partition(",")[0].rstrip(")")
-        test = (row["tests"] or {}).get("macro_f1")
-        rows.append(
-            [
-                f"`{method}`" if method else row["model"],
-                f"{row['size_bytes'] / 1000:,.0f}",
-                f"{touched[method]['ratio']:.3f}" if method else "1",
-                f"{row['scores']['accuracy']:.4f}",
-                f"{row['scores']['macro_f1']:.4f} {_interval(row['intervals']['macro_f1'])}",
-                f"{test['difference']:+.4f}, {test['verdict']}" if test else "",
-                "rejected" if row["note"] else "",
-            ]
-        )
-    headers = ["method", "size KB", "ratio", "accuracy", "macro-F1", "against the origin", "gate"]
-    align = ("left", "right", "right", "right", "right", "left", "left")
-    table = tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
-    return f"{table}\n\nRecord: `results/compression-{preset}.json`."
-
-
-def distillation() -> str:
-    """Returns one sentence on what a student learns from an ensemble."""
-    record = read_record("distillation")
-    kinds = {
-        kind: [row["test"]["macro_f1"] for row in rows]
-        for kind, rows in groupby(
-            sorted(record["rows"], key=lambda row: row["model"]), key=lambda row: row["model"]
-        )
-    }
-    alone, taught = kinds["feather"], kinds["feather, distilled"]
-    return (
-        f"Taught by {len(record['teachers'])} teachers ({', '.join(record['teachers'])}) at "
-        f"temperature {record['temperature']:g} and alpha {record['alpha']:g}"
-        f"{', with further texts that only they labelled' if record['unlabelled_sha256'] else ''}: "
-        f"macro-F1 {_spread(taught)}, on its own {_spread(alone)} (test split, {len(taught)} "
-        "seeds). Record: `results/distillation.json`."
-    )
-
-
 def training_time() -> str:
     """Returns one sentence on how long the default training takes."""
     record = read_record("training-time")
@@ -170,8 +123,6 @@ def render(text: str) -> str:
         "training-time": training_time(),
         "comparison": comparison("comparison"),
         "transformers": comparison("versus-transformers"),
-        "compression": compression("feather"),
-        "distillation": distillation(),
     }
     for name, block in blocks.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)

@@ -17,11 +17,11 @@ import onnxruntime
 
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.errors import WeightsError
+from featherweight.loading import ONNX_FACTS
 from featherweight.run import TOKENIZER, Run
 from lstm.tokenizer import PAD_ID, load_tokenizer, token_ids
 
 ONNX_MODEL = "model.onnx"
-FACTS = "onnx.json"
 LABELS = "labels.json"
 
 Inputs = Mapping[str, npt.NDArray[Any]]  # by the names that the graph has for them
@@ -63,7 +63,7 @@ class OnnxClassifier(Classifier):
         Raises:
             WeightsError: A file is missing, damaged, or altered since it was written.
         """
-        facts = Run(folder).read_json(FACTS)
+        facts = Run(folder).read_json(ONNX_FACTS)
         labels = Run(folder).read_json(LABELS)
         path = folder / ONNX_MODEL
         if not path.is_file():

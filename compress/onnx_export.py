@@ -2,7 +2,8 @@
 
 In int8, embeddings and the matrices of LSTM layers or transformer blocks are stored in integers,
 and what meets those matrices is rounded as it comes; biases, normalisation and the head of an
-LSTM stay in fp32.
+LSTM stay in fp32. What is rounded shares a scale in its batch, so in int8 the logits of a text
+depend a little on the texts beside it.
 
 Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
@@ -25,11 +26,11 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
-from compress.onnx_classifier import FACTS, LABELS, ONNX_MODEL, Inputs, OnnxClassifier, padded
+from compress.onnx_classifier import LABELS, ONNX_MODEL, Inputs, OnnxClassifier, padded
 from compress.onnx_lstm import lstm_graph
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.errors import FeatherweightError
-from featherweight.loading import ONNX
+from featherweight.loading import ONNX, ONNX_FACTS
 from featherweight.run import TOKENIZER, Run
 from lstm.classifier import TextClassifier
 
@@ -46,11 +47,13 @@ class _Origin(NamedTuple):
         facts: What `onnx.json` must say of it.
         inputs: Makes a batch of random texts, given their lengths.
         answer: Returns the logits (B, C) of a batch by the network itself.
+        int8: Operators whose weights become integers.
     """
 
     facts: dict[str, Any]
     inputs: Callable[[Sequence[int]], Inputs]
     answer: Callable[[Inputs], FloatArray]
+    int8: Sequence[str]
 
 
 def export(classifier: Classifier, quantised: bool, method: str, workspace: Path) -> OnnxClassifier:
@@ -83,7 +86,7 @@ def export(classifier: Classifier, quantised: bool, method: str, workspace: Path
         _check(exported, origin)
         if not quantised:
             return exported
-        _quantise(folder / ONNX_MODEL)
+        _quantise(folder / ONNX_MODEL, origin.int8)
         return _loaded(folder, {**facts, "dtype": "int8"})
 
 
@@ -104,7 +107,7 @@ def _lstm(classifier: TextClassifier, folder: Path) -> _Origin:
         logits: FloatArray = module(ids, lengths).numpy()
         return logits
 
-    return _Origin({"kind": "lstm"}, inputs, answer)
+    return _Origin({"kind": "lstm"}, inputs, answer, ("Gather", "LSTM"))
 
 
 def _transformer(classifier: Any, folder: Path) -> _Origin:
@@ -143,7 +146,7 @@ def _transformer(classifier: Any, folder: Path) -> _Origin:
         ) from error
     normaliser = getattr(classifier.model.config, NORMALISER, None)
     facts = {"kind": "transformer", "max_length": longest, "normaliser": normaliser}
-    return _Origin(facts, inputs, answer)
+    return _Origin(facts, inputs, answer, ("Gather", "MatMul"))
 
 
 class _OnlyLogits(torch.nn.Module):
@@ -179,14 +182,14 @@ def _trace(network: torch.nn.Module, example: Inputs, path: Path) -> None:
     )
 
 
-def _quantise(path: Path) -> None:
-    """Makes the weights of embeddings, LSTM layers and matrix products int8, in place."""
+def _quantise(path: Path, operators: Sequence[str]) -> None:
+    """Makes the weights of these operators int8, in place."""
     prepared = path.with_name("prepared.onnx")
     quant_pre_process(path, prepared, auto_merge=True)
     quantize_dynamic(
         prepared,
         path,
-        op_types_to_quantize=["Gather", "LSTM", "MatMul"],
+        op_types_to_quantize=list(operators),
         per_channel=True,
         # Matrices in 7 bits: in 8, products overflow on processors without VNNI instructions.
         reduce_range=True,
@@ -198,7 +201,7 @@ def _quantise(path: Path) -> None:
 def _loaded(folder: Path, facts: dict[str, Any]) -> OnnxClassifier:
     """Writes what there is to know of a folder's model, and loads it."""
     sha256 = hashlib.sha256((folder / ONNX_MODEL).read_bytes()).hexdigest()
-    Run(folder).write_json(FACTS, {**facts, "sha256": sha256})
+    Run(folder).write_json(ONNX_FACTS, {**facts, "sha256": sha256})
     return OnnxClassifier.load(folder)
 
 

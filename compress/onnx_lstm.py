@@ -138,11 +138,9 @@ def _pooled(graph: _Graph, states: str, weights: Mapping[str, Array], config: Mo
         counts = graph.node("Cast", "lengths", to=TensorProto.FLOAT)
         column = graph.node("Unsqueeze", counts, graph.constant("second", [1]))  # (B, 1)
         return graph.node("Div", total, column)
-    vector = graph.constant("attention.weight", weights["attention.weight"][0], np.float32)
+    vector = graph.constant("attention.weight", weights["attention.weight"].T, np.float32)
     bias = graph.constant("attention.bias", weights["attention.bias"], np.float32)
-    products = graph.node("Mul", states, vector)  # no MatMul, which would be quantised
-    sums = graph.node("ReduceSum", products, graph.constant("last", [2]))
-    scores = graph.node("Add", sums, bias)  # (T, B, 1)
+    scores = graph.node("Add", graph.node("MatMul", states, vector), bias)  # (T, B, 1)
     shares = graph.node("Softmax", graph.node("Where", padding, lowest, scores), axis=0)
     return graph.node("ReduceSum", graph.node("Mul", shares, states), first, keepdims=0)
 

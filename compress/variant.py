@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 from typing import Any
 
 from compress.config import CompressConfig, HalfConfig
@@ -82,13 +81,10 @@ def _check_kind(origin: Run, classifier: Classifier, method: str) -> None:
     if isinstance(classifier, TextClassifier):
         return
     wide = [name for name, it in METHODS.items() if it.fits_transformers]
-    if not origin.file(TRANSFORMER).is_dir():
-        raise UsageError(f"{origin.path} is no LSTM: --method {method} fits LSTM runs")
-    if method not in wide:
-        raise UsageError(
-            f"{origin.path} is no LSTM: --method {method} fits LSTM runs, a transformer takes "
-            f"{' or '.join(wide)}"
-        )
+    is_transformer = origin.file(TRANSFORMER).is_dir()
+    if not is_transformer or method not in wide:
+        instead = f"; take {' or '.join(wide)}" if is_transformer else ""
+        raise UsageError(f"{origin.path} is no LSTM: --method {method} fits LSTM runs{instead}")
 
 
 def _make(
@@ -108,11 +104,9 @@ def _make(
         run = Run(folder)
         _save(variant, run)
         gain = METHODS[config.method].gain
-        latencies = (
-            {"latency_ms": _latency_ms(origin.path, folder, dataset.validation.texts)}
-            if FASTER in gain
-            else {}
-        )
+        latency_ms = {}
+        if FASTER in gain:
+            latency_ms = _latency_ms(origin.path, folder, dataset.validation.texts)
         records = {
             CONFIG: origin.read_json(CONFIG),
             "labels.json": classifier.labels,
@@ -125,14 +119,14 @@ def _make(
                 "size_bytes": {"before": classifier.size_bytes(), "after": variant.size_bytes()},
                 "ratio": variant.size_bytes() / classifier.size_bytes(),
                 "gain": gain,
-                **latencies,
+                **({"latency_ms": latency_ms} if latency_ms else {}),
                 "seconds": seconds,
                 "origin": {
                     "name": origin.path.name,
                     "sha256": hashlib.sha256((whole / MODEL).read_bytes()).hexdigest(),
                 },
                 "rejected": rejected(evaluations[0], evaluations[1], config.max_f1_drop)
-                or slower(**latencies),
+                or slower(latency_ms),
             },
         }
         for name, value in records.items():
@@ -166,11 +160,11 @@ def rejected(variant: Evaluation, origin: Evaluation, max_f1_drop: float) -> str
     return f"it loses {drop:.4f} of validation macro-F1, {max_f1_drop:g} is allowed"
 
 
-def slower(latency_ms: Mapping[str, Mapping[str, float]] = MappingProxyType({})) -> str:
+def slower(latency_ms: Mapping[str, Mapping[str, float]]) -> str:
     """Returns why a variant made for speed misses its point, or "" if it is faster somewhere.
 
     Args:
-        latency_ms: Median milliseconds "before" and "after", by batch size; none: not timed.
+        latency_ms: Median milliseconds "before" and "after", by batch size; empty: not timed.
     """
     if not latency_ms or any(it["after"] <= it["before"] for it in latency_ms.values()):
         return ""

@@ -10,6 +10,7 @@ from featherweight.errors import MissingExtraError, WeightsError
 from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER, Run
 
 ONNX = "onnx"  # folder of a run that was exported
+ONNX_FACTS = "onnx.json"  # marks it: models of the Hub have folders of that name too
 LSTM_FORMAT = "featherweight-lstm/2"
 FEATURES_FORMAT = "featherweight-features/1"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own reader
@@ -32,7 +33,7 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
         run = Run(path)
         if run.file(CHECKPOINT).exists() or run.file(CHECKPOINTS).exists():
             raise WeightsError(f"{path} was cut off in training: finish it with --resume")
-        if run.file(ONNX).is_dir():
+        if (run.file(ONNX) / ONNX_FACTS).is_file():
             return _load_onnx(run.file(ONNX))
         if run.file(TRANSFORMER).is_dir():
             return _load_transformer(run.file(TRANSFORMER), device, path.name)

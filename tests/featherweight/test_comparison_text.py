@@ -135,7 +135,7 @@ def test_the_others_are_set_against_the_reference(full: dict[str, Any]) -> None:
             "-0.0005 no difference shown (n = 2000)", "1", "+0.0123 better", "0.00123",
         ],
         [
-            "TF-IDF", "1.000", "–",
+            "TF-IDF", "1", "–",
             "-0.0005 no difference shown (n = 2000)", "1", "+0.0123 better", "0.00123",
         ],
     ]  # fmt: skip
@@ -290,7 +290,7 @@ def test_long_times_have_thousands_and_no_exponent(silent: dict[str, Any]) -> No
 
 def test_a_row_without_answers_has_ratios_and_no_verdict(silent: dict[str, Any]) -> None:
     _, huge, classic, *_ = cells(text.against_reference(silent, "github"))
-    assert huge == ["huge", "1,409.400", "0.000185 (1)", "–", "–", "–", "–"]
+    assert huge == ["huge", "1,410", "0.000185 (1)", "–", "–", "–", "–"]
     assert classic[0] == "classic (2 seeds)"
 
 

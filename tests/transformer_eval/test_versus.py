@@ -131,7 +131,7 @@ def test_transformers_stand_beside_the_baselines(
 def test_the_lstm_comes_first_and_says_what_the_data_is(tiny_bert: Path, tiny_run: Path) -> None:
     record = compared(tiny_bert, data="", lstms=[tiny_run])
 
-    assert names(record) == ["tiny", "tiny-bert"]
+    assert names(record) == ["tiny", "tiny-bert", *BASELINES]
     assert record["reference"] == "tiny"
     assert record["data"]["name"] == "moods"
     assert record["rows"][0]["tests"] is None
