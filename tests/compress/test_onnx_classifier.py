@@ -12,7 +12,7 @@ import pytest
 from compress.onnx_classifier import OnnxClassifier, padded
 from compress.onnx_export import export
 from featherweight import load
-from featherweight.errors import FeatherweightError, WeightsError
+from featherweight.errors import WeightsError
 from featherweight.latency import Contender
 from lstm.classifier import TextClassifier
 
@@ -120,7 +120,6 @@ def forge(folder: Path) -> None:
         (alter, "model.onnx was altered or truncated"),
         (forge, "model.onnx is not a model"),
         (lambda it: (it / "model.onnx").unlink(), "no model.onnx"),
-        (lambda it: (it / "onnx.json").unlink(), "no onnx.json"),
         (lambda it: (it / "onnx.json").write_text("{"), "onnx.json is not JSON"),
         (lambda it: (it / "onnx.json").write_text("[]"), "does not fit this version"),
         (lambda it: (it / "onnx.json").write_text("{}"), "'sha256'"),
@@ -144,10 +143,15 @@ def test_what_is_broken_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "onnx").mkdir()
-    with pytest.raises(FeatherweightError, match=r"no onnx\.json"):
-        load(tmp_path)
+def test_a_folder_of_that_name_alone_makes_no_exported_run(tiny_run: Path, tmp_path: Path) -> None:
+    # As models of the Hub have it: with a graph that is not ours.
+    shutil.copytree(tiny_run, tmp_path / "run")
+    (tmp_path / "run" / "onnx").mkdir()
+    (tmp_path / "run" / "onnx" / "model.onnx").write_bytes(b"of somebody else")
+    assert load(tmp_path / "run", "cpu").backend == "torch"
+    assert Contender("run", weights=tmp_path / "run").runs_on("cuda")
+    with pytest.raises(WeightsError, match=r"no onnx\.json"):
+        OnnxClassifier.load(tmp_path / "run" / "onnx")
 
 
 def test_padding_reaches_to_the_longest() -> None:
