@@ -14,9 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,9 +24,10 @@ from featherweight.classifier import Classifier, FloatArray, softmax
 from featherweight.dataset import Dataset, text_rows
 from featherweight.device import seed_everything
 from featherweight.errors import UsageError, WeightsError
+from featherweight.kept import kept
 from featherweight.loading import load
 from featherweight.rows import open_rows
-from featherweight.run import CHECKPOINT, CONFIG, MODEL, TRANSFORMER, Run, atomic_open
+from featherweight.run import CHECKPOINT, CONFIG, Run
 from lstm.classifier import TextClassifier
 from lstm.config import OptimizationConfig
 from lstm.encoder import LSTMClassifier
@@ -89,10 +88,7 @@ def distill(
         workspace / CHECKPOINT,
         loss=distillation_loss(from_labels, len(dataset.train), soft, config),
     )
-    return TextClassifier(
-        f"{classifier.name} (distill)", classifier.labels, classifier.tokenizer, module,
-        classifier.config, classifier.device,
-    )  # fmt: skip
+    return classifier.with_network(f"{classifier.name} (distill)", module)
 
 
 def distillation_loss(
@@ -135,11 +131,10 @@ def _answers(
     )
     digest.update(_weights_file(weights).read_bytes())
     path = workspace.parent / f".logits-{digest.hexdigest()}.safetensors"
-    if path.is_file():
-        try:
-            return safetensors.numpy.load(path.read_bytes())["logits"]
-        except (SafetensorError, KeyError):
-            logger.warning("%s is damaged: the teacher is asked again", path)
+    return kept(path, "logits", lambda: _asked(weights, texts, dataset, device))
+
+
+def _asked(weights: Path, texts: Sequence[str], dataset: Dataset, device: str) -> FloatArray:
     teacher: Classifier = load(weights, device)
     if sorted(teacher.labels) != sorted(dataset.labels):
         raise UsageError(
@@ -148,15 +143,12 @@ def _answers(
         )
     logger.info("%s: answering %d texts", teacher.name, len(texts))
     columns = [teacher.labels.index(label) for label in dataset.labels]
-    logits = np.ascontiguousarray(teacher.logits(texts)[:, columns])
-    with atomic_open(path, "wb") as file:
-        file.write(safetensors.numpy.save({"logits": logits}))
-    return logits
+    return teacher.logits(texts)[:, columns]
 
 
 def _weights_file(weights: Path) -> Path:
     """Returns the file that holds a teacher's weights."""
-    for path in (weights / TRANSFORMER / MODEL, weights / MODEL, weights):
-        if path.is_file():
-            return path
-    raise WeightsError(f"--teachers {weights}: no weights there")
+    path = weights if weights.is_file() else Run(weights).weights
+    if path is None:
+        raise WeightsError(f"--teachers {weights}: no weights there")
+    return path

@@ -43,7 +43,8 @@ def compress_all(config: CompressConfig) -> str:
             device="cpu" if config.device == "cpu" else "auto",
         )
     )
-    text = "\n\n".join([comparison_text.terminal(record), rankings(record), advice(record)])
+    advised = advice(record)
+    text = "\n\n".join([comparison_text.terminal(record), rankings(record), advised])
     with atomic_directory(origin.file(FOLDER) / REPORT) as folder:
         report = Run(folder)
         report.write_json(
@@ -51,7 +52,7 @@ def compress_all(config: CompressConfig) -> str:
             {
                 "comparison": record,
                 "variants": [it.read_json(COMPRESSION) for it in variants],
-                "advice": advice(record),
+                "advice": advised,
             },
         )
         report.write_text("comparison_report.txt", text + "\n")

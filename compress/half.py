@@ -29,12 +29,5 @@ def halve(classifier: Classifier, config: HalfConfig) -> TextClassifier:
         )
     if classifier.device == "cpu":
         logger.info("%s: stored in 16 bits; on the CPU it computes in fp32", config.dtype)
-    return TextClassifier(
-        f"{classifier.name} ({config.dtype})",
-        classifier.labels,
-        classifier.tokenizer,
-        copy.deepcopy(classifier.module),
-        classifier.config,
-        classifier.device,
-        config.dtype,
-    )
+    module = copy.deepcopy(classifier.module)
+    return classifier.with_network(f"{classifier.name} ({config.dtype})", module, config.dtype)

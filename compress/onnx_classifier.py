@@ -19,7 +19,8 @@ from featherweight.classifier import Classifier, FloatArray
 from featherweight.errors import WeightsError
 from featherweight.loading import ONNX_FACTS
 from featherweight.run import TOKENIZER, Run
-from lstm.tokenizer import PAD_ID, load_tokenizer, token_ids
+from lstm.padding import padded
+from lstm.tokenizer import load_tokenizer, token_ids
 
 ONNX_MODEL = "model.onnx"
 LABELS = "labels.json"
@@ -126,17 +127,14 @@ def _session(path: Path, content: bytes) -> onnxruntime.InferenceSession:
         raise WeightsError(f"{path} is not a model for this onnxruntime ({reason})") from None
 
 
-def padded(ids: Sequence[Sequence[int]]) -> Inputs:
+def graph_inputs(ids: Sequence[Sequence[int]]) -> Inputs:
     """Makes the inputs of an LSTM's graph of B lists of token ids.
 
     Returns:
         `input_ids` (B, T) int64, padded on the right, and `lengths` (B,) int32.
     """
-    lengths = np.fromiter((len(row) for row in ids), dtype=np.int32, count=len(ids))
-    input_ids = np.full((len(ids), lengths.max()), PAD_ID, dtype=np.int64)
-    for row, length, target in zip(ids, lengths, input_ids, strict=True):
-        target[:length] = row
-    return {"input_ids": input_ids, "lengths": lengths}
+    input_ids, lengths = padded(ids)
+    return {"input_ids": input_ids, "lengths": lengths.astype(np.int32)}
 
 
 def _words(folder: Path, _: Mapping[str, Any]) -> Encoder:
@@ -148,7 +146,7 @@ def _words(folder: Path, _: Mapping[str, Any]) -> Encoder:
 
     def encode(texts: Sequence[str]) -> tuple[Inputs, int]:
         ids, truncated = token_ids(tokenizer, texts)
-        return padded(ids), truncated
+        return graph_inputs(ids), truncated
 
     return encode
 
@@ -156,23 +154,14 @@ def _words(folder: Path, _: Mapping[str, Any]) -> Encoder:
 def _pieces(folder: Path, facts: Mapping[str, Any]) -> Encoder:
     """Returns what encodes texts for a transformer."""
     # Here, since an LSTM needs neither transformers nor the PyTorch that comes with it.
-    from transformer_eval.classifier import load_tokenizer
-    from transformer_eval.normalisation import NORMALISERS
+    from transformer_eval.classifier import load_tokenizer, tokenised
 
     tokenizer = load_tokenizer(folder)
-    max_length = int(facts["max_length"])
-    normalise = NORMALISERS[facts["normaliser"]] if facts["normaliser"] else None
+    max_length, normaliser = int(facts["max_length"]), facts["normaliser"]
 
     def encode(texts: Sequence[str]) -> tuple[Inputs, int]:
-        texts = [normalise(text) for text in texts] if normalise else list(texts)
-        batch = tokenizer(
-            texts, padding="longest", truncation=True, max_length=max_length, return_tensors="np"
-        )
-        lengths = batch["attention_mask"].sum(axis=1)
-        # Of those as long as can be, some just fit.
-        full = [text for text, n in zip(texts, lengths, strict=True) if n >= max_length]
-        whole = tokenizer(full)["input_ids"] if full else []
-        return dict(batch), sum(len(ids) > max_length for ids in whole)
+        batch, truncated = tokenised(tokenizer, texts, normaliser, max_length, "np")
+        return dict(batch), truncated
 
     return encode
 

@@ -26,7 +26,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
-from compress.onnx_classifier import LABELS, ONNX_MODEL, Inputs, OnnxClassifier, padded
+from compress.onnx_classifier import LABELS, ONNX_MODEL, Inputs, OnnxClassifier, graph_inputs
 from compress.onnx_lstm import lstm_graph
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.errors import FeatherweightError
@@ -100,7 +100,7 @@ def _lstm(classifier: TextClassifier, folder: Path) -> _Origin:
 
     def inputs(lengths: Sequence[int]) -> Inputs:
         rng = np.random.default_rng(0)
-        return padded([rng.integers(0, vocab_size, length).tolist() for length in lengths])
+        return graph_inputs([rng.integers(0, vocab_size, length).tolist() for length in lengths])
 
     def answer(batch: Inputs) -> FloatArray:
         ids, lengths = (torch.from_numpy(batch[name]).long() for name in ("input_ids", "lengths"))
@@ -122,7 +122,7 @@ def _transformer(classifier: Any, folder: Path) -> _Origin:
 
     def inputs(lengths: Sequence[int]) -> Inputs:
         rng = np.random.default_rng(0)
-        batch = padded(
+        batch = graph_inputs(
             [rng.integers(0, vocab_size, min(length, longest)).tolist() for length in lengths]
         )
         behind = np.arange(batch["input_ids"].shape[1]) >= batch["lengths"][:, None]

@@ -55,10 +55,8 @@ def prune(
         classifier = retrain(classifier, config, dataset, workspace, projection)
     module = copy.deepcopy(classifier.module)
     project(module, masked(masks))
-    return TextClassifier(
-        f"{classifier.name} ({method})", classifier.labels, classifier.tokenizer, module,
-        classifier.config, classifier.device, storage or _smallest_storage(module),
-    )  # fmt: skip
+    storage = storage or _smallest_storage(module)
+    return classifier.with_network(f"{classifier.name} ({method})", module, storage)
 
 
 def smallest_masks(module: LSTMClassifier, sparsity: float, by_layer: bool) -> dict[str, Tensor]:

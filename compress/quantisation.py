@@ -38,15 +38,8 @@ def quantise(classifier: TextClassifier, storage: dict[str, Format], method: str
         storage: Format of each parameter.
         method: What stands in brackets behind its name.
     """
-    return TextClassifier(
-        f"{classifier.name} ({method})",
-        classifier.labels,
-        classifier.tokenizer,
-        copy.deepcopy(classifier.module),
-        classifier.config,
-        classifier.device,
-        storage,
-    )
+    module = copy.deepcopy(classifier.module)
+    return classifier.with_network(f"{classifier.name} ({method})", module, storage)
 
 
 def train_quantised(

@@ -55,10 +55,7 @@ def retrain(
         workspace / CHECKPOINT,
         projection=projection,
     )
-    return TextClassifier(
-        classifier.name, classifier.labels, classifier.tokenizer, module, classifier.config,
-        classifier.device,
-    )  # fmt: skip
+    return classifier.with_network(classifier.name, module)
 
 
 def encoded(classifier: TextClassifier, texts: Sequence[str], labels: np.ndarray) -> EncodedSplit:

@@ -99,7 +99,6 @@ def _make(
     variant = METHODS[config.method].make(classifier, origin, config, dataset, workspace)
     seconds = time.perf_counter() - started
     evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (variant, classifier)]
-    whole = origin.file(TRANSFORMER) if origin.file(TRANSFORMER).is_dir() else origin.path
     with atomic_directory(origin.file(FOLDER) / config.method) as folder:
         run = Run(folder)
         _save(variant, run)
@@ -107,6 +106,7 @@ def _make(
         latency_ms = {}
         if FASTER in gain:
             latency_ms = _latency_ms(origin.path, folder, dataset.validation.texts)
+        before, after = classifier.size_bytes(), variant.size_bytes()
         records = {
             CONFIG: origin.read_json(CONFIG),
             "labels.json": classifier.labels,
@@ -116,15 +116,12 @@ def _make(
                 "method": config.method,
                 "flags": _flags(config),
                 "touched": {"before": _kinds(classifier), "after": _kinds(variant)},
-                "size_bytes": {"before": classifier.size_bytes(), "after": variant.size_bytes()},
-                "ratio": variant.size_bytes() / classifier.size_bytes(),
+                "size_bytes": {"before": before, "after": after},
+                "ratio": after / before,
                 "gain": gain,
                 **({"latency_ms": latency_ms} if latency_ms else {}),
                 "seconds": seconds,
-                "origin": {
-                    "name": origin.path.name,
-                    "sha256": hashlib.sha256((whole / MODEL).read_bytes()).hexdigest(),
-                },
+                "origin": {"name": origin.path.name, "sha256": _sha256(origin)},
                 "rejected": rejected(evaluations[0], evaluations[1], config.max_f1_drop)
                 or slower(latency_ms),
             },
@@ -133,6 +130,11 @@ def _make(
             run.write_json(name, value)
         write_evaluation(run, evaluations[0], dataset.validation.texts)
     return evaluations
+
+
+def _sha256(origin: Run) -> str:
+    assert origin.weights  # it was loaded
+    return hashlib.sha256(origin.weights.read_bytes()).hexdigest()
 
 
 def _save(variant: TextClassifier | OnnxClassifier, run: Run) -> None:

@@ -212,11 +212,14 @@ def _rows(groups: Mapping[str, Sequence[_Candidate]], latencies: Sequence[Latenc
                     times,
                     tuple(first.robustness),
                     first.entrant.note,
-                    first.entrant.classifier.num_parameters(),
-                    first.entrant.classifier.size_bytes(),
+                    *([] if evaluations else _weight(first.entrant.classifier)),
                 )
                 rows.append(row)
     return rows
+
+
+def _weight(classifier: Classifier) -> tuple[int, int]:
+    return classifier.num_parameters(), classifier.size_bytes()
 
 
 def batch_sizes(flag: str) -> list[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from featherweight.classifier import Classifier
 from featherweight.errors import MissingExtraError, WeightsError
-from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER, Run
+from featherweight.run import CONFIG, MODEL, TRANSFORMER, Run
 
 ONNX = "onnx"  # folder of a run that was exported
 ONNX_FACTS = "onnx.json"  # marks it: models of the Hub have folders of that name too
@@ -31,7 +31,7 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
     path = Path(weights)
     if path.is_dir():
         run = Run(path)
-        if run.file(CHECKPOINT).exists() or run.file(CHECKPOINTS).exists():
+        if run.cut_off:
             raise WeightsError(f"{path} was cut off in training: finish it with --resume")
         if (run.file(ONNX) / ONNX_FACTS).is_file():
             return _load_onnx(run.file(ONNX))

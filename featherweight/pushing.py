@@ -15,7 +15,7 @@ from tabulate import tabulate
 from featherweight.config import PushConfig
 from featherweight.errors import FeatherweightError, UsageError, WeightsError
 from featherweight.hub import ANSWER_S, METADATA_S, status, within
-from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER, Run, newest_run
+from featherweight.run import CONFIG, MODEL, TRANSFORMER, Run, kind, newest_run
 
 Files = Mapping[str, Path | bytes]  # name in the repository -> what is there
 
@@ -68,7 +68,7 @@ def contents(run: Run, repo_id: str, license: str = "") -> Files:
         WeightsError: Files of it are missing or damaged.
     """
     _check_finished(run)
-    if "pooling" in run.read_json(CONFIG) and "preset" not in run.read_json(CONFIG):
+    if kind(run.read_json(CONFIG)) == "features":
         raise UsageError(f"{run.path} is a head for a frozen encoder, of no use without it: push a "
                          "fine-tuned run")  # fmt: skip
     files: dict[str, Path | bytes] = {}
@@ -97,7 +97,7 @@ def _check_repository(repo_id: str) -> None:
 def _check_finished(run: Run) -> None:
     if not run.file(CONFIG).is_file():
         raise UsageError(f"{run.path} is not a run directory: give one with --weights")
-    if run.file(CHECKPOINT).exists() or run.file(CHECKPOINTS).exists():
+    if run.cut_off:
         raise UsageError(f"{run.path} was cut off in training: finish it with --resume")
     if not run.finished:
         weights = run.file(TRANSFORMER) if run.file(TRANSFORMER).is_dir() else run.path
@@ -155,11 +155,11 @@ def _metadata(run: Run, license: str) -> Any:
                 dataset_name=figures["data"],
                 dataset_split=figures["split"],
                 dataset_args={"n": figures["n"]},
-                metric_type=kind,
+                metric_type=metric,
                 metric_name=f"{title} ({figures['split']}, n = {figures['n']})",
                 metric_value=figures[score],
             )
-            for score, (kind, title) in metrics.items()
+            for score, (metric, title) in metrics.items()
         ]
     except (KeyError, TypeError):
         path = run.file("evaluation.json")

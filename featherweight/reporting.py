@@ -10,7 +10,7 @@ from featherweight.evaluation import Evaluation
 from featherweight.latency import Latency
 from featherweight.plots import confusion_matrix
 from featherweight.predictions import PREDICTION_COLUMNS, prediction_cells, write_rows
-from featherweight.run import Run, atomic_open
+from featherweight.run import Run, atomic_open, kind
 
 
 def per_class_table(evaluation: Evaluation) -> str:
@@ -140,7 +140,7 @@ def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, A
         f"{splits}\n\n"
         "What the checks found in it stands in `data.json`.\n\n"
         "## Use\n\n```python\nfrom featherweight import load\n\n"
-        f'classifier = load("{"model.safetensors" if "preset" in config else "."}")\n'
+        f'classifier = load("{"model.safetensors" if kind(config) == "lstm" else "."}")\n'
         'print(classifier.predict(["i feel so happy today"]))\n```\n\n'
         f"{curves}"
     )
@@ -148,10 +148,10 @@ def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, A
 
 def _described(config: Mapping[str, Any]) -> str:
     """Returns what a run's config says of the model's kind."""
-    if "preset" in config:
+    if kind(config) == "lstm":
         return f"A tiny LSTM text classifier, preset `{config['preset']}`"
     (model,) = config["model"]
-    if "pooling" in config:
+    if kind(config) == "features":
         return f"Logistic regression on embeddings ({config['pooling']}) of the frozen `{model}`"
     return f"The transformer `{model}`, fine-tuned"
 

@@ -103,9 +103,18 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether its training came to its end."""
-        cut_off = self.file(CHECKPOINT).exists() or self.file(CHECKPOINTS).exists()
-        weights = self.file(MODEL), self.file(TRANSFORMER) / MODEL
-        return not cut_off and any(path.is_file() for path in weights)
+        return not self.cut_off and self.weights is not None
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether its training left a state to go on from."""
+        return self.file(CHECKPOINT).exists() or self.file(CHECKPOINTS).exists()
+
+    @property
+    def weights(self) -> Path | None:
+        """The file of what was trained, or None where there is none."""
+        places = self.file(TRANSFORMER) / MODEL, self.file(MODEL)
+        return next((path for path in places if path.is_file()), None)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes one text file."""
@@ -135,6 +144,13 @@ class Run:
             raise WeightsError(f"{self.file(name)} is not JSON ({error}): train again") from None
 
 
+def kind(config: Mapping[str, Any]) -> str:
+    """Says by a run's config what was trained: "lstm", "features" or "transformer"."""
+    if "preset" in config:
+        return "lstm"
+    return "features" if "pooling" in config else "transformer"
+
+
 def runs(output_dir: Path) -> list[Run]:
     """Returns the runs in a folder, finished or not, the newest last."""
     # Names with a dot are those of runs that a kill kept from being made.
@@ -157,5 +173,5 @@ def newest_run(output_dir: Path) -> Run:
 def newest_lstm(output_dir: Path) -> Path | None:
     """Returns the newest finished run of an LSTM, or None if there is none."""
     finished = [run for run in runs(output_dir) if run.finished]
-    lstms = [run.path for run in finished if "preset" in run.read_json(CONFIG)]
+    lstms = [run.path for run in finished if kind(run.read_json(CONFIG)) == "lstm"]
     return lstms[-1] if lstms else None

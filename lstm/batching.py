@@ -1,4 +1,4 @@
-"""Batches of like length: the only place that pads."""
+"""Batches of like length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lstm.tokenizer import PAD_ID
+from lstm.padding import padded
 
 _POOL = 4  # batches
 
@@ -31,10 +31,7 @@ class TokenBatch:
 
 def pad(ids: Sequence[Sequence[int]]) -> TokenBatch:
     """Makes one batch of B lists of token ids."""
-    lengths = np.fromiter((len(row) for row in ids), dtype=np.int64, count=len(ids))
-    input_ids = np.full((len(ids), lengths.max()), PAD_ID, dtype=np.int64)
-    for row, length, target in zip(ids, lengths, input_ids, strict=True):
-        target[:length] = row
+    input_ids, lengths = padded(ids)
     return TokenBatch(torch.from_numpy(input_ids), torch.from_numpy(lengths))
 
 

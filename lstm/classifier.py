@@ -71,6 +71,20 @@ class TextClassifier(Classifier):
         self.config = config
         self.device = device
 
+    def with_network(
+        self, name: str, module: LSTMClassifier, storage: Mapping[str, Format] | Format = "fp32"
+    ) -> "TextClassifier":
+        """Returns a classifier of the same words, labels and shape with another network.
+
+        Args:
+            name: What tables call it.
+            module: A network of its own, no other's.
+            storage: Format of each parameter, or of all.
+        """
+        return TextClassifier(
+            name, self.labels, self.tokenizer, module, self.config, self.device, storage
+        )
+
     @property
     def stored_dtype(self) -> str:
         """The format of all its tensors, or "mixed"."""

@@ -32,6 +32,7 @@ class TransformerClassifier(Classifier):
         tokenizer: Its tokenizer.
         model: The network, in evaluation mode.
         max_length: Tokens after which a text is cut.
+        normaliser: What texts go through before the tokenizer; None: nothing.
     """
 
     backend = "torch"
@@ -48,7 +49,7 @@ class TransformerClassifier(Classifier):
         self.device = device
         self.dtype = _DTYPES[model.dtype]
         self.max_length = max_length(tokenizer, model.config)
-        self._normalise = NORMALISERS.get(getattr(model.config, NORMALISER, None) or "")
+        self.normaliser = getattr(model.config, NORMALISER, None)
 
     @classmethod
     def load(
@@ -79,13 +80,8 @@ class TransformerClassifier(Classifier):
 
     def encode(self, texts: Sequence[str]) -> Any:
         """Tokenises B texts and pads them to the longest of them."""
-        if self._normalise:
-            texts = [self._normalise(text) for text in texts]
-        batch = self.tokenizer(
-            list(texts), padding="longest", truncation=True, max_length=self.max_length,
-            return_tensors="pt",
-        )  # fmt: skip
-        self.truncated_texts += self._truncated(texts, batch["attention_mask"].sum(dim=1))
+        batch, truncated = tokenised(self.tokenizer, texts, self.normaliser, self.max_length, "pt")
+        self.truncated_texts += truncated
         return batch.to(self.device)
 
     @torch.inference_mode()
@@ -106,12 +102,31 @@ class TransformerClassifier(Classifier):
         """Returns the size of its files: weights, config and tokenizer."""
         return shipped_bytes(self.folder)
 
-    def _truncated(self, texts: Sequence[str], lengths: torch.Tensor) -> int:
-        """Counts the texts that were cut: of those as long as can be, some just fit."""
-        full = [text for text, n in zip(texts, lengths, strict=True) if n >= self.max_length]
-        if not full:
-            return 0
-        return sum(len(ids) > self.max_length for ids in self.tokenizer(full)["input_ids"])
+
+def tokenised(
+    tokenizer: Any, texts: Sequence[str], normaliser: str | None, max_length: int, kind: str
+) -> tuple[Any, int]:
+    """Makes a batch of B texts, padded to the longest of them.
+
+    Args:
+        tokenizer: Of `transformers`.
+        texts: As they are.
+        normaliser: Name of what they go through first; None: nothing.
+        max_length: Tokens after which a text is cut.
+        kind: Of the arrays: "pt" or "np".
+
+    Returns:
+        The batch, and how many texts were cut.
+    """
+    texts = [NORMALISERS[normaliser](text) for text in texts] if normaliser else list(texts)
+    batch = tokenizer(
+        texts, padding="longest", truncation=True, max_length=max_length, return_tensors=kind
+    )
+    lengths = batch["attention_mask"].sum(1).tolist()
+    # Of those as long as can be, some just fit.
+    full = [text for text, n in zip(texts, lengths, strict=True) if n >= max_length]
+    whole = tokenizer(full)["input_ids"] if full else []
+    return batch, sum(len(ids) > max_length for ids in whole)
 
 
 def load_tokenizer(folder: Path) -> Any:

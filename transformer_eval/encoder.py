@@ -2,26 +2,26 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import AutoModel
 
 from featherweight.classifier import FloatArray
-from featherweight.run import atomic_open
-from transformer_eval.classifier import NORMALISER, load_model, load_tokenizer, max_length
-from transformer_eval.normalisation import NORMALISERS
+from featherweight.kept import kept
+from transformer_eval.classifier import (
+    NORMALISER,
+    load_model,
+    load_tokenizer,
+    max_length,
+    tokenised,
+)
 from transformer_eval.pretrained import Files
-
-logger = logging.getLogger("featherweight")
 
 # What a model is read from. Other tools put files of their own beside it, into a cache as well.
 _READ = (
@@ -51,26 +51,11 @@ class Encoder:
         # A run of a fine-tuned model says it in its config.
         tuned = getattr(self.model.config, NORMALISER, None)
         self.normaliser = files.model.normaliser if files.model else tuned
-        self._normalise = NORMALISERS.get(self.normaliser or "", str)
 
-    def encode(self, texts: Sequence[str]) -> Any:
-        """Tokenises B texts and pads them to the longest of them."""
-        return self.tokenizer(
-            [self._normalise(text) for text in texts],
-            padding="longest",
-            truncation=True,
-            max_length=self.max_length,
-            return_tensors="pt",
-        ).to(self.device)
-
-    def num_truncated(self, texts: Sequence[str], batch: Any) -> int:
-        """Counts those of B texts that `encode` has cut; some of the longest just fit."""
-        lengths = batch["attention_mask"].sum(dim=1).tolist()
-        full = [text for text, n in zip(texts, lengths, strict=True) if n >= self.max_length]
-        if not full:
-            return 0
-        every = self.tokenizer([self._normalise(text) for text in full])["input_ids"]
-        return sum(len(ids) > self.max_length for ids in every)
+    def encode(self, texts: Sequence[str]) -> tuple[Any, int]:
+        """Makes a batch of B texts; returns it, and how many texts were cut."""
+        batch, truncated = tokenised(self.tokenizer, texts, self.normaliser, self.max_length, "pt")
+        return batch.to(self.device), truncated
 
     @torch.inference_mode()
     def embed(self, batch: Any) -> FloatArray:
@@ -88,7 +73,7 @@ class Encoder:
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc=self.files.name, unit="batch", disable=None):
             indices = order[start : start + batch_size]
-            embedded = self.embed(self.encode([texts[index] for index in indices]))
+            embedded = self.embed(self.encode([texts[index] for index in indices])[0])
             for index, row in zip(indices, embedded, strict=True):
                 rows[index] = row
         return np.stack(rows)
@@ -109,13 +94,4 @@ class Encoder:
         content = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
         key = hashlib.sha256(f"{self.fingerprint} {content}".encode()).hexdigest()
         path = cache_dir / f"{key}.safetensors"
-        if path.is_file():
-            try:
-                return safetensors.numpy.load(path.read_bytes())["embeddings"]
-            except (SafetensorError, KeyError):
-                logger.warning("%s is damaged: the embeddings are computed anew", path)
-        embeddings = self.embed_all(texts, batch_size)
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with atomic_open(path, "wb") as file:
-            file.write(safetensors.numpy.save({"embeddings": embeddings}))
-        return embeddings
+        return kept(path, "embeddings", lambda: self.embed_all(texts, batch_size))

@@ -48,8 +48,8 @@ class FrozenFeatures(Classifier):
 
     def encode(self, texts: Sequence[str]) -> Any:
         """Tokenises and pads B texts."""
-        batch = self.encoder.encode(texts)
-        self.truncated_texts += self.encoder.num_truncated(texts, batch)
+        batch, truncated = self.encoder.encode(texts)
+        self.truncated_texts += truncated
         return batch
 
     def forward(self, batch: Any) -> FloatArray:

@@ -17,10 +17,9 @@ from compress.config import CompressConfig
 from compress.distillation import distill, distillation_loss
 from featherweight import load
 from featherweight.classifier import FloatArray, softmax
-from featherweight.dataset import Dataset, load_dataset
+from featherweight.dataset import Dataset
 from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
 from featherweight.run import MODEL, Run
-from featherweight.testing import trained_on
 from lstm.classifier import TextClassifier
 from lstm.config import OptimizationConfig
 from lstm.training import Loss, cross_entropy
@@ -35,18 +34,6 @@ LOGITS = torch.tensor(
 SOFT = torch.tensor(
     [[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4], [0.05, 0.9, 0.05], [0.2, 0.5, 0.3]]
 )
-
-
-@pytest.fixture
-def origin(tiny_run: Path) -> TextClassifier:
-    classifier = load(tiny_run, "cpu")
-    assert isinstance(classifier, TextClassifier)
-    return classifier
-
-
-@pytest.fixture(scope="module")
-def dataset(tiny_run: Path) -> Dataset:
-    return load_dataset(trained_on(Run(tiny_run)))
 
 
 @pytest.fixture

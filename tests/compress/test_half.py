@@ -22,13 +22,6 @@ TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 both = pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 
 
-@pytest.fixture
-def origin(tiny_run: Path) -> TextClassifier:
-    classifier = load(tiny_run, "cpu")
-    assert isinstance(classifier, TextClassifier)
-    return classifier
-
-
 def network(content: bytes) -> dict[str, torch.Tensor]:
     """The tensors of a portable file without its tokenizer."""
     tensors = safetensors.torch.load(content)

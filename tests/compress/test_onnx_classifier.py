@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.onnx_classifier import OnnxClassifier, padded
+from compress.onnx_classifier import OnnxClassifier, graph_inputs
 from compress.onnx_export import export
 from featherweight import load
 from featherweight.errors import WeightsError
@@ -155,7 +155,7 @@ def test_a_folder_of_that_name_alone_makes_no_exported_run(tiny_run: Path, tmp_p
 
 
 def test_padding_reaches_to_the_longest() -> None:
-    inputs = padded([[7], [4, 5, 6], [8, 9]])
+    inputs = graph_inputs([[7], [4, 5, 6], [8, 9]])
     assert inputs["input_ids"].tolist() == [[7, 0, 0], [4, 5, 6], [8, 9, 0]]
     assert inputs["lengths"].tolist() == [1, 3, 2]
     assert (inputs["input_ids"].dtype, inputs["lengths"].dtype) == (np.int64, np.int32)

@@ -12,10 +12,9 @@ from compress.config import CompressConfig
 from compress.methods import METHODS
 from compress.pruning import HEAD, prune, smallest_masks, without_rare_words
 from featherweight import load
-from featherweight.dataset import Dataset, load_dataset
+from featherweight.dataset import Dataset
 from featherweight.errors import UsageError
 from featherweight.run import Run
-from featherweight.testing import trained_on
 from lstm.classifier import TextClassifier
 from lstm.config import ModelConfig, TokenizerConfig
 from lstm.encoder import LSTMClassifier
@@ -26,18 +25,6 @@ SPARSITIES = [0.0, 0.1, 0.3, 0.77, 0.95]
 
 sparsities = pytest.mark.parametrize("sparsity", SPARSITIES)
 scopes = pytest.mark.parametrize("scope", ["global", "layer"])
-
-
-@pytest.fixture
-def origin(tiny_run: Path) -> TextClassifier:
-    classifier = load(tiny_run, "cpu")
-    assert isinstance(classifier, TextClassifier)
-    return classifier
-
-
-@pytest.fixture(scope="module")
-def dataset(tiny_run: Path) -> Dataset:
-    return load_dataset(trained_on(Run(tiny_run)))
 
 
 def pruned(

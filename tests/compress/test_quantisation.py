@@ -12,10 +12,8 @@ from compress import retraining
 from compress.config import RetrainingConfig
 from compress.quantisation import int4_storage, int8_storage, quantise, train_quantised
 from featherweight import load
-from featherweight.dataset import Dataset, load_dataset
+from featherweight.dataset import Dataset
 from featherweight.evaluation import evaluate
-from featherweight.run import Run
-from featherweight.testing import trained_on
 from lstm import training
 from lstm.checkpoint import Progress
 from lstm.classifier import TOKENIZER, TextClassifier
@@ -30,18 +28,6 @@ STORAGES = {"int8": int8_storage, "int4": int4_storage}
 RETRAINING = RetrainingConfig(retraining_epochs=3, retraining_rate=0.02)
 
 both = pytest.mark.parametrize("method", ["int8", "int4"])
-
-
-@pytest.fixture
-def origin(tiny_run: Path) -> TextClassifier:
-    classifier = load(tiny_run, "cpu")
-    assert isinstance(classifier, TextClassifier)
-    return classifier
-
-
-@pytest.fixture(scope="module")
-def dataset(tiny_run: Path) -> Dataset:
-    return load_dataset(trained_on(Run(tiny_run)))
 
 
 def quantised(origin: TextClassifier, method: str) -> TextClassifier:

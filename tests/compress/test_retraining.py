@@ -8,11 +8,10 @@ import torch
 from compress import retraining
 from compress.config import RetrainingConfig
 from compress.retraining import encoded, retrain
-from featherweight import evaluation, load
-from featherweight.dataset import Dataset, load_dataset
+from featherweight import evaluation
+from featherweight.dataset import Dataset
 from featherweight.errors import WeightsError
-from featherweight.run import CHECKPOINT, Run
-from featherweight.testing import trained_on
+from featherweight.run import CHECKPOINT
 from lstm import training
 from lstm.checkpoint import Progress
 from lstm.classifier import TextClassifier
@@ -21,18 +20,6 @@ from lstm.tokenizer import UNK_ID
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone"]
 CONFIG = RetrainingConfig(retraining_epochs=3, retraining_rate=0.02)
-
-
-@pytest.fixture
-def origin(tiny_run: Path) -> TextClassifier:
-    classifier = load(tiny_run, "cpu")
-    assert isinstance(classifier, TextClassifier)
-    return classifier
-
-
-@pytest.fixture(scope="module")
-def dataset(tiny_run: Path) -> Dataset:
-    return load_dataset(trained_on(Run(tiny_run)))
 
 
 @pytest.fixture

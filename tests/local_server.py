@@ -1,0 +1,24 @@
+"""A server of this process, on a free port of this machine."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler], hub: Any) -> Iterator[None]:
+    """Lets a handler answer for a hub, which is told its endpoint, and released at the end."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler,), {"hub": hub}))
+    server.daemon_threads = True
+    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        hub.released.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
