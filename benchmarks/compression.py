@@ -10,11 +10,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from compress.methods import METHODS
 from jsonargparse import auto_cli
 from record import RESULTS, write_record
 from runs import lstm, variant
 
-from compress.methods import METHODS
 from featherweight import plots
 from featherweight.config import CompareConfig
 from featherweight.contest import compete, enter

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from featherweight.errors import UsageError
-from featherweight.training import above_zero
+from featherweight.training import above_zero, at_least_one
 
 Name = Literal[
-    "all", "fp16", "bf16", "int8", "int4", "prune", "prune+int8", "qat", "qat-int4", "distill",
-    "onnx", "onnx-int8",
+    "all", "fp16", "bf16", "int8", "int4", "static-int8", "qat", "qat-int4", "prune", "prune+int8",
+    "bnb-int8", "qlora", "distill", "onnx", "onnx-int8",
 ]  # fmt: skip
 
 
@@ -22,8 +22,42 @@ class HalfConfig:
 
 
 @dataclass(frozen=True)
+class QuantiseConfig:
+    """Quantisation of transformers."""
+
+    int8_mode: Literal["dynamic", "weight-only"] = "dynamic"
+    """int8 of a transformer: compute in integers, or only store weights in them."""
+    calibration_texts: int = 256
+    """Training texts that static-int8 measures the range of activations on."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """QLoRA: a base in 4 bits, and adapters of low rank that are trained on it."""
+
+    rank: int = 16
+    """Rank of the adapters."""
+    lora_alpha: float = 32.0
+    """Adapters count lora_alpha / rank times."""
+    target_modules: list[str] = field(default_factory=list)
+    """Names of the layers that get adapters; none: every linear layer but the head."""
+    merge: bool = False
+    """Add the adapters to the base, in 16 bits; else they are kept apart."""
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Search: the best LSTM that is not larger than a file may be."""
+
+    target_size: str = ""
+    """Most bytes of its file, such as 200KB; searches instead of applying a method."""
+    trials: int = 20
+    """Trainings that the search may try."""
+
+
+@dataclass(frozen=True)
 class PruneConfig:
-    """Pruning: the smallest weights become zero, rare words leave the vocabulary."""
+    """Pruning: the smallest weights become zero; rare words and weak units leave."""
 
     sparsity: float = 0.3
     """Share of the weights of the matrices that become zero."""
@@ -31,6 +65,8 @@ class PruneConfig:
     """Rank the weights of all matrices together, or of each alone."""
     vocabulary: float = 1.0
     """Share of the vocabulary that is kept: the words most frequent in the training split."""
+    hidden: float = 1.0
+    """Share of the LSTM's hidden units that are kept: those of the largest weights."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +75,9 @@ class RetrainingConfig:
 
     retraining_epochs: int = 3
     """Passes over the training split; 0: pruned weights are not given time to recover."""
-    retraining_rate: float = 1e-3
-    """Highest step size of AdamW; distillation starts anew and takes that of `train`."""
+    retraining_rate: float = 0.0
+    """Highest step size of AdamW; 0: 1e-3 for an LSTM, 5e-5 for a transformer, that of `train`
+    where a student starts anew."""
     seed: int = 0
     """Seed of the order and of dropout."""
 
@@ -55,12 +92,17 @@ class DistillConfig:
     """Divides the logits of teachers and student, so that small differences count."""
     alpha: float = 0.5
     """Weight of the labels in the loss; the rest is that of the teachers."""
+    student: str = ""
+    """What learns from a transformer: feather, classic, or a smaller transformer by registry name,
+    Hub id or folder; an LSTM teaches its own shape."""
     unlabelled: Path | None = None
     """File of further texts, which only the teachers label."""
 
 
 @dataclass(frozen=True)
-class CompressConfig(DistillConfig, PruneConfig, RetrainingConfig):
+class CompressConfig(
+    SearchConfig, DistillConfig, PruneConfig, AdapterConfig, QuantiseConfig, RetrainingConfig
+):
     """What to compress, and how."""
 
     weights: Path | None = None
@@ -86,9 +128,11 @@ class CompressConfig(DistillConfig, PruneConfig, RetrainingConfig):
             raise UsageError(f"--sparsity must be in [0, 1), not {self.sparsity}")
         if not 0 < self.vocabulary <= 1:
             raise UsageError(f"--vocabulary must be in (0, 1], not {self.vocabulary}")
+        if not 0 < self.hidden <= 1:
+            raise UsageError(f"--hidden must be in (0, 1], not {self.hidden}")
         if not 0 <= self.alpha <= 1:
             raise UsageError(f"--alpha must be in [0, 1], not {self.alpha}")
-        fewest = 1 if self.method in ("all", "qat", "qat-int4") else 0
+        fewest = 1 if self.method in ("all", "qat", "qat-int4", "qlora") else 0
         if self.retraining_epochs < fewest:
             raise UsageError(
                 f"--retraining_epochs must be at least {fewest} with --method {self.method}, "
@@ -98,4 +142,7 @@ class CompressConfig(DistillConfig, PruneConfig, RetrainingConfig):
             raise UsageError(f"--seed must be in [0, 2**32), not {self.seed}")
         if not 0 <= self.max_f1_drop <= 1:
             raise UsageError(f"--max_f1_drop must be in [0, 1], not {self.max_f1_drop}")
-        above_zero(self, "retraining_rate", "temperature")
+        if not 0 <= self.retraining_rate < float("inf"):
+            raise UsageError(f"--retraining_rate must be 0 or above, not {self.retraining_rate}")
+        above_zero(self, "temperature", "lora_alpha")
+        at_least_one(self, "rank", "calibration_texts", "trials")

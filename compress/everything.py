@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from compress.config import CompressConfig
-from compress.methods import METHODS
-from compress.variant import FOLDER, compress_run
+from compress.variant import FOLDER, compress_run, methods_for
 from featherweight import comparison_text, plots
 from featherweight.config import CompareConfig
 from featherweight.contest import contest
+from featherweight.loading import load
 from featherweight.run import COMPRESSION, Run, atomic_directory, newest_run
 
 logger = logging.getLogger("featherweight")
@@ -30,7 +30,7 @@ def compress_all(config: CompressConfig) -> str:
     """
     origin = Run(config.weights) if config.weights else newest_run(config.output_dir)
     variants = []
-    for method in METHODS:
+    for method in methods_for(load(origin.path, "cpu"), origin):
         path = origin.file(FOLDER) / method
         if config.overwrite or not (path / COMPRESSION).is_file():
             logger.info("%s: %s", origin.path, method)

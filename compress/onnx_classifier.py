@@ -16,8 +16,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from featherweight.classifier import Classifier, FloatArray
-from featherweight.errors import WeightsError
-from featherweight.loading import ONNX_FACTS
+from featherweight.errors import MissingExtraError, WeightsError
+from featherweight.loading import ONNX, ONNX_FACTS
 from featherweight.run import TOKENIZER, Run
 from lstm.padding import padded
 from lstm.tokenizer import load_tokenizer, token_ids
@@ -81,9 +81,9 @@ class OnnxClassifier(Classifier):
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise WeightsError(f"{folder} does not fit this version ({error!r})") from None
 
-    def save(self, folder: Path) -> None:
-        """Copies its files into a new folder."""
-        shutil.copytree(self._folder, folder)
+    def save_in(self, run: Run) -> None:
+        """Copies its files into a folder of a run."""
+        shutil.copytree(self._folder, run.file(ONNX))
 
     def encode(self, texts: Sequence[str]) -> Inputs:
         """Tokenises B texts and pads them to the longest of them."""
@@ -110,6 +110,28 @@ class OnnxClassifier(Classifier):
     def size_bytes(self) -> int:
         """Returns the size of the folder's files."""
         return self._size_bytes
+
+
+def exported(
+    classifier: Classifier, method: str, quantised: bool, workspace: Path
+) -> OnnxClassifier:
+    """Returns a copy of an LSTM or a transformer that onnxruntime computes.
+
+    Args:
+        classifier: What is exported.
+        method: What stands in brackets behind its name.
+        quantised: Whether weights become int8.
+        workspace: Folder in which it is written.
+
+    Raises:
+        MissingExtraError: The library that writes graphs is not installed.
+        FeatherweightError: It cannot be exported, or the copy answers otherwise.
+    """
+    try:
+        from compress.onnx_export import export
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "onnx", "onnx") from None
+    return export(classifier, quantised, method, workspace)
 
 
 def _session(path: Path, content: bytes) -> onnxruntime.InferenceSession:

@@ -17,6 +17,8 @@ from lstm.projection import Projection
 from lstm.tokenizer import token_ids
 from lstm.training import EncodedSplit, fit
 
+_RATE = 1e-3  # a third of what training starts with
+
 
 def retrain(
     classifier: TextClassifier,
@@ -42,7 +44,7 @@ def retrain(
     training = OptimizationConfig(
         epochs=config.retraining_epochs,
         patience=config.retraining_epochs,
-        learning_rate=config.retraining_rate,
+        learning_rate=config.retraining_rate or _RATE,
         seed=config.seed,
         min_steps=1,
     )

@@ -1,7 +1,6 @@
 """`compress`: a run -> a smaller run inside it, judged on the same validation texts."""
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from compress.config import CompressConfig, HalfConfig
+from compress import lstm_methods
+from compress.config import CompressConfig, HalfConfig, Name
 from compress.half import halve
-from compress.methods import FASTER, METHODS
+from compress.method import FASTER, Method
 from compress.onnx_classifier import OnnxClassifier
 from featherweight.checks import drop_leaks
 from featherweight.classifier import Classifier
@@ -23,14 +23,11 @@ from featherweight.errors import UsageError
 from featherweight.evaluation import Evaluation, evaluate
 from featherweight.experiment import as_json
 from featherweight.latency import Contender, measure
-from featherweight.loading import ONNX, load
+from featherweight.loading import load
 from featherweight.reporting import write_evaluation
 from featherweight.run import (
-    CHECKPOINT,
     COMPRESSION,
     CONFIG,
-    MODEL,
-    TOKENIZER,
     TRANSFORMER,
     Run,
     atomic_directory,
@@ -67,27 +64,38 @@ def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
     if path.exists() and not (path / COMPRESSION).is_file():
         raise UsageError(f"{path} is not a variant: not overwritten")
     classifier = load(origin.path, config.device)
-    _check_kind(origin, classifier, config.method)
+    methods = methods_for(classifier, origin)
+    if config.method not in methods:
+        raise UsageError(
+            f"--method {config.method} does not fit {origin.path}: take {', '.join(methods)}"
+        )
     data = trained_on(origin)
     dataset = load_dataset(data, classifier.labels)
     if data.drop_leaks:
         dataset = drop_leaks(dataset)[0]
     with _workspace(origin, config) as workspace:
-        evaluations = _make(classifier, origin, config, dataset, workspace)
+        evaluations = _make(methods[config.method], classifier, origin, config, dataset, workspace)
     return Run(path), evaluations
 
 
-def _check_kind(origin: Run, classifier: Classifier, method: str) -> None:
+def methods_for(classifier: Classifier, origin: Run) -> Mapping[Name, Method]:
+    """Returns the methods that fit a run's model, by name.
+
+    Raises:
+        UsageError: None fits it.
+        MissingExtraError: A library that they need is not installed.
+    """
     if isinstance(classifier, TextClassifier):
-        return
-    wide = [name for name, it in METHODS.items() if it.fits_transformers]
-    is_transformer = origin.file(TRANSFORMER).is_dir()
-    if not is_transformer or method not in wide:
-        instead = f"; take {' or '.join(wide)}" if is_transformer else ""
-        raise UsageError(f"{origin.path} is no LSTM: --method {method} fits LSTM runs{instead}")
+        return lstm_methods.METHODS
+    if not origin.file(TRANSFORMER).is_dir():
+        raise UsageError(f"{origin.path} is no LSTM and no fine-tuned transformer: not compressed")
+    from compress import transformer_methods
+
+    return transformer_methods.METHODS
 
 
 def _make(
+    method: Method,
     classifier: Classifier,
     origin: Run,
     config: CompressConfig,
@@ -96,15 +104,14 @@ def _make(
 ) -> list[Evaluation]:
     """Makes the variant, judges it beside its origin, and writes its run."""
     started = time.perf_counter()
-    variant = METHODS[config.method].make(classifier, origin, config, dataset, workspace)
+    variant = method.make(classifier, origin, config, dataset, workspace)
     seconds = time.perf_counter() - started
     evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (variant, classifier)]
     with atomic_directory(origin.file(FOLDER) / config.method) as folder:
         run = Run(folder)
-        _save(variant, run)
-        gain = METHODS[config.method].gain
+        variant.save_in(run)
         latency_ms = {}
-        if FASTER in gain:
+        if FASTER in method.gain:
             latency_ms = _latency_ms(origin.path, folder, dataset.validation.texts)
         before, after = classifier.size_bytes(), variant.size_bytes()
         records = {
@@ -118,7 +125,7 @@ def _make(
                 "touched": {"before": _kinds(classifier), "after": _kinds(variant)},
                 "size_bytes": {"before": before, "after": after},
                 "ratio": after / before,
-                "gain": gain,
+                "gain": method.gain,
                 **({"latency_ms": latency_ms} if latency_ms else {}),
                 "seconds": seconds,
                 "origin": {"name": origin.path.name, "sha256": _sha256(origin)},
@@ -135,14 +142,6 @@ def _make(
 def _sha256(origin: Run) -> str:
     assert origin.weights  # it was loaded
     return hashlib.sha256(origin.weights.read_bytes()).hexdigest()
-
-
-def _save(variant: TextClassifier | OnnxClassifier, run: Run) -> None:
-    if isinstance(variant, OnnxClassifier):
-        variant.save(run.file(ONNX))
-        return
-    variant.save(run.file(MODEL))
-    run.write_json(TOKENIZER, json.loads(variant.tokenizer.to_str()))
 
 
 def _latency_ms(origin: Path, variant: Path, texts: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -192,7 +191,7 @@ def _workspace(origin: Run, config: CompressConfig) -> Iterator[Path]:
     try:
         yield path
     except BaseException:
-        if not (path / CHECKPOINT).is_file():
+        if not Run(path).cut_off:
             shutil.rmtree(path)
         raise
     shutil.rmtree(path)

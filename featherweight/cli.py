@@ -20,7 +20,9 @@ from featherweight.run import COMPRESSION
 Config = TypeVar("Config")
 
 _OWN = ("featherweight", "lstm", "transformer_eval", "compress")
-_TRANSFORMERS = ("accelerate", "emoji", "sentencepiece", "transformers")
+_TRANSFORMERS = (
+    "accelerate", "bitsandbytes", "emoji", "peft", "sentencepiece", "torchao", "transformers",
+)  # fmt: skip
 INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
 
 

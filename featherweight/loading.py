@@ -7,7 +7,7 @@ from pathlib import Path
 
 from featherweight.classifier import Classifier
 from featherweight.errors import MissingExtraError, WeightsError
-from featherweight.run import CONFIG, MODEL, TRANSFORMER, Run
+from featherweight.run import COMPRESSION, CONFIG, MODEL, TRANSFORMER, Run
 
 ONNX = "onnx"  # folder of a run that was exported
 ONNX_FACTS = "onnx.json"  # marks it: models of the Hub have folders of that name too
@@ -36,7 +36,7 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
         if (run.file(ONNX) / ONNX_FACTS).is_file():
             return _load_onnx(run.file(ONNX))
         if run.file(TRANSFORMER).is_dir():
-            return _load_transformer(run.file(TRANSFORMER), device, path.name)
+            return _load_transformer(run.file(TRANSFORMER), device, _name(run))
         if _of_transformers(run):
             return _load_transformer(path, device, path.name)
         path = run.file(MODEL)
@@ -56,6 +56,17 @@ def _of_transformers(folder: Run) -> bool:
     """Says whether a folder is in the format of the `transformers` library."""
     config = folder.read_json(CONFIG) if folder.file(CONFIG).is_file() else None
     return isinstance(config, dict) and "model_type" in config
+
+
+def _name(run: Run) -> str:
+    """Returns what tables call a transformer's run: its folder, or its origin and the method."""
+    if not run.file(COMPRESSION).is_file():
+        return run.path.name
+    facts = run.read_json(COMPRESSION)
+    try:
+        return f"{facts['origin']['name']} ({facts['method']})"
+    except (KeyError, TypeError):
+        raise WeightsError(f"{run.file(COMPRESSION)} does not name its origin") from None
 
 
 def _load_transformer(folder: Path, device: str, name: str) -> Classifier:

@@ -17,7 +17,8 @@ from featherweight.classifier import Classifier, FloatArray
 from featherweight.device import resolve_device
 from featherweight.errors import WeightsError
 from featherweight.loading import LSTM_FORMAT, read_metadata
-from featherweight.run import atomic_open
+from featherweight.run import MODEL, Run, atomic_open
+from featherweight.run import TOKENIZER as RUN_TOKENIZER
 from lstm.batching import TokenBatch, pad
 from lstm.config import ModelConfig
 from lstm.encoder import LSTMClassifier
@@ -137,6 +138,11 @@ class TextClassifier(Classifier):
         """Writes the portable file atomically."""
         with atomic_open(path, "wb") as file:
             file.write(self.serialise())
+
+    def save_in(self, run: Run) -> None:
+        """Writes its files into a run."""
+        self.save(run.file(MODEL))
+        run.write_json(RUN_TOKENIZER, json.loads(self.tokenizer.to_str()))
 
     @classmethod
     def load(cls, path: Path, device: str) -> "TextClassifier":

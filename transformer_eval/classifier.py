@@ -1,6 +1,7 @@
 """A fine-tuned transformer on disk -> Classifier."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.device import resolve_device
 from featherweight.errors import WeightsError
+from featherweight.run import TRANSFORMER, Run
 from transformer_eval.normalisation import NORMALISERS
 
 MAX_LENGTH = 512  # tokens; no text of this kind is longer, and few models take more
@@ -101,6 +103,26 @@ class TransformerClassifier(Classifier):
     def size_bytes(self) -> int:
         """Returns the size of its files: weights, config and tokenizer."""
         return shipped_bytes(self.folder)
+
+    def with_network(
+        self, name: str, network: Any, folder: Path, tokenizer: Any = None
+    ) -> "TransformerClassifier":
+        """Returns a classifier of the same labels with another network, as its files give it back.
+
+        Args:
+            name: What tables call it.
+            network: With a classification head.
+            folder: Where it is written; what is there is replaced.
+            tokenizer: If it is another one, too.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        network.save_pretrained(folder)
+        (tokenizer or self.tokenizer).save_pretrained(folder)
+        return TransformerClassifier.load(folder, self.device, name)
+
+    def save_in(self, run: Run) -> None:
+        """Copies its files into a folder of a run."""
+        shutil.copytree(self.folder, run.file(TRANSFORMER))
 
 
 def tokenised(

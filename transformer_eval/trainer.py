@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from featherweight.training import log_epoch
 STATE = "state.safetensors"
 HISTORY = "history.jsonl"
 
+Loss = Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]  # logits, batch -> ()
+
 
 class SafeTrainer(Trainer):
-    """A Trainer with weighted classes, whose checkpoints are tensors and JSON.
+    """A Trainer with weighted classes or a loss of one's own; its checkpoints are tensors and JSON.
 
     The library's own would pickle the optimizer, the schedule and the random generators.
     """
@@ -32,25 +35,35 @@ class SafeTrainer(Trainer):
     loss_is_scaled_for_ga = False
 
     def __init__(
-        self, *, class_weights: torch.Tensor, label_smoothing: float, **arguments: Any
-    ) -> None:
+        self, *, class_weights: torch.Tensor, label_smoothing: float, loss: Loss | None = None,
+        **arguments: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**arguments)
+        self._loss = loss or self.cross_entropy
         self._class_weights = class_weights.to(self.args.device)
         self._label_smoothing = label_smoothing
+        self._taken = set(self.processing_class.model_input_names)  # of a batch, by the network
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        """Returns the loss of a batch; on validation it is always the cross-entropy."""
+        known = {name: value for name, value in inputs.items() if name in self._taken}
+        outputs = model(**known)
+        function = self._loss if model.training else self.cross_entropy
+        loss = function(outputs.logits.float(), inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def cross_entropy(
+        self, logits: torch.Tensor, inputs: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
         """Returns the cross-entropy of a batch, as the LSTM's training computes it."""
-        texts = {name: value for name, value in inputs.items() if name != "labels"}
-        outputs = model(**texts)
-        loss = functional.cross_entropy(
-            outputs.logits.float(),
+        return functional.cross_entropy(
+            logits,
             inputs["labels"],
             weight=self._class_weights,
             label_smoothing=self._label_smoothing,
         )
-        return (loss, outputs) if return_outputs else loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from compress import everything, methods
+from compress import everything, lstm_methods
 from compress.config import CompressConfig
 from compress.everything import advice, compress_all, rankings
 from featherweight import contest, plots, reporting
@@ -18,7 +18,7 @@ from featherweight.latency import Contender, Latency
 from featherweight.run import COMPRESSION, MODEL, Run
 
 # Without those whose export and timing take seconds; they have tests of their own.
-METHODS = {name: it for name, it in methods.METHODS.items() if "onnx" not in name}
+METHODS = {name: it for name, it in lstm_methods.METHODS.items() if "onnx" not in name}
 FILES = {"compression_report.json", "comparison_report.txt", "compression_comparison.png"}
 Record = dict[str, Any]
 
@@ -37,7 +37,7 @@ def made_up(contenders: Sequence[Contender], texts: Sequence[str], **asked: Any)
 
 
 def patch(patched: pytest.MonkeyPatch) -> None:
-    patched.setattr(everything, "METHODS", METHODS)
+    patched.setattr(everything, "methods_for", lambda *_: METHODS)
     patched.setattr(contest, "measure", made_up)
     patched.setattr(reporting, "confusion_matrix", lambda _: b"a picture")
     patched.setattr(plots, "trade_off", lambda _: b"a picture")

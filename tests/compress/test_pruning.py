@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compress.config import CompressConfig
-from compress.methods import METHODS
+from compress.lstm_methods import METHODS
 from compress.pruning import HEAD, prune, smallest_masks, without_rare_words
 from featherweight import load
 from featherweight.dataset import Dataset

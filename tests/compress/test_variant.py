@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from compress.config import CompressConfig
-from compress.methods import METHODS
+from compress.lstm_methods import METHODS
 from compress.variant import compress_run, halved, rejected
 from featherweight import load, reporting, testing
 from featherweight.cli import main

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from featherweight import load
 from featherweight.cli import main
 from featherweight.errors import DataError, UsageError, WeightsError
-from transformer_eval import classifier, finetuning
+from transformer_eval import classifier, training
 from transformer_eval.classifier import NORMALISER, TransformerClassifier
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.finetuning import finetune
@@ -84,7 +84,7 @@ def with_scores(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
             "validation_macro_f1": next(given),
         }
 
-    monkeypatch.setattr(finetuning, "validation_scores", answer)
+    monkeypatch.setattr(training, "validation_scores", answer)
 
 
 @pytest.fixture(scope="module")
@@ -239,13 +239,13 @@ def test_max_length_cuts_and_is_kept(
     tiny_data: Path, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widths: list[int] = []
-    compute = finetuning.SafeTrainer.compute_loss
+    compute = training.SafeTrainer.compute_loss
 
     def watch(self: Any, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
         widths.append(inputs["input_ids"].shape[1])
         return compute(self, model, inputs, *rest, **more)
 
-    monkeypatch.setattr(finetuning.SafeTrainer, "compute_loss", watch)
+    monkeypatch.setattr(training.SafeTrainer, "compute_loss", watch)
     run = train(small(tiny_data, tmp_path, tiny_bert, epochs=1, max_length=4))
     assert set(widths) == {4}
     tokenizer = AutoTokenizer.from_pretrained(run / "transformer", local_files_only=True)
@@ -277,7 +277,7 @@ def test_texts_are_normalised_as_the_model_wants_them(
         seen.append(text)
         return text.upper()
 
-    for module in (finetuning, classifier):
+    for module in (training, classifier):
         monkeypatch.setattr(module, "NORMALISERS", {"loud": loud})
     run = train(small(tiny_data, tmp_path, model, epochs=1))
     # Training texts; and validation texts in training and in the evaluation.

@@ -27,7 +27,7 @@ from transformers import (
 
 from featherweight.errors import UsageError, WeightsError
 from featherweight.run import CHECKPOINTS
-from transformer_eval import finetuning
+from transformer_eval import finetuning, training
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.finetuning import finetune
 from transformer_eval.trainer import SafeTrainer
@@ -76,7 +76,7 @@ def with_scores(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
         names = ("validation_loss", "validation_accuracy", "validation_macro_f1")
         return dict.fromkeys(names, next(given))
 
-    monkeypatch.setattr(finetuning, "validation_scores", answer)
+    monkeypatch.setattr(training, "validation_scores", answer)
 
 
 @pytest.fixture
@@ -131,6 +131,7 @@ def trainer(tiny_bert: Path, folder: Path, **changes: Any) -> SafeTrainer:
         model=AutoModelForSequenceClassification.from_pretrained(tiny_bert, config=config),
         args=TrainingArguments(**arguments, **changes),
         train_dataset=rows,
+        processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
     )
 

@@ -1,0 +1,40 @@
+"""What a way to make a model smaller is to the verb that runs it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from compress.config import CompressConfig
+from featherweight.classifier import Classifier
+from featherweight.dataset import Dataset
+from featherweight.run import Run
+
+SIZE = "size only"
+HALF = "size everywhere, speed on CUDA only"
+FASTER = "speed on the CPU"  # a gain that every variant has to prove
+
+
+class Variant(Classifier, Protocol):
+    """A classifier that can be written into a run of its own."""
+
+    def save_in(self, run: Run) -> None:
+        """Writes into a run what `load` needs."""
+        ...
+
+
+Make = Callable[[Any, Run, CompressConfig, Dataset, Path], Variant]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make a model smaller or faster.
+
+    Attributes:
+        gain: Where what is gained is real.
+        make: Takes the model, its run, the flags, the data, and a folder to go on from after a
+            kill; returns the variant.
+    """
+
+    gain: str
+    make: Make
