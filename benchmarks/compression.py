@@ -1,59 +1,69 @@
-"""Every method of compression on `feather` and `classic`, judged on the test split.
+"""Every method of compression on LSTMs and a fine-tuned transformer, judged on the test split.
 
 Variants were chosen and rejected on validation when they were made; the test split is read for
-this table only. Runs that are in the folder already are taken as they are.
+these tables only. Runs that are in the folder already are taken as they are.
 
 $ python benchmarks/compression.py --data dair-ai/emotion --runs outputs/versus
 """
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from compress.methods import METHODS
 from jsonargparse import auto_cli
 from record import RESULTS, write_record
-from runs import lstm, variant
+from runs import lstm, transformer, variant
 
+from compress.variant import methods_for
 from featherweight import plots
 from featherweight.config import CompareConfig
 from featherweight.contest import compete, enter
 from featherweight.dataset import DataConfig, load_dataset
+from featherweight.loading import load
 from featherweight.run import COMPRESSION, Run, atomic_open
 from lstm.config import Preset
+
+# Found on validation. An LSTM recovers in seconds; a transformer gets one pass.
+LSTM_FLAGS = {"sparsity": 0.6}
+TRANSFORMER_FLAGS = {"sparsity": 0.3, "retraining_epochs": 1, "student": "feather"}
 
 
 def compression(
     data: str,
     runs: Path,
     labels: str = "",
-    presets: tuple[Preset, ...] = ("feather", "classic"),
-    sparsity: float = 0.6,
+    origins: tuple[str, ...] = ("feather", "classic", "minilm"),
+    epochs: int = 3,
     threads: int = 1,
 ) -> None:
-    """Makes what is not there yet, and writes results/compression-PRESET.json.
+    """Makes what is not there yet, and writes results/compression-ORIGIN.json.
 
     Args:
         data: Hub id, folder or file.
         runs: Folder for the runs.
         labels: Label names in id order, where the data does not name its integers.
-        presets: Origins, each with seed 0.
-        sparsity: Share of the weights that pruning sets to zero.
+        origins: Presets, and transformers of the registry, each with seed 0.
+        epochs: Most passes of the fine-tuning of a transformer.
         threads: CPU threads of each contender while it is timed.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
-    for name in presets:
-        origin = lstm(runs, name, source, seed=0)
-        variants = [variant(origin, method, sparsity=sparsity) for method in METHODS]
+    for name in origins:
+        is_lstm = name in get_args(Preset)
+        if is_lstm:
+            origin = lstm(runs, name, source, seed=0)
+        else:
+            origin = transformer(runs, name, source, 0, epochs)
+        # An LSTM's teachers have a table of their own: distillation.py.
+        methods = [it for it in methods_for(load(origin), Run(origin))
+                   if not (is_lstm and it == "distill")]  # fmt: skip
+        flags = LSTM_FLAGS if is_lstm else TRANSFORMER_FLAGS
+        variants = [variant(origin, method, **flags) for method in methods]
         entrants = [enter(path, "auto") for path in (origin, *variants)]
         record, _ = compete(CompareConfig(threads=threads), entrants, source)
         del record["command"], record["environment"]  # write_record knows this program's own
-        figures = {
-            "comparison": record,
-            "variants": [_record(path) for path in variants],
-        }
+        figures = {"comparison": record, "variants": [_record(path) for path in variants]}
         print(write_record(f"compression-{name}", dataset.identity(), figures))
         with atomic_open(RESULTS / f"compression_{name}.png", "wb") as file:
             file.write(plots.trade_off(record))

@@ -13,6 +13,7 @@ from record import read_record
 from tabulate import tabulate
 
 from featherweight import comparison_text
+from featherweight.plots import latency_at
 from featherweight.run import atomic_open
 
 README = Path(__file__).parent.parent / "README.md"
@@ -96,6 +97,77 @@ def comparison(name: str) -> str:
     return "\n\n".join([*tables, legend, where])
 
 
+def compression(origin: str) -> str:
+    """Returns a row per variant of a model: size, quality beside the origin's, time, the gate."""
+    record = read_record(f"compression-{origin}")
+    contest, machine = record["comparison"], record["environment"]
+    made = {it["method"]: it for it in record["variants"]}
+    rows = []
+    for row in contest["rows"]:
+        if not row["model"].startswith(contest["reference"]):
+            continue
+        method = row["model"].removeprefix(contest["reference"])[2:-1]
+        test = (row["tests"] or {}).get("macro_f1")
+        milliseconds = [
+            comparison_text.three_digits(latency["phases"]["total"]["p50"])
+            for latency in (latency_at(row, "cpu", size) for size in (1, 32))
+            if latency
+        ]
+        rows.append(
+            [
+                f"`{method}`" if method else row["model"],
+                f"{row['size_bytes'] / 1000:,.0f}",
+                f"{made[method]['ratio']:.3f}" if method else "1",
+                f"{row['scores']['accuracy']:.4f}",
+                f"{row['scores']['macro_f1']:.4f} {_interval(row['intervals']['macro_f1'])}",
+                f"{test['difference']:+.4f}, {test['verdict']}" if test else "",
+                *milliseconds,
+                ("rejected" if made[method]["rejected"] else "accepted") if method else "",
+            ]
+        )
+    headers = [
+        "method", "size KB", "ratio", "accuracy", "macro-F1", "against the origin",
+        "ms, batch 1", "ms, batch 32", "gate",
+    ]  # fmt: skip
+    align = ("left", "right", "right", "right", "right", "left", "right", "right", "left")
+    table = tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
+    return (
+        f"{table}\n\nTest split, n = {record['data']['splits']['test']['n']:,}, 95 % bootstrap "
+        f"interval; text to label on {machine['cpu']['model']}, {contest['threads']} thread. "
+        f"Record: `results/compression-{origin}.json`."
+    )
+
+
+def distillation() -> str:
+    """Returns a row each for `feather` on its own and taught: over seeds, on the test split."""
+    record = read_record("distillation")
+    rows = []
+    for kind in ("feather", "feather, distilled"):
+        runs = [row for row in record["rows"] if row["model"] == kind]
+        rows.append(
+            [
+                kind,
+                len(runs),
+                *(
+                    _spread([run[split][metric] for run in runs])
+                    for split, metric in (
+                        ("test", "accuracy"), ("test", "macro_f1"), ("validation", "macro_f1"),
+                    )
+                ),
+            ]
+        )  # fmt: skip
+    headers = ["model", "seeds", "accuracy", "macro-F1", "validation macro-F1"]
+    align = ("left", *["right"] * 4)
+    table = tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
+    further = f", {record['unlabelled']:,} further texts that only the teachers labelled"
+    return (
+        f"{table}\n\nTaught by {', '.join(record['teachers'])} at temperature "
+        f"{record['temperature']:g} and alpha {record['alpha']:g}"
+        f"{further if record['unlabelled'] else ''}. Test split, mean ± standard deviation over "
+        "seeds. Record: `results/distillation.json`."
+    )
+
+
 def training_time() -> str:
     """Returns one sentence on how long the default training takes."""
     record = read_record("training-time")
@@ -123,6 +195,8 @@ def render(text: str) -> str:
         "training-time": training_time(),
         "comparison": comparison("comparison"),
         "transformers": comparison("versus-transformers"),
+        **{f"compression-{it}": compression(it) for it in ("feather", "classic", "minilm")},
+        "distillation": distillation(),
     }
     for name, block in blocks.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)

@@ -1,6 +1,8 @@
 """What a compression can be told; each method reads the part that is its own."""
 
+import re
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +13,11 @@ Name = Literal[
     "all", "fp16", "bf16", "int8", "int4", "static-int8", "qat", "qat-int4", "prune", "prune+int8",
     "bnb-int8", "qlora", "distill", "onnx", "onnx-int8",
 ]  # fmt: skip
+
+_UNITS = {  # by their lower case: how they are written, and their bytes
+    "": ("", 1), "b": ("B", 1), "kb": ("KB", 1000), "kib": ("KiB", 1024), "mb": ("MB", 1000**2),
+    "mib": ("MiB", 1024**2),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,10 +30,10 @@ class HalfConfig:
 
 @dataclass(frozen=True)
 class QuantiseConfig:
-    """Quantisation of transformers."""
+    """Quantisation of a transformer: int8, prune+int8, qat, static-int8."""
 
     int8_mode: Literal["dynamic", "weight-only"] = "dynamic"
-    """int8 of a transformer: compute in integers, or only store weights in them."""
+    """dynamic: layers compute in integers; weight-only: weights are only stored in them."""
     calibration_texts: int = 256
     """Training texts that static-int8 measures the range of activations on."""
 
@@ -47,17 +54,18 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Search: the best LSTM that is not larger than a file may be."""
+    """Search: the best LSTM within a number of bytes."""
 
     target_size: str = ""
-    """Most bytes of its file, such as 200KB; searches instead of applying a method."""
+    """Search, instead of applying a method, the LSTM of the best validation macro-F1 whose file has
+    at most so many bytes: 150000, 200KB, "0.3 MB" (KB = 1000, KiB = 1024)."""
     trials: int = 20
-    """Trainings that the search may try."""
+    """Trainings that the search may try; Ctrl-C keeps the best so far, the same command goes on."""
 
 
 @dataclass(frozen=True)
 class PruneConfig:
-    """Pruning: the smallest weights become zero; rare words and weak units leave."""
+    """Pruning: small weights become zero; rare words and weak units leave."""
 
     sparsity: float = 0.3
     """Share of the weights of the matrices that become zero."""
@@ -71,10 +79,11 @@ class PruneConfig:
 
 @dataclass(frozen=True)
 class RetrainingConfig:
-    """Retraining: what pruning, quantisation-aware training and distillation learn with."""
+    """Retraining: the training in prune, prune+int8, qat, qat-int4, qlora, distill."""
 
     retraining_epochs: int = 3
-    """Passes over the training split; 0: pruned weights are not given time to recover."""
+    """Passes over the training split, where an LSTM student takes those of `train`; 0: pruned
+    weights are not given time to recover."""
     retraining_rate: float = 0.0
     """Highest step size of AdamW; 0: 1e-3 for an LSTM, 5e-5 for a transformer, that of `train`
     where a student starts anew."""
@@ -93,24 +102,25 @@ class DistillConfig:
     alpha: float = 0.5
     """Weight of the labels in the loss; the rest is that of the teachers."""
     student: str = ""
-    """What learns from a transformer: feather, classic, or a smaller transformer by registry name,
-    Hub id or folder; an LSTM teaches its own shape."""
+    """What learns: feather, classic, or a smaller transformer by registry name, Hub id or folder;
+    a transformer needs one, an LSTM teaches its own shape without it."""
     unlabelled: Path | None = None
     """File of further texts, which only the teachers label."""
 
 
 @dataclass(frozen=True)
 class CompressConfig(
-    SearchConfig, DistillConfig, PruneConfig, AdapterConfig, QuantiseConfig, RetrainingConfig
+    QuantiseConfig, PruneConfig, DistillConfig, AdapterConfig, RetrainingConfig, SearchConfig
 ):
     """What to compress, and how."""
 
     weights: Path | None = None
     """Run directory; without it: the newest run."""
     method: Name = "fp16"
-    """Way to make it smaller, or "all" that fit it."""
+    """Way to make it smaller. Only for LSTMs: int4, qat-int4; only for transformers: static-int8,
+    bnb-int8, qlora; all: one after the other what fits, and a report on them."""
     max_f1_drop: float = 0.01
-    """Loss of validation macro-F1 from which on a variant is marked as rejected."""
+    """Validation macro-F1 that a variant may lose; with more it is marked as rejected."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes CUDA if there is any."""
     overwrite: bool = False
@@ -132,6 +142,12 @@ class CompressConfig(
             raise UsageError(f"--hidden must be in (0, 1], not {self.hidden}")
         if not 0 <= self.alpha <= 1:
             raise UsageError(f"--alpha must be in [0, 1], not {self.alpha}")
+        if self.target_size:
+            target_of(self.target_size)
+            if self.method != CompressConfig.method:
+                raise UsageError(
+                    f"--target_size searches, --method {self.method} does not: give one of them"
+                )
         fewest = 1 if self.method in ("all", "qat", "qat-int4", "qlora") else 0
         if self.retraining_epochs < fewest:
             raise UsageError(
@@ -146,3 +162,20 @@ class CompressConfig(
             raise UsageError(f"--retraining_rate must be 0 or above, not {self.retraining_rate}")
         above_zero(self, "temperature", "lora_alpha")
         at_least_one(self, "rank", "calibration_texts", "trials")
+
+
+def target_of(size: str) -> tuple[str, int]:
+    """Returns a size as people write it in a form fit for a folder name, and in bytes.
+
+    Raises:
+        UsageError: It is no size.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", size.strip())
+    number, unit = match.groups() if match else ("0", "")
+    name, unit_bytes = _UNITS.get(unit.lower(), ("", 0))
+    size_bytes = int(Decimal(number) * unit_bytes)
+    if not size_bytes:
+        raise UsageError(
+            f"--target_size must be a number of bytes, such as 150000, 200KB or 0.3MB, not {size!r}"
+        )
+    return number + name, size_bytes

@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from compress.config import CompressConfig
-from compress.variant import FOLDER, compress_run, methods_for
+from compress.origin import Origin, origin_of
+from compress.variant import make_variant, methods_for, refuse_existing
+from compress.workspace import FOLDER, GO_ON
 from featherweight import comparison_text, plots
 from featherweight.config import CompareConfig
 from featherweight.contest import contest
-from featherweight.loading import load
-from featherweight.run import COMPRESSION, Run, atomic_directory, newest_run
+from featherweight.errors import FeatherweightError
+from featherweight.run import COMPRESSION, Run, atomic_directory
 
 logger = logging.getLogger("featherweight")
 
@@ -21,43 +23,67 @@ def compress_all(config: CompressConfig) -> str:
     """Makes every variant that is not there yet, compares them on validation, and reports.
 
     Returns:
-        The tables, the rankings and one sentence of advice.
+        The tables, the rankings, what was skipped and why, and one sentence of advice.
 
     Raises:
-        UsageError: The run is no LSTM, or a variant itself.
+        UsageError: The run is a variant itself, or of a kind that nothing fits.
         WeightsError: The run cannot be loaded.
         DataError: The run's data has gone.
+        KeyboardInterrupt: With the way to go on.
     """
-    origin = Run(config.weights) if config.weights else newest_run(config.output_dir)
-    variants = []
-    for method in methods_for(load(origin.path, "cpu"), origin):
-        path = origin.file(FOLDER) / method
-        if config.overwrite or not (path / COMPRESSION).is_file():
-            logger.info("%s: %s", origin.path, method)
-            compress_run(replace(config, weights=origin.path, method=method))
-        variants.append(Run(path))
+    try:
+        origin = Origin.load(origin_of(config), config.device)
+        skipped = _make_all(origin, config)
+        return _report(origin, config, skipped)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(GO_ON) from None
+
+
+def _make_all(origin: Origin, config: CompressConfig) -> dict[str, str]:
+    """Makes what is missing, or everything anew; returns why each of the others was not made."""
+    skipped: dict[str, str] = {}
+    for method in methods_for(origin):
+        path = origin.run.file(FOLDER) / method
+        if (path / COMPRESSION).is_file() and not config.overwrite:
+            continue
+        logger.info("%s: %s", origin.run.path, method)
+        try:
+            refuse_existing(path, config.overwrite)
+            make_variant(origin, replace(config, weights=origin.run.path, method=method))
+        except FeatherweightError as error:
+            skipped[method] = str(error)
+            logger.warning("%s: skipped, since %s", method, error)
+    return skipped
+
+
+def _report(origin: Origin, config: CompressConfig, skipped: dict[str, str]) -> str:
+    place = origin.run.file(FOLDER)
+    variants = [Run(place / method) for method in methods_for(origin) if method not in skipped]
     record = contest(
         CompareConfig(
-            weights=[origin.path, *(it.path for it in variants)],
+            weights=[origin.run.path, *(it.path for it in variants)],
             split="validation",
             device="cpu" if config.device == "cpu" else "auto",
         )
     )
     advised = advice(record)
-    text = "\n\n".join([comparison_text.terminal(record), rankings(record), advised])
-    with atomic_directory(origin.file(FOLDER) / REPORT) as folder:
+    lines = [f"skipped: {method}, since {why}" for method, why in skipped.items()]
+    parts = [comparison_text.terminal(record), rankings(record), "\n".join(lines), advised]
+    text = "\n\n".join(filter(None, parts))
+    with atomic_directory(place / REPORT) as folder:
         report = Run(folder)
         report.write_json(
             "compression_report.json",
             {
                 "comparison": record,
                 "variants": [it.read_json(COMPRESSION) for it in variants],
+                "skipped": skipped,
                 "advice": advised,
             },
         )
         report.write_text("comparison_report.txt", text + "\n")
         report.write_bytes("compression_comparison.png", plots.trade_off(record))
-    return f"{text}\n\nreport: {origin.file(FOLDER) / REPORT}"
+    return f"{text}\n\nreport: {place / REPORT}"
 
 
 def rankings(record: dict[str, Any]) -> str:
@@ -79,7 +105,7 @@ def advice(record: dict[str, Any]) -> str:
     fit = [row for row in others if row["model"].startswith(f"{origin['model']} (")]
     fit = [row for row in fit if not row["note"]]
     if not fit:
-        return f"Keep {origin['model']}: every variant loses more than is allowed."
+        return f"Keep {origin['model']}: no variant was made that is worth its loss."
     best = min(fit, key=lambda row: row["size_bytes"])
     change = best["scores"]["macro_f1"] - origin["scores"]["macro_f1"]
     return (

@@ -2,13 +2,24 @@
 
 import copy
 import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from compress.config import HalfConfig
 from featherweight.classifier import Classifier
 from featherweight.errors import UsageError
+from featherweight.run import TRANSFORMER
 from lstm.classifier import TextClassifier
 
+if TYPE_CHECKING:  # whoever has only LSTMs may lack its library
+    from transformer_eval.classifier import TransformerClassifier
+
 logger = logging.getLogger("featherweight")
+
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def halve(classifier: Classifier, config: HalfConfig) -> TextClassifier:
@@ -31,3 +42,24 @@ def halve(classifier: Classifier, config: HalfConfig) -> TextClassifier:
         logger.info("%s: stored in 16 bits; on the CPU it computes in fp32", config.dtype)
     module = copy.deepcopy(classifier.module)
     return classifier.with_network(f"{classifier.name} ({config.dtype})", module, config.dtype)
+
+
+def halve_transformer(
+    classifier: "TransformerClassifier", config: HalfConfig, workspace: Path
+) -> "TransformerClassifier":
+    """Returns a copy whose numbers are stored in 16 bits.
+
+    CUDA computes in them as well, and so do CPUs with instructions for bf16; elsewhere the rounded
+    numbers are computed in 32 bits.
+
+    Args:
+        classifier: In fp32.
+        config: Which 16 bits.
+        workspace: Folder in which it is written.
+    """
+    network = copy.deepcopy(classifier.model).to(_DTYPES[config.dtype])
+    name = f"{classifier.name} ({config.dtype})"
+    halved = classifier.with_network(name, network, workspace / TRANSFORMER)
+    if halved.dtype != config.dtype:
+        logger.info("%s: stored in 16 bits; this CPU computes it in fp32", config.dtype)
+    return halved

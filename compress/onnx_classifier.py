@@ -7,7 +7,8 @@ The folder holds `model.onnx` (graph and weights), `labels.json`, the tokenizer'
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from compress.config import CompressConfig
 from featherweight.classifier import Classifier, FloatArray
+from featherweight.dataset import Dataset
 from featherweight.errors import MissingExtraError, WeightsError
-from featherweight.loading import ONNX, ONNX_FACTS
-from featherweight.run import TOKENIZER, Run
+from featherweight.run import ONNX, ONNX_FACTS, ONNX_MODEL, TOKENIZER, Run
 from lstm.padding import padded
 from lstm.tokenizer import load_tokenizer, token_ids
 
-ONNX_MODEL = "model.onnx"
 LABELS = "labels.json"
 
 Inputs = Mapping[str, npt.NDArray[Any]]  # by the names that the graph has for them
@@ -37,6 +38,7 @@ class OnnxClassifier(Classifier):
 
     Attributes:
         kind: "lstm" or "transformer".
+        input_names: Those of the arrays that the graph takes.
     """
 
     backend = "onnxruntime"
@@ -53,7 +55,7 @@ class OnnxClassifier(Classifier):
         self._folder = folder
         self._encoder = encoder
         self._session = session
-        self._input_names = [each.name for each in session.get_inputs()]
+        self.input_names = [each.name for each in session.get_inputs()]
         self._num_parameters = int(facts["num_parameters"])
         self._size_bytes = sum(path.stat().st_size for path in folder.iterdir())
 
@@ -95,7 +97,7 @@ class OnnxClassifier(Classifier):
         """Returns the logits (B, C) as float32."""
         # A graph leaves out inputs that change nothing, and refuses them when they are given.
         logits: FloatArray = self._session.run(
-            None, {name: batch[name] for name in self._input_names}
+            None, {name: batch[name] for name in self.input_names}
         )[0]
         return logits
 
@@ -127,11 +129,43 @@ def exported(
         MissingExtraError: The library that writes graphs is not installed.
         FeatherweightError: It cannot be exported, or the copy answers otherwise.
     """
+    with _needing_onnx():
+        from compress.onnx_export import dynamic, export
+    return export(classifier, dynamic if quantised else None, method, workspace)
+
+
+def calibrated(
+    classifier: Classifier, _: Run, config: CompressConfig, dataset: Dataset, workspace: Path
+) -> OnnxClassifier:
+    """Returns a copy of a transformer in static int8, with ranges measured on training texts.
+
+    Args:
+        classifier: What is exported.
+        config: How many texts, and the seed that draws them.
+        dataset: Its training split is drawn from.
+        workspace: Folder in which it is written.
+
+    Raises:
+        MissingExtraError: The library that writes graphs is not installed.
+        UsageError: There are no training texts.
+        FeatherweightError: It cannot be exported, or the copy in fp32 answers otherwise.
+    """
+    with _needing_onnx():
+        from compress.onnx_static import static_int8
+    return static_int8(classifier, config, dataset, workspace)
+
+
+@contextmanager
+def _needing_onnx() -> Iterator[None]:
+    """Names the extra where an import inside lacks the library that writes graphs.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
     try:
-        from compress.onnx_export import export
+        yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "onnx", "onnx") from None
-    return export(classifier, quantised, method, workspace)
 
 
 def _session(path: Path, content: bytes) -> onnxruntime.InferenceSession:

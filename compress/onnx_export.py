@@ -1,9 +1,9 @@
 """An LSTM or a transformer -> a folder of ONNX files, checked against what it was made from.
 
-In int8, embeddings and the matrices of LSTM layers or transformer blocks are stored in integers,
-and what meets those matrices is rounded as it comes; biases, normalisation and the head of an
-LSTM stay in fp32. What is rounded shares a scale in its batch, so in int8 the logits of a text
-depend a little on the texts beside it.
+In dynamic int8, embeddings and the matrices of LSTM layers or transformer blocks are stored in
+integers, and what meets those matrices is rounded as it comes; biases, normalisation and the head
+stay in fp32. What is rounded shares a scale in its batch, so the logits of a text depend a little
+on the texts beside it.
 
 Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
@@ -14,7 +14,7 @@ import io
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,18 +26,24 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
-from compress.onnx_classifier import LABELS, ONNX_MODEL, Inputs, OnnxClassifier, graph_inputs
+from compress.onnx_classifier import LABELS, Inputs, OnnxClassifier, graph_inputs
 from compress.onnx_lstm import lstm_graph
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.errors import FeatherweightError
-from featherweight.loading import ONNX, ONNX_FACTS
-from featherweight.run import TOKENIZER, Run
+from featherweight.run import ONNX, ONNX_FACTS, ONNX_MODEL, TOKENIZER, Run
 from lstm.classifier import TextClassifier
 
 _OPSET = 17
 _TRACED = (12, 9)  # tokens of the texts that a transformer is exported with
 _CHECKED = ((1,), (7,), (40,), (1, 7, 40))  # and of those that it is compared on, in batches
 _TOLERANCE = 1e-4  # of a logit up to 1; of larger ones this share
+_INT8: Mapping[str, Sequence[str]] = {
+    "lstm": ("Gather", "LSTM"),
+    "transformer": ("Gather", "MatMul"),
+}
+
+# Takes the copy in fp32, its prepared graph, and where to write the graph in int8.
+Quantiser = Callable[[OnnxClassifier, Path, Path], None]
 
 
 class _Origin(NamedTuple):
@@ -47,21 +53,21 @@ class _Origin(NamedTuple):
         facts: What `onnx.json` must say of it.
         inputs: Makes a batch of random texts, given their lengths.
         answer: Returns the logits (B, C) of a batch by the network itself.
-        int8: Operators whose weights become integers.
     """
 
     facts: dict[str, Any]
     inputs: Callable[[Sequence[int]], Inputs]
     answer: Callable[[Inputs], FloatArray]
-    int8: Sequence[str]
 
 
-def export(classifier: Classifier, quantised: bool, method: str, workspace: Path) -> OnnxClassifier:
+def export(
+    classifier: Classifier, quantiser: Quantiser | None, method: str, workspace: Path
+) -> OnnxClassifier:
     """Returns a copy that onnxruntime computes.
 
     Args:
         classifier: An LSTM, or a transformer with a classification head.
-        quantised: Whether weights become int8.
+        quantiser: Makes its weights int8; None: they stay in fp32.
         method: What stands in brackets behind its name.
         workspace: Folder in which it is written, as `onnx`.
 
@@ -84,9 +90,12 @@ def export(classifier: Classifier, quantised: bool, method: str, workspace: Path
         }
         exported = _loaded(folder, {**facts, "dtype": "fp32"})
         _check(exported, origin)
-        if not quantised:
+        if quantiser is None:
             return exported
-        _quantise(folder / ONNX_MODEL, origin.int8)
+        prepared = folder / "prepared.onnx"
+        quant_pre_process(folder / ONNX_MODEL, prepared, auto_merge=True)
+        quantiser(exported, prepared, folder / ONNX_MODEL)
+        prepared.unlink()
         return _loaded(folder, {**facts, "dtype": "int8"})
 
 
@@ -107,7 +116,7 @@ def _lstm(classifier: TextClassifier, folder: Path) -> _Origin:
         logits: FloatArray = module(ids, lengths).numpy()
         return logits
 
-    return _Origin({"kind": "lstm"}, inputs, answer, ("Gather", "LSTM"))
+    return _Origin({"kind": "lstm"}, inputs, answer)
 
 
 def _transformer(classifier: Any, folder: Path) -> _Origin:
@@ -146,7 +155,7 @@ def _transformer(classifier: Any, folder: Path) -> _Origin:
         ) from error
     normaliser = getattr(classifier.model.config, NORMALISER, None)
     facts = {"kind": "transformer", "max_length": longest, "normaliser": normaliser}
-    return _Origin(facts, inputs, answer, ("Gather", "MatMul"))
+    return _Origin(facts, inputs, answer)
 
 
 class _OnlyLogits(torch.nn.Module):
@@ -182,20 +191,32 @@ def _trace(network: torch.nn.Module, example: Inputs, path: Path) -> None:
     )
 
 
-def _quantise(path: Path, operators: Sequence[str]) -> None:
-    """Makes the weights of these operators int8, in place."""
-    prepared = path.with_name("prepared.onnx")
-    quant_pre_process(path, prepared, auto_merge=True)
+def dynamic(exported: OnnxClassifier, prepared: Path, path: Path) -> None:
+    """Makes the weights of a graph int8; what meets them is rounded as it comes.
+
+    Args:
+        exported: The copy in fp32.
+        prepared: Its graph, with the shapes written down.
+        path: Where the graph in int8 is written.
+    """
     quantize_dynamic(
         prepared,
         path,
-        op_types_to_quantize=list(operators),
+        op_types_to_quantize=list(_INT8[exported.kind]),
+        nodes_to_exclude=head(prepared) if exported.kind == "transformer" else [],
         per_channel=True,
         # Matrices in 7 bits: in 8, products overflow on processors without VNNI instructions.
         reduce_range=True,
         weight_type=QuantType.QInt8,
     )
-    prepared.unlink()
+
+
+def head(graph: Path) -> list[str]:
+    """Returns the names by which quantisers know the layer that makes a transformer's logits."""
+    nodes = onnx.load(graph).graph.node
+    # All other matrices lead to it, so it is the last of them.
+    name = [node.name for node in nodes if node.op_type in ("Gemm", "MatMul")][-1]
+    return [name, f"{name}_MatMul"]  # the latter where a Gemm is taken apart first
 
 
 def _loaded(folder: Path, facts: dict[str, Any]) -> OnnxClassifier:

@@ -1,4 +1,4 @@
-"""Pruning an LSTM: small weights become zero, rare words leave the vocabulary.
+"""Pruning an LSTM: small weights become zero, rare words and weak hidden units leave.
 
 A zero saves nothing by itself: here a pruned matrix is stored as one bit a number and the numbers
 that are left, where that is smaller, and in integers zeros are the shortest code.
@@ -9,18 +9,20 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from compress.config import CompressConfig
+from compress.hidden_units import without_weak_units
+from compress.magnitude import smallest_masks
 from compress.retraining import retrain
 from featherweight.dataset import Dataset
 from featherweight.errors import UsageError
+from featherweight.sparse import smaller_when_sparse
 from lstm.classifier import TextClassifier
 from lstm.encoder import LSTMClassifier
 from lstm.projection import as_stored, masked, project
-from lstm.storage import Format, store
+from lstm.storage import Format
 from lstm.tokenizer import PAD, UNK, load_tokenizer, token_ids
 
 HEAD = "head.weight"  # the few numbers that every answer goes through stay whole
@@ -49,7 +51,9 @@ def prune(
     """
     if config.vocabulary < 1:
         classifier = without_rare_words(classifier, dataset, config.vocabulary)
-    masks = smallest_masks(classifier.module, config.sparsity, config.scope == "layer")
+    if config.hidden < 1:
+        classifier = without_weak_units(classifier, config.hidden)
+    masks = smallest_masks(matrices(classifier.module), config.sparsity, config.scope == "layer")
     projection = masked(masks, as_stored(storage) if storage else None)
     if config.retraining_epochs:
         classifier = retrain(classifier, config, dataset, workspace, projection)
@@ -59,44 +63,20 @@ def prune(
     return classifier.with_network(f"{classifier.name} ({method})", module, storage)
 
 
-def smallest_masks(module: LSTMClassifier, sparsity: float, by_layer: bool) -> dict[str, Tensor]:
-    """Returns for each matrix but the head's which weights are kept, bool of its shape.
-
-    Source: Han et al. (2015), Learning both Weights and Connections (magnitude pruning).
-
-    Args:
-        module: The network.
-        sparsity: Share of the weights that go, to the nearest whole number of them.
-        by_layer: Whether each matrix loses that share, or all together.
-    """
-    matrices = {
-        name: parameter.detach().abs()
+def matrices(module: LSTMClassifier) -> dict[str, Tensor]:
+    """Returns the weights that may become zero: each matrix but the head's, by name."""
+    return {
+        name: parameter
         for name, parameter in module.named_parameters()
         if parameter.dim() == 2 and name != HEAD
     }
-    if by_layer:
-        return {name: _kept(values, sparsity) for name, values in matrices.items()}
-    together = _kept(torch.cat([values.flatten() for values in matrices.values()]), sparsity)
-    parts = torch.split(together, [values.numel() for values in matrices.values()])
-    return {
-        name: part.reshape(values.shape)
-        for (name, values), part in zip(matrices.items(), parts, strict=True)
-    }
-
-
-def _kept(values: Tensor, sparsity: float) -> Tensor:
-    smallest = values.flatten().argsort(stable=True)[: round(sparsity * values.numel())]
-    kept = torch.ones(values.numel(), dtype=torch.bool, device=values.device)
-    kept[smallest] = False
-    return kept.reshape(values.shape)
 
 
 def _smallest_storage(module: LSTMClassifier) -> dict[str, Format]:
-    def of(parameter: Tensor) -> Format:
-        sparse = sum(part.nbytes for part in store(parameter.detach().cpu(), "sparse").values())
-        return "sparse" if sparse < 4 * parameter.numel() else "fp32"
-
-    return {name: of(parameter) for name, parameter in module.named_parameters()}
+    return {
+        name: "sparse" if smaller_when_sparse(parameter) else "fp32"
+        for name, parameter in module.named_parameters()
+    }
 
 
 def without_rare_words(

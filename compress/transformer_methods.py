@@ -3,16 +3,33 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from compress.config import Name
-from compress.method import FASTER, Method
-from compress.onnx_classifier import exported
+from compress.config import HalfConfig, Name
+from compress.distillation import distill
+from compress.half import halve_transformer
+from compress.method import FASTER, HALF, SIZE, Method
+from compress.onnx_classifier import calibrated, exported
+from compress.transformer_pruning import prune, prune_int8
+from compress.transformer_quantisation import quantise, train_quantised
 
 METHODS: Mapping[Name, Method] = MappingProxyType(
     {
+        "fp16": Method(
+            HALF, lambda it, *given: halve_transformer(it, HalfConfig("fp16"), given[-1])
+        ),
+        "bf16": Method(
+            "size everywhere, speed on CUDA and on CPUs with instructions for bf16",
+            lambda it, *given: halve_transformer(it, HalfConfig("bf16"), given[-1]),
+        ),
+        "int8": Method(f"size everywhere, {FASTER}", quantise),
+        "qat": Method(f"size everywhere, {FASTER}", train_quantised),
+        "prune": Method(SIZE, prune),
+        "prune+int8": Method(SIZE, prune_int8),
+        "distill": Method(f"size everywhere, {FASTER}", distill),
         "onnx": Method(FASTER, lambda it, *given: exported(it, "onnx", False, given[-1])),
         "onnx-int8": Method(
             f"size everywhere, {FASTER}",
             lambda it, *given: exported(it, "onnx-int8", True, given[-1]),
         ),
+        "static-int8": Method(f"size everywhere, {FASTER}", calibrated),
     }
 )

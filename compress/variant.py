@@ -1,7 +1,5 @@
 """`compress`: a run -> a smaller run inside it, judged on the same validation texts."""
 
-import hashlib
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,30 +11,19 @@ from typing import Any
 from compress import lstm_methods
 from compress.config import CompressConfig, HalfConfig, Name
 from compress.half import halve
-from compress.method import FASTER, Method
-from compress.onnx_classifier import OnnxClassifier
-from featherweight.checks import drop_leaks
+from compress.method import FASTER, Method, Variant
+from compress.origin import Origin, origin_of
+from compress.touched import touched
+from compress.workspace import FOLDER, flags_of, workspace_of
 from featherweight.classifier import Classifier
-from featherweight.dataset import Dataset, load_dataset
 from featherweight.device import environment
 from featherweight.errors import UsageError
 from featherweight.evaluation import Evaluation, evaluate
-from featherweight.experiment import as_json
 from featherweight.latency import Contender, measure
 from featherweight.loading import load
 from featherweight.reporting import write_evaluation
-from featherweight.run import (
-    COMPRESSION,
-    CONFIG,
-    TRANSFORMER,
-    Run,
-    atomic_directory,
-    newest_run,
-)
-from featherweight.testing import trained_on
+from featherweight.run import COMPRESSION, CONFIG, TRANSFORMER, Run, atomic_directory
 from lstm.classifier import TextClassifier
-
-FOLDER = "compressed"
 
 
 def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
@@ -53,95 +40,112 @@ def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
         WeightsError: The run or a teacher cannot be loaded.
         DataError: The run's data has gone, or a file of texts cannot be used.
     """
-    origin = Run(config.weights) if config.weights else newest_run(config.output_dir)
-    if not origin.file(CONFIG).is_file():
-        raise UsageError(f"{origin.path} is not a run directory: a variant is written into its run")
-    if origin.file(COMPRESSION).is_file():
-        raise UsageError(f"{origin.path} is compressed already: compress the run it was made from")
-    path = origin.file(FOLDER) / config.method
-    if path.exists() and not config.overwrite:
+    run = origin_of(config)
+    refuse_existing(run.file(FOLDER) / config.method, config.overwrite)
+    return make_variant(Origin.load(run, config.device), config)
+
+
+def make_variant(origin: Origin, config: CompressConfig) -> tuple[Run, list[Evaluation]]:
+    """Makes and writes the variant of one method; what is there is replaced.
+
+    Returns:
+        The variant's run, and the evaluations of variant and origin on validation.
+
+    Raises:
+        FeatherweightError: The method does not fit, or cannot do it; the message says why.
+    """
+    methods = methods_for(origin)
+    if config.method not in methods:
+        raise UsageError(
+            f"--method {config.method} does not fit {origin.run.path}: take {', '.join(methods)}"
+        )
+    method = methods[config.method]
+    # Neither changes what a training learns.
+    flags = flags_of(replace(config, weights=None, overwrite=False))
+    with workspace_of(origin, config.method, flags) as workspace:
+        started = time.perf_counter()
+        variant = method.make(origin.classifier, origin.run, config, origin.dataset, workspace)
+        facts = {"gain": method.gain, "seconds": time.perf_counter() - started}
+        return write_variant(config.method, variant, origin, config, facts)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuses a place for a variant that is taken.
+
+    Raises:
+        UsageError: A variant is there and is not to be replaced, or something else is.
+    """
+    if path.exists() and not overwrite:
         raise UsageError(f"{path} is there already: give --overwrite to replace it")
     if path.exists() and not (path / COMPRESSION).is_file():
         raise UsageError(f"{path} is not a variant: not overwritten")
-    classifier = load(origin.path, config.device)
-    methods = methods_for(classifier, origin)
-    if config.method not in methods:
-        raise UsageError(
-            f"--method {config.method} does not fit {origin.path}: take {', '.join(methods)}"
-        )
-    data = trained_on(origin)
-    dataset = load_dataset(data, classifier.labels)
-    if data.drop_leaks:
-        dataset = drop_leaks(dataset)[0]
-    with _workspace(origin, config) as workspace:
-        evaluations = _make(methods[config.method], classifier, origin, config, dataset, workspace)
-    return Run(path), evaluations
 
 
-def methods_for(classifier: Classifier, origin: Run) -> Mapping[Name, Method]:
+def methods_for(origin: Origin) -> Mapping[Name, Method]:
     """Returns the methods that fit a run's model, by name.
 
     Raises:
         UsageError: None fits it.
         MissingExtraError: A library that they need is not installed.
     """
-    if isinstance(classifier, TextClassifier):
+    if isinstance(origin.classifier, TextClassifier):
         return lstm_methods.METHODS
-    if not origin.file(TRANSFORMER).is_dir():
-        raise UsageError(f"{origin.path} is no LSTM and no fine-tuned transformer: not compressed")
+    run = origin.run
+    if not run.file(TRANSFORMER).is_dir():
+        raise UsageError(f"{run.path} is no LSTM and no fine-tuned transformer: not compressed")
     from compress import transformer_methods
 
     return transformer_methods.METHODS
 
 
-def _make(
-    method: Method,
-    classifier: Classifier,
-    origin: Run,
-    config: CompressConfig,
-    dataset: Dataset,
-    workspace: Path,
-) -> list[Evaluation]:
-    """Makes the variant, judges it beside its origin, and writes its run."""
-    started = time.perf_counter()
-    variant = method.make(classifier, origin, config, dataset, workspace)
-    seconds = time.perf_counter() - started
-    evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (variant, classifier)]
-    with atomic_directory(origin.file(FOLDER) / config.method) as folder:
+def write_variant(
+    name: str, variant: Variant, origin: Origin, config: CompressConfig, facts: Mapping[str, Any]
+) -> tuple[Run, list[Evaluation]]:
+    """Judges a variant beside its origin, and writes its run.
+
+    Args:
+        name: Of the method, and of the folder in `compressed`.
+        variant: What was made.
+        origin: What it was made from.
+        config: The flags.
+        facts: For its `compression.json`: the gain, the seconds it took, and what else there is.
+
+    Returns:
+        Its run, and the evaluations of variant and origin on validation.
+    """
+    path = origin.run.file(FOLDER) / name
+    validation = origin.dataset.validation
+    ours, theirs = evaluate(variant, validation, origin.dataset.name), origin.evaluation
+    with atomic_directory(path) as folder:
         run = Run(folder)
         variant.save_in(run)
         latency_ms = {}
-        if FASTER in method.gain:
-            latency_ms = _latency_ms(origin.path, folder, dataset.validation.texts)
-        before, after = classifier.size_bytes(), variant.size_bytes()
+        if FASTER in facts["gain"]:
+            latency_ms = _latency_ms(origin.run.path, folder, validation.texts)
+        # A student may be of another kind than its origin, and was trained with other flags.
+        config_of_run = getattr(variant, "run_config", None) or origin.run.read_json(CONFIG)
+        before, after = origin.classifier.size_bytes(), variant.size_bytes()
         records = {
-            CONFIG: origin.read_json(CONFIG),
-            "labels.json": classifier.labels,
-            "data.json": origin.read_json("data.json"),
+            CONFIG: config_of_run | _shape(variant, origin.classifier),
+            "labels.json": origin.classifier.labels,
+            "data.json": origin.run.read_json("data.json"),
             "environment.json": environment(),
             COMPRESSION: {
-                "method": config.method,
-                "flags": _flags(config),
-                "touched": {"before": _kinds(classifier), "after": _kinds(variant)},
+                "method": name,
+                "flags": flags_of(config),
+                "touched": {"before": touched(origin.classifier), "after": touched(variant)},
                 "size_bytes": {"before": before, "after": after},
                 "ratio": after / before,
-                "gain": method.gain,
+                **facts,
                 **({"latency_ms": latency_ms} if latency_ms else {}),
-                "seconds": seconds,
-                "origin": {"name": origin.path.name, "sha256": _sha256(origin)},
-                "rejected": rejected(evaluations[0], evaluations[1], config.max_f1_drop)
-                or slower(latency_ms),
+                "origin": {"name": origin.run.path.name, "sha256": origin.sha256},
+                "rejected": rejected(ours, theirs, config.max_f1_drop) or slower(latency_ms),
             },
         }
-        for name, value in records.items():
-            run.write_json(name, value)
-        write_evaluation(run, evaluations[0], dataset.validation.texts)
-    return evaluations
-
-
-def _sha256(origin: Run) -> str:
-    assert origin.weights  # it was loaded
-    return hashlib.sha256(origin.weights.read_bytes()).hexdigest()
+        for file, value in records.items():
+            run.write_json(file, value)
+        write_evaluation(run, ours, validation.texts)
+    return Run(path), [ours, theirs]
 
 
 def _latency_ms(origin: Path, variant: Path, texts: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -176,48 +180,13 @@ def slower(latency_ms: Mapping[str, Mapping[str, float]]) -> str:
     return f"it is slower on the CPU: {figures}"
 
 
-@contextmanager
-def _workspace(origin: Run, config: CompressConfig) -> Iterator[Path]:
-    """Yields the folder that a method goes on from; what other flags left there is removed.
-
-    Afterwards it stays only if it holds a training that was cut off.
-    """
-    path = origin.file(FOLDER) / f".{config.method}"
-    flags = _flags(replace(config, overwrite=False))
-    if path.exists() and not ((path / CONFIG).is_file() and Run(path).read_json(CONFIG) == flags):
-        shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
-    Run(path).write_json(CONFIG, flags)
-    try:
-        yield path
-    except BaseException:
-        if not Run(path).cut_off:
-            shutil.rmtree(path)
-        raise
-    shutil.rmtree(path)
-
-
-def _flags(config: CompressConfig) -> dict[str, Any]:
-    return {name: as_json(value) for name, value in asdict(config).items()}
-
-
-def _kinds(classifier: Classifier) -> Mapping[str, Any]:
-    """Returns numbers and formats by kind of parameter; for an LSTM also numbers not zero."""
-    if not isinstance(classifier, TextClassifier):
-        is_lstm = isinstance(classifier, OnnxClassifier) and classifier.kind == "lstm"
-        numbers = {"parameters": classifier.num_parameters(), "formats": [classifier.dtype]}
-        return {"LSTM" if is_lstm else "transformer": numbers}
-    kinds: dict[str, dict[str, Any]] = {}
-    for name, parameter in classifier.module.named_parameters():
-        module = name.split(".")[0]
-        kind = kinds.setdefault(
-            {"embedding": "embedding", "encoder": "LSTM"}.get(module, "linear"),
-            {"parameters": 0, "not_zero": 0, "formats": []},
-        )
-        kind["parameters"] += parameter.numel()
-        kind["not_zero"] += int(parameter.count_nonzero())
-        kind["formats"] = sorted({*kind["formats"], classifier.storage[name]})
-    return kinds
+def _shape(variant: Classifier, origin: Classifier) -> dict[str, Any]:
+    """Returns the flags that say the dimensions of an LSTM, where they differ from its origin's."""
+    if not isinstance(variant, TextClassifier):
+        return {}
+    words = variant.tokenizer.get_vocab_size()
+    same = isinstance(origin, TextClassifier) and origin.tokenizer.get_vocab_size() == words
+    return asdict(variant.config) | ({} if same else {"vocab_size": words})
 
 
 @contextmanager

@@ -84,7 +84,12 @@ def compress(arguments: Sequence[str]) -> None:
     if config.method == "all":
         print(compress_all(config))
         return
-    run, evaluations = compress_run(config)
+    if config.target_size:
+        from compress.search import search
+
+        run, evaluations = search(config)
+    else:
+        run, evaluations = compress_run(config)
     print(quality_table(evaluations))
     why = run.read_json(COMPRESSION)["rejected"]
     print(f"\n{f'rejected: {why}' if why else 'accepted'}\nrun: {run.path}")
@@ -190,10 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         library = error.name.split(".")[0]
         extra = "transformers" if library in _TRANSFORMERS else "train"
         return _fail(str(MissingExtraError(library, extra)), MissingExtraError.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         resumable = verb in ("train", "finetune")
-        hint = ": go on with the same command and --resume" if resumable else ""
-        return _fail(f"interrupted{hint}", INTERRUPTED)
+        hint = str(interrupt) or ("go on with the same command and --resume" if resumable else "")
+        return _fail(f"interrupted{f': {hint}' if hint else ''}", INTERRUPTED)
     except BrokenPipeError:
         # The reader left (`| head`); keep the interpreter from flushing into the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,7 +16,7 @@ from featherweight.dataset import Split
 from featherweight.device import environment, resolve_device
 from featherweight.errors import DataError, UsageError
 from featherweight.latency_process import Worker
-from featherweight.loading import ONNX, ONNX_FACTS
+from featherweight.run import Run
 
 logger = logging.getLogger("featherweight")
 
@@ -57,7 +57,7 @@ class Contender:
         """Says whether there is anything to time on "cpu" or "cuda"."""
         if device == "cpu":
             return not self.cuda_graphs
-        exported = self.weights is not None and (Path(self.weights) / ONNX / ONNX_FACTS).is_file()
+        exported = self.weights is not None and Run(Path(self.weights)).exported
         return self.baseline is None and not exported
 
 

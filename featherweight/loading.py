@@ -7,10 +7,8 @@ from pathlib import Path
 
 from featherweight.classifier import Classifier
 from featherweight.errors import MissingExtraError, WeightsError
-from featherweight.run import COMPRESSION, CONFIG, MODEL, TRANSFORMER, Run
+from featherweight.run import COMPRESSION, CONFIG, MODEL, ONNX, TRANSFORMER, Run
 
-ONNX = "onnx"  # folder of a run that was exported
-ONNX_FACTS = "onnx.json"  # marks it: models of the Hub have folders of that name too
 LSTM_FORMAT = "featherweight-lstm/2"
 FEATURES_FORMAT = "featherweight-features/1"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own reader
@@ -33,7 +31,7 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
         run = Run(path)
         if run.cut_off:
             raise WeightsError(f"{path} was cut off in training: finish it with --resume")
-        if (run.file(ONNX) / ONNX_FACTS).is_file():
+        if run.exported:
             return _load_onnx(run.file(ONNX))
         if run.file(TRANSFORMER).is_dir():
             return _load_transformer(run.file(TRANSFORMER), device, _name(run))

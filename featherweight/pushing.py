@@ -4,10 +4,9 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path, PureWindowsPath
-from typing import Any
 from urllib.parse import urlsplit
 
 from tabulate import tabulate
@@ -15,19 +14,29 @@ from tabulate import tabulate
 from featherweight.config import PushConfig
 from featherweight.errors import FeatherweightError, UsageError, WeightsError
 from featherweight.hub import ANSWER_S, METADATA_S, status, within
-from featherweight.run import CONFIG, MODEL, TRANSFORMER, Run, kind, newest_run
+from featherweight.hub_card import ADAPTER, PICTURES, hub_card
+from featherweight.run import (
+    CONFIG,
+    MODEL,
+    ONNX,
+    ONNX_FACTS,
+    ONNX_MODEL,
+    TRANSFORMER,
+    Run,
+    kind,
+    newest_run,
+)
 
 Files = Mapping[str, Path | bytes]  # name in the repository -> what is there
 
 REPOSITORY = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?/(?=.{1,96}$)\w(?:[\w.-]*\w)?", re.ASCII)
-PICTURES = ("confusion_matrix.png", "training_curves.png")
 # Named one by one: a folder of transformers may also hold pickles, programs and logs.
 _TRANSFORMER_FILES = (
     CONFIG, "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
     "bpe.codes", "*.model",
 )  # fmt: skip
-_USE = re.compile(r"## Use\n\n```python\n.*?```\n+", re.DOTALL)
+_WITH_PATHS = (CONFIG, "tokenizer_config.json", "adapter_config.json")
 
 
 def push(config: PushConfig) -> str:
@@ -59,7 +68,7 @@ def contents(run: Run, repo_id: str, license: str = "") -> Files:
     """Returns the files of a repository: those of the run that others need, free of local paths.
 
     Args:
-        run: A finished run of either kind.
+        run: A finished run of either kind, or a variant of one.
         repo_id: Where they go, "owner/name"; the card says how to load them from there.
         license: Identifier for the card, such as "mit"; empty: none.
 
@@ -71,20 +80,38 @@ def contents(run: Run, repo_id: str, license: str = "") -> Files:
     if kind(run.read_json(CONFIG)) == "features":
         raise UsageError(f"{run.path} is a head for a frozen encoder, of no use without it: push a "
                          "fine-tuned run")  # fmt: skip
-    files: dict[str, Path | bytes] = {}
-    folder = run.file(TRANSFORMER)
-    if folder.is_dir():
-        for path in sorted(path for name in _TRANSFORMER_FILES for path in folder.glob(name)):
-            with_paths = path.name in (CONFIG, "tokenizer_config.json")
-            files[path.name] = _without_paths(Run(folder), path.name) if with_paths else path
-    else:
-        files[MODEL] = run.file(MODEL)
-        files[CONFIG] = _without_paths(run, CONFIG)
-        files["labels.json"] = _existing(run, "labels.json")
+    files = _model_files(run)
     files["evaluation.json"] = _existing(run, "evaluation.json")
     files |= {name: run.file(name) for name in PICTURES if run.file(name).is_file()}
-    files["README.md"] = _card(run, repo_id, license, files).encode()
+    files["README.md"] = hub_card(run, repo_id, license, files).encode()
     return files
+
+
+def _model_files(run: Run) -> dict[str, Path | bytes]:
+    """Returns what is needed to load a run's model, laid out so that `load` and others find it."""
+    if run.exported:
+        folder = run.file(ONNX)
+        names = (ONNX_MODEL, ONNX_FACTS, "labels.json", *_TRANSFORMER_FILES)
+        exported = {f"{ONNX}/{name}": it for name, it in _found(folder, names).items()}
+        return {CONFIG: _without_paths(run, CONFIG), **exported}
+    folder = run.file(TRANSFORMER)
+    if folder.is_dir():
+        adapter = _found(folder / ADAPTER, ("adapter_config.json", "*.safetensors"))
+        beside = {f"{ADAPTER}/{name}": it for name, it in adapter.items()}
+        return _found(folder, _TRANSFORMER_FILES) | beside
+    return {
+        MODEL: run.file(MODEL),
+        CONFIG: _without_paths(run, CONFIG),
+        "labels.json": _existing(run, "labels.json"),
+    }
+
+
+def _found(folder: Path, names: Sequence[str]) -> dict[str, Path | bytes]:
+    """Returns the files of a folder that match one of the patterns, free of local paths."""
+    return {
+        path.name: _without_paths(Run(folder), path.name) if path.name in _WITH_PATHS else path
+        for path in sorted(path for name in names for path in folder.glob(name))
+    }
 
 
 def _check_repository(repo_id: str) -> None:
@@ -100,6 +127,8 @@ def _check_finished(run: Run) -> None:
     if run.cut_off:
         raise UsageError(f"{run.path} was cut off in training: finish it with --resume")
     if not run.finished:
+        if run.exported:
+            raise WeightsError(f"{run.file(ONNX)} has no {ONNX_MODEL}: export it again")
         weights = run.file(TRANSFORMER) if run.file(TRANSFORMER).is_dir() else run.path
         raise WeightsError(f"{weights} has no {MODEL}: train again, or finish it with --resume")
 
@@ -123,74 +152,6 @@ def _without_paths(run: Run, name: str) -> bytes:
 
 def _size(file: Path | bytes) -> int:
     return len(file) if isinstance(file, bytes) else file.stat().st_size
-
-
-def _card(run: Run, repo_id: str, license: str, files: Iterable[str]) -> str:
-    """Returns the run's model card with the metadata that the Hub reads, fit for its readers."""
-    try:
-        body = run.file("README.md").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise WeightsError(f"{run.path} has no readable README.md: run test to write it") from None
-    # Lines that point to a file which stays behind would point nowhere.
-    behind = {"data.json", *PICTURES} - set(files)
-    lines = [line for line in body.splitlines() if not any(name in line for name in behind)]
-    body = _USE.sub("", "\n".join(lines) + "\n").rstrip("\n")
-    metadata = _metadata(run, license).to_yaml()
-    return f"---\n{metadata}\n---\n\n{body}\n\n## Use\n\n```python\n{_use(run, repo_id)}```\n"
-
-
-def _metadata(run: Run, license: str) -> Any:
-    from huggingface_hub import EvalResult, ModelCardData
-
-    figures = run.read_json("evaluation.json")
-    fine_tuned = run.file(TRANSFORMER).is_dir()
-    metrics = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
-    try:
-        name = figures["model"]
-        results = [
-            EvalResult(
-                task_type="text-classification",
-                task_name="Text Classification",
-                dataset_type=figures["data"],
-                dataset_name=figures["data"],
-                dataset_split=figures["split"],
-                dataset_args={"n": figures["n"]},
-                metric_type=metric,
-                metric_name=f"{title} ({figures['split']}, n = {figures['n']})",
-                metric_value=figures[score],
-            )
-            for score, (metric, title) in metrics.items()
-        ]
-    except (KeyError, TypeError):
-        path = run.file("evaluation.json")
-        raise WeightsError(f"{path} is not that of a run: run test to write it anew") from None
-    return ModelCardData(
-        license=license or None,
-        library_name="transformers" if fine_tuned else "featherweight",
-        pipeline_tag="text-classification",
-        tags=["featherweight", "transformer" if fine_tuned else "lstm"],
-        model_name=name,
-        eval_results=results,
-    )
-
-
-def _use(run: Run, repo_id: str) -> str:
-    """Returns the program by which a reader of the card gets an answer."""
-    if not run.file(TRANSFORMER).is_dir():
-        return (
-            "from featherweight import load\n"
-            "from huggingface_hub import hf_hub_download\n\n"
-            f'classifier = load(hf_hub_download("{repo_id}", "{MODEL}"))\n'
-            'print(classifier.predict(["i feel so happy today"]))\n'
-        )
-    normaliser = Run(run.file(TRANSFORMER)).read_json(CONFIG).get("text_normaliser")
-    text = f'NORMALISERS["{normaliser}"]("i feel so happy today")'
-    return (
-        ("from transformer_eval.normalisation import NORMALISERS\n" if normaliser else "")
-        + "from transformers import pipeline\n\n"
-        f'classifier = pipeline("text-classification", model="{repo_id}")\n'
-        f"print(classifier({text if normaliser else json.dumps('i feel so happy today')}))\n"
-    )
 
 
 def _send(files: Files, config: PushConfig) -> str:

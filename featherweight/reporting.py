@@ -10,7 +10,7 @@ from featherweight.evaluation import Evaluation
 from featherweight.latency import Latency
 from featherweight.plots import confusion_matrix
 from featherweight.predictions import PREDICTION_COLUMNS, prediction_cells, write_rows
-from featherweight.run import Run, atomic_open, kind
+from featherweight.run import COMPRESSION, Run, atomic_open, kind
 
 
 def per_class_table(evaluation: Evaluation) -> str:
@@ -113,13 +113,26 @@ def report(
     return "\n\n".join(parts)
 
 
-def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, Any]) -> str:
-    """Returns the README.md of a run."""
+def model_card(
+    evaluation: Evaluation,
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    compression: Mapping[str, Any] | None = None,
+) -> str:
+    """Returns the README.md of a run.
+
+    Args:
+        evaluation: Its figures.
+        config: Its `config.json`.
+        data: Its `data.json`.
+        compression: Its `compression.json`, if it is a variant.
+    """
     splits = "\n".join(
         f"| {name} | {split['n']:,} | `{split['sha256']}` |"
         for name, split in data["splits"].items()
     )
-    curves = "![training curves](training_curves.png)\n" if "epochs" in config else ""
+    trained = "epochs" in config and compression is None
+    curves = "![training curves](training_curves.png)\n" if trained else ""
     chosen = (
         "The checkpoint was chosen on this very split, so these figures flatter it; "
         "`python test.py` replaces them by those of the test split.\n\n"
@@ -128,9 +141,9 @@ def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, A
     )
     return (
         f"# {evaluation.model}\n\n"
-        f"{_described(config)} ({evaluation.parameters:,} parameters, "
+        f"{_described(config, compression)} ({evaluation.parameters:,} parameters, "
         f"{evaluation.size_bytes / 1000:,.1f} KB) that tells {', '.join(evaluation.labels)} "
-        f"apart{_seed(config)}.\n\n"
+        f"apart{_seed(config)}.\n\n{_compressed(compression) if compression else ''}"
         f"## Quality\n\nData `{evaluation.data}`, {evaluation.split} split, "
         f"n = {len(evaluation.targets):,}, 95 % bootstrap intervals. {chosen}\n"
         f"{quality_table([evaluation], 'github')}\n\n"
@@ -140,20 +153,32 @@ def model_card(evaluation: Evaluation, config: dict[str, Any], data: dict[str, A
         f"{splits}\n\n"
         "What the checks found in it stands in `data.json`.\n\n"
         "## Use\n\n```python\nfrom featherweight import load\n\n"
-        f'classifier = load("{"model.safetensors" if kind(config) == "lstm" else "."}")\n'
+        'classifier = load(".")\n'
         'print(classifier.predict(["i feel so happy today"]))\n```\n\n'
         f"{curves}"
     )
 
 
-def _described(config: Mapping[str, Any]) -> str:
-    """Returns what a run's config says of the model's kind."""
+def _described(config: Mapping[str, Any], compression: Mapping[str, Any] | None) -> str:
+    """Returns what a run says of the model's kind."""
+    if compression:  # a student may be of another kind than its origin
+        return f"The run `{compression['origin']['name']}`, compressed by `{compression['method']}`"
     if kind(config) == "lstm":
         return f"A tiny LSTM text classifier, preset `{config['preset']}`"
     (model,) = config["model"]
     if kind(config) == "features":
         return f"Logistic regression on embeddings ({config['pooling']}) of the frozen `{model}`"
     return f"The transformer `{model}`, fine-tuned"
+
+
+def _compressed(compression: Mapping[str, Any]) -> str:
+    """Returns what became smaller, where the gain is real, and why it may not be worth it."""
+    size = compression["size_bytes"]
+    rejected = f" Rejected: {compression['rejected']}." if compression["rejected"] else ""
+    return (
+        f"## Compression\n\n{size['after'] / 1000:,.1f} KB after {size['before'] / 1000:,.1f} KB "
+        f"({compression['ratio']:.0%}). The gain: {compression['gain']}.{rejected}\n\n"
+    )
 
 
 def _seed(config: Mapping[str, Any]) -> str:
@@ -175,4 +200,5 @@ def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> 
         )
     run.write_bytes("confusion_matrix.png", confusion_matrix(evaluation))
     config, data = run.read_json("config.json"), run.read_json("data.json")
-    run.write_text("README.md", model_card(evaluation, config, data))
+    compression = run.read_json(COMPRESSION) if run.file(COMPRESSION).is_file() else None
+    run.write_text("README.md", model_card(evaluation, config, data, compression))

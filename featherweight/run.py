@@ -17,6 +17,9 @@ CHECKPOINT = "checkpoint.safetensors"
 COMPRESSION = "compression.json"  # what was done to a variant, and to which run
 TRANSFORMER = "transformer"  # folder of a fine-tuned transformer, in the format of its library
 CHECKPOINTS = "checkpoints"  # folder of what its training goes on from
+ONNX = "onnx"  # folder of what was exported
+ONNX_MODEL = "model.onnx"
+ONNX_FACTS = "onnx.json"  # marks it: models of the Hub have folders of that name too
 
 
 @contextmanager
@@ -111,8 +114,16 @@ class Run:
         return self.file(CHECKPOINT).exists() or self.file(CHECKPOINTS).exists()
 
     @property
+    def exported(self) -> bool:
+        """Whether it holds an ONNX graph that was exported by us."""
+        return (self.file(ONNX) / ONNX_FACTS).is_file()
+
+    @property
     def weights(self) -> Path | None:
-        """The file of what was trained, or None where there is none."""
+        """The file of what was trained or exported, or None where there is none."""
+        if self.exported:
+            path = self.file(ONNX) / ONNX_MODEL
+            return path if path.is_file() else None
         places = self.file(TRANSFORMER) / MODEL, self.file(MODEL)
         return next((path for path in places if path.is_file()), None)
 

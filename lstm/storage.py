@@ -21,9 +21,10 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from featherweight.sparse import restore_sparse, store_sparse
 
 Format = Literal["fp32", "fp16", "bf16", "int8", "int4", "sparse"]
 Stored = dict[str, Tensor]
@@ -159,19 +160,6 @@ def _ungrouped(groups: Tensor, shape: torch.Size) -> Tensor:
     return groups.reshape(shape[0], -1)[:, : shape[1]].contiguous()
 
 
-def _store_sparse(tensor: Tensor) -> Stored:
-    kept = tensor.flatten() != 0
-    bits = np.packbits(kept.numpy())
-    return {".kept": torch.from_numpy(bits), ".values": tensor.flatten()[kept]}
-
-
-def _restore_sparse(stored: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
-    kept = torch.from_numpy(np.unpackbits(stored[".kept"].numpy(), count=shape.numel()))
-    values = torch.zeros(shape.numel())
-    values[kept.bool()] = stored[".values"]
-    return values.reshape(shape)
-
-
 def _quantised(tensor: Tensor, scales: Tensor, largest: int) -> Tensor:
     """Returns round(tensor / scales) as int32 in [-largest, largest]."""
     return (tensor / scales).round().clamp(-largest, largest).int()
@@ -210,5 +198,5 @@ class _Codec(NamedTuple):
 _FORMATS: Mapping[str, _Codec] = {
     "int8": _Codec(_rounded_int8, _store_int8, _restore_int8),
     "int4": _Codec(_rounded_int4, _store_int4, _restore_int4),
-    "sparse": _Codec(torch.clone, _store_sparse, _restore_sparse),
+    "sparse": _Codec(torch.clone, store_sparse, restore_sparse),
 }

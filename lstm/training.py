@@ -3,9 +3,10 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _EVALUATION_BATCH = 256
 
 Loss = Callable[[Tensor, list[int]], Tensor]  # logits (B, C) and numbers of their rows -> ()
+AfterEpoch = Callable[[Mapping[str, Any], int], None]  # record of an epoch, epochs at most
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def fit(
     checkpoint: Path,
     loss: Loss | None = None,
     projection: Projection | None = None,
+    after_epoch: AfterEpoch = log_epoch,
 ) -> Progress:
     """Trains a module and leaves it with the weights of its best epoch.
 
@@ -71,6 +74,7 @@ def fit(
         loss: What is made small; None: cross-entropy with the labels.
         projection: What the parameters go through before the network computes with them; the
             weights it is left with have not gone through it.
+        after_epoch: Called with the record of each epoch; what it raises ends the training.
 
     Returns:
         The history, one record an epoch, and the best weights.
@@ -126,7 +130,7 @@ def fit(
             bar.set_postfix(
                 loss=f"{mean_loss:.3f}", macro_f1=f"{record['validation_macro_f1']:.3f}"
             )
-            log_epoch(record, config.epochs)
+            after_epoch(record, config.epochs)
     module.load_state_dict(progress.best_weights)
     return progress
 

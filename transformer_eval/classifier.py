@@ -2,24 +2,31 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from featherweight.classifier import Classifier, FloatArray
-from featherweight.device import resolve_device
-from featherweight.errors import WeightsError
-from featherweight.run import TRANSFORMER, Run
+from featherweight.device import cpu_flags, resolve_device
+from featherweight.errors import MissingExtraError, WeightsError
+from featherweight.run import MODEL, TRANSFORMER, Run
+from featherweight.sparse import is_sparse, read_sparse
+from transformer_eval.adapter import ADAPTER, pack_where_it_fits, with_adapter
 from transformer_eval.normalisation import NORMALISERS
 
 MAX_LENGTH = 512  # tokens; no text of this kind is longer, and few models take more
 NORMALISER = "text_normaliser"  # entry of config.json: what texts go through before the tokenizer
+NUMBER_FORMAT = "number_format"  # entry of config.json: what its integers are called in tables
 _NUMBERED = "LABEL_"  # how transformers calls classes that nobody named
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+_HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # Our own messages say what matters; a table of unused head weights does not.
 transformers_logging.set_verbosity_error()
@@ -33,6 +40,8 @@ class TransformerClassifier(Classifier):
         folder: The files that it was loaded from.
         tokenizer: Its tokenizer.
         model: The network, in evaluation mode.
+        dtype: What it computes in: "fp32", "fp16", "bf16", or the integers of its weights.
+        stored_dtype: What its files hold, which the device may not compute in.
         max_length: Tokens after which a text is cut.
         normaliser: What texts go through before the tokenizer; None: nothing.
     """
@@ -49,7 +58,9 @@ class TransformerClassifier(Classifier):
         self.tokenizer = tokenizer
         self.model = model.to(device).eval()
         self.device = device
-        self.dtype = _DTYPES[model.dtype]
+        integers = getattr(model.config, NUMBER_FORMAT, None)
+        self.dtype = integers or _DTYPES[model.dtype]
+        self.stored_dtype = integers or _DTYPES[_stored_dtype(folder)]
         self.max_length = max_length(tokenizer, model.config)
         self.normaliser = getattr(model.config, NORMALISER, None)
 
@@ -63,6 +74,9 @@ class TransformerClassifier(Classifier):
     ) -> "TransformerClassifier":
         """Loads what `save_pretrained` wrote; nothing pickled, no code of others.
 
+        What is stored in 16 bits is computed in them on CUDA, and in bf16 on CPUs that have
+        instructions for it; elsewhere the rounded numbers are computed in fp32.
+
         Args:
             folder: Holds config.json, safetensors weights and the tokenizer's files.
             device: "auto", "cpu" or "cuda".
@@ -73,10 +87,16 @@ class TransformerClassifier(Classifier):
             WeightsError: Files are missing or damaged, need code of their own, or have no
                 trained head.
             UsageError: CUDA is asked for and there is none.
+            MissingExtraError: The library that quantised it is not installed.
         """
         device = resolve_device(device)
         tokenizer = load_tokenizer(folder)
-        model = load_model(AutoModelForSequenceClassification, folder)
+        dtype = _computed_dtype(_stored_dtype(folder), device)
+        model = load_model(AutoModelForSequenceClassification, folder, dtype)
+        _look_words_up_by_row(model)
+        if (folder / ADAPTER).is_dir():
+            model = with_adapter(model, folder / ADAPTER).get_base_model()
+        pack_where_it_fits(model)
         names = class_names(model.config, labels)
         return cls(name or folder.name, names, folder, tokenizer, model, device)
 
@@ -98,11 +118,12 @@ class TransformerClassifier(Classifier):
 
     def num_parameters(self) -> int:
         """Counts the network's parameters; shared ones once."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return int(self.model.num_parameters())  # knows that two numbers of 4 bits share a byte
 
     def size_bytes(self) -> int:
-        """Returns the size of its files: weights, config and tokenizer."""
-        return shipped_bytes(self.folder)
+        """Returns the size of its files: weights, config, tokenizer and adapters."""
+        adapter = self.folder / ADAPTER
+        return shipped_bytes(self.folder) + (shipped_bytes(adapter) if adapter.is_dir() else 0)
 
     def with_network(
         self, name: str, network: Any, folder: Path, tokenizer: Any = None
@@ -175,27 +196,32 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_model(kind: Any, folder: Path, **changes: Any) -> Any:
-    """Loads a network in fp32 from safetensors.
+def load_model(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """Loads a network from safetensors.
 
     Args:
         kind: Auto class of `transformers`, such as AutoModelForSequenceClassification.
         folder: Holds config.json and the weights.
+        dtype: Format that its floats get, whatever they are stored in.
         **changes: Entries of its config to replace; with `num_labels` a head may be new.
 
     Raises:
         WeightsError: They are missing, damaged, need code of their own, or lack a trained head.
+        MissingExtraError: The library that quantised it is not installed.
     """
     try:
-        model, report = kind.from_pretrained(
-            folder,
+        _need_library(folder)
+        model, report = _reader(kind, folder, changes)(
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            dtype=torch.float32,
+            dtype=dtype,
             output_loading_info=True,
-            **changes,
         )
+    except ModuleNotFoundError as error:
+        raise MissingExtraError((error.name or "torchao").split(".")[0], "transformers") from None
+    except WeightsError:
+        raise
     except Exception as error:  # as many kinds as architectures
         raise _unusable(folder, "model", error) from error
     if report["missing_keys"] and kind is AutoModelForSequenceClassification and not changes:
@@ -204,6 +230,58 @@ def load_model(kind: Any, folder: Path, **changes: Any) -> Any:
             "(featherweight finetune --model …)"
         )
     return model
+
+
+def _need_library(folder: Path) -> None:
+    """Fails as an import does if bitsandbytes quantised a model and is not installed."""
+    recipe = (_config(folder) or {}).get("quantization_config")
+    if isinstance(recipe, dict) and recipe.get("quant_method") == "bitsandbytes":
+        import_module("bitsandbytes")
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    """Returns the format in 16 bits that a model was saved in, or else fp32."""
+    config = _config(folder) or {}
+    return _HALVES.get(str(config.get("dtype", config.get("torch_dtype"))), torch.float32)
+
+
+def _computed_dtype(stored: torch.dtype, device: str) -> torch.dtype:
+    """Returns what a device computes in, given what is stored."""
+    if device == "cuda":
+        return stored
+    fast = stored == torch.bfloat16 and {"avx512_bf16", "amx_bf16"} & set(cpu_flags())
+    return stored if fast else torch.float32
+
+
+def _look_words_up_by_row(model: Any) -> None:
+    """Turns words that are stored in int8 into floats one by one; torchao turns all, each time."""
+    words = model.get_input_embeddings()
+    if hasattr(words.weight, "qdata"):
+        words.forward = MethodType(_rows_in_floats, words)
+
+
+def _rows_in_floats(words: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Returns the vectors (B, T, E) of ids (B, T)."""
+    return words.weight.qdata[ids] * words.weight.scale[ids]
+
+
+def _reader(kind: Any, folder: Path, changes: dict[str, Any]) -> Callable[..., Any]:
+    """Returns the `from_pretrained` that fits how the weights are stored.
+
+    Raises:
+        WeightsError: They are sparse, and damaged.
+    """
+    path = folder / MODEL
+    if not (path.is_file() and is_sparse(path)):
+        return partial(kind.from_pretrained, folder, **changes)
+    config, others = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, return_unused_kwargs=True, **changes
+    )
+    # Tensors in memory are taken by the class of the network itself only.
+    with torch.device("meta"):
+        network = type(kind.from_config(config, trust_remote_code=False))
+    state = read_sparse(path)
+    return partial(network.from_pretrained, None, config=config, state_dict=state, **others)
 
 
 def class_names(config: Any, stated: Sequence[str]) -> tuple[str, ...]:
@@ -243,12 +321,18 @@ def shipped_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in kinds)
 
 
-def _unusable(folder: Path, what: str, error: Exception) -> WeightsError:
+def _config(folder: Path) -> dict[str, Any] | None:
+    """Returns what a model's config.json says; None if it cannot be read."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _unusable(folder: Path, what: str, error: Exception) -> WeightsError:
+    config = _config(folder)
+    if config is None:
         return WeightsError(f"{folder} has no config.json that can be read: is it a model?")
     if "auto_map" in config and "trust_remote_code" in str(error):
         return WeightsError(f"{folder} needs code of its own, which is never run: choose another")

@@ -67,16 +67,14 @@ def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]]
         files = fetch(model)
         dataset, findings = prepare_data(config)
         # Before there is a run: a model that cannot be used leaves nothing behind.
-        tokenizer, network = _tokenizer_and_model(config, files, dataset)
+        tokenizer, network = tokenizer_and_model(config, files, dataset)
         own = _run(config, files, dataset, findings) if state.is_main_process else None
     run = Run(Path(broadcast_object_list([str(own.path) if own else ""])[0]))
     with _logged(state, run):
         logger.info("%s on %s: %d training texts, %s in %s, %d process(es)", files.name,
                     dataset.name, len(dataset.train), device, number_format,
                     state.num_processes)  # fmt: skip
-        suits = files.model.learning_rate if files.model else LEARNING_RATE
-        training = replace(config, learning_rate=config.learning_rate or suits)
-        trainer = fit(network, tokenizer, dataset, training, run, device)
+        trainer = fit(network, tokenizer, dataset, with_rate(config, files), run, device)
         if not state.is_main_process:
             return None
         with atomic_directory(run.file(TRANSFORMER)) as folder:
@@ -126,7 +124,23 @@ def _logged(state: PartialState, run: Run) -> AbstractContextManager[None]:
     return logged_to(run.file("training.log")) if state.is_main_process else nullcontext()
 
 
-def _tokenizer_and_model(config: FinetuneConfig, files: Files, dataset: Dataset) -> tuple[Any, Any]:
+def with_rate(config: FinetuneConfig, files: Files) -> FinetuneConfig:
+    """Returns the flags with the learning rate that suits a model, where they leave it open."""
+    suits = files.model.learning_rate if files.model else LEARNING_RATE
+    return replace(config, learning_rate=config.learning_rate or suits)
+
+
+def tokenizer_and_model(config: FinetuneConfig, files: Files, dataset: Dataset) -> tuple[Any, Any]:
+    """Loads what is fine-tuned: with a head for the data's labels, and seeded.
+
+    Args:
+        config: Seed, and where texts are cut.
+        files: Of the pretrained model.
+        dataset: Its labels are those of the head.
+
+    Raises:
+        WeightsError: The files cannot be used.
+    """
     seed_everything(config.seed)
     # On CUDA some operations of some models have no deterministic form.
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -21,6 +21,7 @@ from featherweight.errors import UsageError
 from featherweight.evaluation import validation_scores
 from featherweight.run import CHECKPOINTS, MODEL, Run
 from featherweight.training import class_weights
+from transformer_eval.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from transformer_eval.classifier import NORMALISER
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.normalisation import NORMALISERS
@@ -31,7 +32,8 @@ Rows = list[dict[str, Any]]  # a text each: what the network takes, its label, w
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 _EVALUATION_BATCH = 64
 _PROGRESS = "trainer_state.json"  # the last file that is written of a checkpoint
-_CHECKPOINT_FILES = (MODEL, STATE, "generators-0.safetensors", _PROGRESS)
+_CHECKPOINT_FILES = (STATE, "generators-0.safetensors", _PROGRESS)
+_WEIGHTS = (MODEL, ADAPTER_WEIGHTS)  # of the whole network, or of what is trained on it
 
 
 def fit(
@@ -166,7 +168,12 @@ def _scores(prediction: EvalPrediction) -> dict[str, float]:
 def _newest_checkpoint(run: Run) -> Path | None:
     """Returns the last whole checkpoint; a kill may leave others with files missing."""
     folders = run.file(CHECKPOINTS).glob("checkpoint-*")
-    whole = [it for it in folders if all((it / name).is_file() for name in _CHECKPOINT_FILES)]
+    whole = [
+        it
+        for it in folders
+        if all((it / name).is_file() for name in _CHECKPOINT_FILES)
+        and any((it / name).is_file() for name in _WEIGHTS)
+    ]
     return max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
 
 

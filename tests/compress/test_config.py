@@ -14,14 +14,21 @@ WRONG: list[tuple[str, Any]] = [
     ("temperature", 0.0), ("temperature", -1.0), ("temperature", math.inf),
     ("temperature", math.nan),
     ("retraining_epochs", -1),
-    ("retraining_rate", 0.0), ("retraining_rate", -1e-3), ("retraining_rate", math.inf),
+    ("retraining_rate", -1e-3), ("retraining_rate", math.inf), ("retraining_rate", math.nan),
     ("max_f1_drop", -0.01), ("max_f1_drop", 1.5), ("max_f1_drop", math.nan),
     ("seed", -1), ("seed", 2**32),
+    ("hidden", 0.0), ("hidden", 1.1), ("hidden", -0.5), ("hidden", math.nan),
+    ("rank", 0), ("rank", -1), ("trials", 0), ("trials", -3),
+    ("calibration_texts", 0), ("calibration_texts", -1),
+    ("lora_alpha", 0.0), ("lora_alpha", -32.0), ("lora_alpha", math.inf),
+    ("lora_alpha", math.nan),
 ]  # fmt: skip
 EDGES: list[tuple[str, Any]] = [
     ("sparsity", 0.0), ("sparsity", 0.999), ("vocabulary", 1.0), ("vocabulary", 1e-9),
     ("alpha", 0.0), ("alpha", 1.0), ("retraining_epochs", 0), ("max_f1_drop", 0.0),
     ("max_f1_drop", 1.0), ("temperature", 0.1), ("seed", 2**32 - 1),
+    ("retraining_rate", 0.0), ("hidden", 1.0), ("hidden", 0.01), ("rank", 1), ("trials", 1),
+    ("calibration_texts", 1), ("lora_alpha", 0.5),
 ]  # fmt: skip
 
 
@@ -37,7 +44,7 @@ def test_the_ends_of_the_ranges_are_taken(flag: str, value: Any) -> None:
     assert getattr(CompressConfig(method="prune", **{flag: value}), flag) == value
 
 
-@pytest.mark.parametrize("method", ["qat", "qat-int4", "all"])
+@pytest.mark.parametrize("method", ["qat", "qat-int4", "qlora", "all"])
 def test_training_through_rounding_needs_an_epoch(method: Any) -> None:
     with pytest.raises(UsageError, match=f"--retraining_epochs must be at least 1 .*{method}"):
         CompressConfig(method=method, retraining_epochs=0)
@@ -53,6 +60,13 @@ def test_training_through_rounding_needs_an_epoch(method: Any) -> None:
         (["--scope", "everywhere"], "everywhere"),
         (["--method", "qat", "--retraining_epochs", "0"], "--retraining_epochs"),
         (["--seed", "-1"], "--seed"),
+        (["--int8_mode", "static"], "int8_mode"),
+        (["--hidden", "0"], "--hidden"),
+        (["--rank", "0"], "--rank"),
+        (["--lora_alpha", "0"], "--lora_alpha"),
+        (["--calibration_texts", "0"], "--calibration_texts"),
+        (["--calibration_texts", "some"], "calibration_texts"),
+        (["--trials", "0"], "--trials"),
     ],
 )
 def test_wrong_use_of_the_verb_is_said_without_a_traceback(

@@ -1,30 +1,29 @@
-import logging
+import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.numpy
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from compress import distillation
+from compress import distillation, transformer_distillation
 from compress.config import CompressConfig
-from compress.distillation import distill, distillation_loss
+from compress.distillation import LEARNED, distill, distillation_loss
+from compress.teachers import ANSWERS, UNLABELLED, Lesson
 from featherweight import load
-from featherweight.classifier import FloatArray, softmax
+from featherweight.classifier import softmax
 from featherweight.dataset import Dataset
-from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
-from featherweight.run import MODEL, Run
+from featherweight.errors import UsageError
+from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, kind
+from lstm import training
 from lstm.classifier import TextClassifier
-from lstm.config import OptimizationConfig
-from lstm.training import Loss, cross_entropy
-from transformer_eval.architecture import build
-from transformer_eval.registry import Pretrained
+from lstm.config import OptimizationConfig, TrainConfig, preset
+from lstm.experiment import train
+from lstm.training import cross_entropy
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone"]
 LABELS = np.array([0, 2, 1, 0, 1])
@@ -44,6 +43,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 Student = Callable[..., TextClassifier]
+LossOf = Callable[..., float]
 
 
 @pytest.fixture
@@ -54,52 +54,11 @@ def student(origin: TextClassifier, dataset: Dataset, tiny_run: Path, workspace:
         shutil.rmtree(workspace)
         workspace.mkdir()
         config = CompressConfig(method="distill", device="cpu", **flags)
-        return distill(origin, Run(tiny_run), config, data, workspace)
+        made = distill(origin, Run(tiny_run), config, data, workspace)
+        assert isinstance(made, TextClassifier)
+        return made
 
     return make
-
-
-@pytest.fixture
-def softened(monkeypatch: pytest.MonkeyPatch) -> list[FloatArray]:
-    """Keeps what each student learned from, (N, C)."""
-    kept = []
-
-    def loss(from_labels: Loss, num_labelled: int, soft: Tensor, config: Any) -> Loss:
-        assert num_labelled == 36
-        kept.append(soft.numpy())
-        return distillation_loss(from_labels, num_labelled, soft, config)
-
-    monkeypatch.setattr(distillation, "distillation_loss", loss)
-    return kept
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Keeps which teachers were loaded."""
-    kept = []
-
-    def watched(weights: Path, *given: Any) -> Any:
-        kept.append(weights)
-        return load(weights, *given)
-
-    monkeypatch.setattr(distillation, "load", watched)
-    return kept
-
-
-def teacher(tiny_run: Path, path: Path, seed: int = 0, **changes: Any) -> Path:
-    """A copy of the run with other weights in its last layer, or other labels."""
-    shutil.copytree(tiny_run, path)
-    classifier = load(path, "cpu")
-    assert isinstance(classifier, TextClassifier)
-    head = classifier.module.head
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        head.weight += torch.randn(head.weight.shape, generator=generator)
-        order = changes.get("order", [0, 1, 2])
-        head.weight[:], head.bias[:] = head.weight[order].clone(), head.bias[order].clone()
-    classifier.labels = changes.get("labels", tuple(classifier.labels[it] for it in order))
-    classifier.save(path / MODEL)
-    return path
 
 
 def equal(one: TextClassifier, other: TextClassifier) -> bool:
@@ -119,11 +78,28 @@ def from_labels(rows: list[int]) -> float:
     return float(-np.log(student[np.arange(len(rows)), LABELS[rows]]).mean())
 
 
-def loss_of(rows: list[int], num_labelled: int = 5, **flags: Any) -> float:
-    plain = OptimizationConfig(label_smoothing=0.0)
-    known = cross_entropy(LABELS, 3, plain, "cpu")
-    config = CompressConfig(method="distill", **flags)
-    return float(distillation_loss(known, num_labelled, SOFT, config)(LOGITS[rows], rows))
+def lstm_loss(rows: list[int], num_labelled: int, config: CompressConfig) -> Tensor:
+    known = cross_entropy(LABELS, 3, OptimizationConfig(label_smoothing=0.0), "cpu")
+    labels = np.where(np.arange(5) < num_labelled, LABELS, UNLABELLED)
+    lesson = Lesson(("",) * 5, labels, SOFT.numpy(), ())
+    return distillation._loss(known, lesson, config, "cpu")(LOGITS[rows], rows)
+
+
+def transformer_loss(rows: list[int], num_labelled: int, config: CompressConfig) -> Tensor:
+    labels = [int(LABELS[row]) if row < num_labelled else UNLABELLED for row in rows]
+    batch = {"labels": torch.tensor(labels), "soft": SOFT[rows]}
+    return transformer_distillation._loss(config)(LOGITS[rows], batch)
+
+
+@pytest.fixture(params=[lstm_loss, transformer_loss])
+def loss_of(request: pytest.FixtureRequest) -> LossOf:
+    """The loss of some rows, as each kind of student has it."""
+
+    def loss(rows: list[int], num_labelled: int = 5, **flags: Any) -> float:
+        config = CompressConfig(method="distill", **flags)
+        return float(request.param(rows, num_labelled, config))
+
+    return loss
 
 
 # The loss
@@ -131,7 +107,7 @@ def loss_of(rows: list[int], num_labelled: int = 5, **flags: Any) -> float:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0, 10.0])
 def test_without_labels_the_loss_is_the_divergence_times_the_squared_temperature(
-    temperature: float,
+    loss_of: LossOf, temperature: float
 ) -> None:
     for rows in ([0, 1, 2, 3, 4], [3, 1], [2]):
         found = loss_of(rows, alpha=0.0, temperature=temperature)
@@ -139,21 +115,23 @@ def test_without_labels_the_loss_is_the_divergence_times_the_squared_temperature
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 1.0])
-def test_alpha_mixes_labels_and_teachers(alpha: float) -> None:
+def test_alpha_mixes_labels_and_teachers(loss_of: LossOf, alpha: float) -> None:
     rows = [4, 0, 2]
     expected = alpha * from_labels(rows) + (1 - alpha) * kl(rows, 3.0)
     assert loss_of(rows, alpha=alpha) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
-def test_rows_without_labels_carry_no_loss_of_labels(alpha: float) -> None:
+def test_rows_without_labels_carry_no_loss_of_labels(loss_of: LossOf, alpha: float) -> None:
     rows = [4, 0, 3, 2]
     expected = alpha * from_labels([0, 2]) + (1 - alpha) * kl(rows, 3.0)
     assert loss_of(rows, num_labelled=3, alpha=alpha) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
-def test_a_batch_without_any_label_weighs_as_much_as_in_company(alpha: float) -> None:
+def test_a_batch_without_any_label_weighs_as_much_as_in_company(
+    loss_of: LossOf, alpha: float
+) -> None:
     found = loss_of([4, 3], num_labelled=3, alpha=alpha)
     assert found == pytest.approx((1 - alpha) * kl([4, 3], 3.0), rel=1e-4)
 
@@ -161,8 +139,8 @@ def test_a_batch_without_any_label_weighs_as_much_as_in_company(alpha: float) ->
 def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
     config = CompressConfig(method="distill", alpha=0.0, temperature=2.0)
     soft = (LOGITS / 2).softmax(dim=1)
-    loss = distillation_loss(cross_entropy(LABELS, 3, OptimizationConfig(), "cpu"), 5, soft, config)
-    assert float(loss(LOGITS, [0, 1, 2, 3, 4])) == pytest.approx(0, abs=1e-5)
+    known = torch.tensor(5.0)
+    assert float(distillation_loss(LOGITS, soft, known, config)) == pytest.approx(0, abs=1e-5)
 
 
 # The student
@@ -196,205 +174,153 @@ def test_a_student_survives_saving(student: Student, tmp_path: Path) -> None:
                           made.logits(TEXTS))  # fmt: skip
 
 
-# The teachers
+def test_a_step_size_that_is_given_counts(student: Student) -> None:
+    made = student(retraining_rate=1e-4)
+    assert not equal(made, student())
+    assert made.run_config["learning_rate"] == 1e-4
 
 
-def test_without_teachers_the_run_teaches_itself(
-    origin: TextClassifier, dataset: Dataset, student: Student, softened: list[FloatArray]
-) -> None:
-    student(temperature=2.0)
-    expected = softmax(origin.logits(dataset.train.texts) / 2)
-    assert softened[0] == pytest.approx(expected, abs=1e-6)
-
-
-def test_two_teachers_count_as_the_mean_of_their_softened_answers(
-    dataset: Dataset, student: Student, tiny_run: Path, tmp_path: Path,
-    softened: list[FloatArray],
-) -> None:  # fmt: skip
-    teachers = [teacher(tiny_run, tmp_path / name, seed) for seed, name in enumerate("ab")]
-    student(teachers=teachers, temperature=0.1)
-    logits = [load(path, "cpu").logits(dataset.train.texts) for path in teachers]
-    expected = (softmax(logits[0] / 0.1) + softmax(logits[1] / 0.1)) / 2
-    assert softened[0] == pytest.approx(expected, abs=1e-6)
-    assert softened[0] != pytest.approx(softmax((logits[0] + logits[1]) / 0.2), abs=1e-3)
-
-
-def test_labels_in_another_order_are_matched_by_name(
-    student: Student, tiny_run: Path, tmp_path: Path, softened: list[FloatArray]
-) -> None:
-    plain = teacher(tiny_run, tmp_path / "plain")
-    permuted = teacher(tiny_run, tmp_path / "permuted", order=[2, 0, 1])
-    assert load(plain).labels != load(permuted).labels
-    one = student(teachers=[plain])
-    other = student(teachers=[permuted])
-    assert softened[0] == pytest.approx(softened[1], abs=1e-6)
-    assert len(set(softened[0].argmax(axis=1).tolist())) > 1
-    assert one.logits(TEXTS) == pytest.approx(other.logits(TEXTS), abs=1e-3)
-
-
-def test_a_transformer_teaches_too(
-    dataset: Dataset, student: Student, tmp_path: Path, softened: list[FloatArray]
-) -> None:
-    sizes = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 48, "vocab_size": 600, "initializer_range": 0.5,
-    }  # fmt: skip
-    labels = ("sadness", "anger", "joy")
-    build(Pretrained("acme/tiny", "bert", sizes), dataset.train.texts, labels, tmp_path / "bert")
-    student(teachers=[tmp_path / "bert"], temperature=1.0)
-    answers = load(tmp_path / "bert", "cpu").logits(dataset.train.texts)
-    assert softened[0] == pytest.approx(softmax(answers[:, [1, 2, 0]]), abs=1e-5)
-
-
-@pytest.mark.parametrize("labels", [("anger", "joy", "gloom"), ("Anger", "joy", "sadness")])
-def test_a_teacher_of_other_classes_is_refused(
-    student: Student, tiny_run: Path, tmp_path: Path, labels: tuple[str, ...]
-) -> None:
-    path = teacher(tiny_run, tmp_path / "other", labels=labels)
-    with pytest.raises(UsageError, match="--teachers") as caught:
-        student(teachers=[tiny_run, path])
-    for part in (str(path), *labels, "sadness"):
-        assert part in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_teacher_that_is_not_there_or_damaged_is_one_line(
-    student: Student, tiny_run: Path, tmp_path: Path
-) -> None:
-    damaged = teacher(tiny_run, tmp_path / "damaged")
-    content = (damaged / MODEL).read_bytes()
-    (damaged / MODEL).write_bytes(content[:-40])
-    (tmp_path / "empty").mkdir()
-    for path in (tmp_path / "nowhere", tmp_path / "empty", damaged):
-        with pytest.raises(WeightsError) as caught:
-            student(teachers=[path])
-        assert str(path) in str(caught.value)
-        assert "\n" not in str(caught.value)
-
-
-# Further texts
-
-
-def further(path: Path, *texts: str) -> Path:
-    path.write_text("\n".join(["text", *texts, ""]), encoding="utf-8")
-    return path
-
-
-def test_further_texts_are_answered_and_learned_from(
-    origin: TextClassifier, dataset: Dataset, student: Student, tmp_path: Path,
-    softened: list[FloatArray],
-) -> None:  # fmt: skip
-    path = further(tmp_path / "more.csv", "so glad", "i cried", "late again")
-    without = student()
-    made = student(unlabelled=path)
-    assert [len(soft) for soft in softened] == [36, 39]
-    texts = [*dataset.train.texts, "so glad", "i cried", "late again"]
-    assert softened[1] == pytest.approx(softmax(origin.logits(texts) / 3), abs=1e-6)
-    assert not equal(made, without)
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (None, "no such file"),
-        ("sentence\nso glad\n", "text"),
-        ("text\nso,glad\n", "line 2"),
-        ("", "empty"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_one_line(
-    student: Student, tmp_path: Path, asked: list[Path], content: str | None, says: str
-) -> None:
+def test_further_texts_are_learned_from(student: Student, tmp_path: Path) -> None:
     path = tmp_path / "more.csv"
-    if content is not None:
-        path.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=says) as caught:
-        student(unlabelled=path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert asked == []
+    path.write_text("text\nso glad\ni cried\nlate again\n", encoding="utf-8")
+    assert not equal(student(unlabelled=path), student())
+
+
+# A student of another shape
+
+
+SHORT = {"epochs": 1, "min_steps": 1}
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the presets one short epoch."""
+
+    def made(name: Any, **flags: Any) -> TrainConfig:
+        return replace(preset(name, **flags), **SHORT)
+
+    monkeypatch.setattr(distillation, "preset", made)
+
+
+@pytest.mark.parametrize("name", ["feather", "classic"])
+def test_with_labels_only_a_preset_is_trained_as_by_train(
+    student: Student, tiny_data: Path, tmp_path: Path, short: None, name: Any
+) -> None:
+    made = student(student=name, alpha=1.0)
+    flags = {"data": str(tiny_data), "output_dir": tmp_path, "name": "it", "device": "cpu"}
+    run, _ = train(preset(name, **flags, **SHORT))
+    trained = load(run.path, "cpu")
+    assert isinstance(trained, TextClassifier)
+    assert equal(made, trained)
+    assert made.tokenizer.to_str() == trained.tokenizer.to_str()
+    assert asdict(made.config) == asdict(trained.config)
+    assert made.name == "tiny (distill)"
+    config = run.read_json(CONFIG)
+    ours = json.loads(json.dumps(made.run_config))
+    assert {key for key in config if ours[key] != config[key]} <= {"name", "output_dir"}
+    assert kind(ours) == "lstm"
+
+
+def test_a_student_of_its_own_kind_has_the_config_of_the_run(
+    student: Student, tiny_run: Path
+) -> None:
+    config = Run(tiny_run).read_json(CONFIG)
+    assert student(seed=3).run_config == config | {"seed": 3}
+
+
+# Cut off and gone on with
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, learn: Callable[[], Any]) -> None:
+    """Ends a training in its second epoch."""
+    train_epoch, taken = training._train_epoch, []
+
+    def killed(*given: Any) -> float:
+        if taken:
+            raise KeyboardInterrupt
+        taken.append("epoch")
+        return train_epoch(*given)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training, "_train_epoch", killed)
+        learn()
+
+
+@pytest.mark.parametrize("change", ["nothing", "teacher", "labels", "validation"])
+def test_a_cut_off_student_goes_on_if_it_still_learns_the_same(
+    origin: TextClassifier, dataset: Dataset, tiny_run: Path, workspace: Path, student: Student,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str,
+) -> None:  # fmt: skip
+    teacher = Path(shutil.copy(tiny_run / MODEL, tmp_path / "teacher.safetensors"))
+    config = CompressConfig(method="distill", device="cpu", teachers=[teacher])
+
+    def learn(data: Dataset) -> Any:
+        return distill(origin, Run(tiny_run), config, data, workspace)
+
+    cut_off(monkeypatch, lambda: learn(dataset))
+    if change == "teacher":
+        other = load(teacher, "cpu")
+        assert isinstance(other, TextClassifier)
+        with torch.no_grad():
+            other.module.head.weight *= -1
+        other.save(teacher)
+    if change == "labels":
+        labels = dataset.train.labels.copy()
+        labels[0] = (labels[0] + 1) % 3
+        dataset = replace(dataset, train=replace(dataset.train, labels=labels))
+    if change == "validation":
+        texts = (dataset.validation.texts[1], *dataset.validation.texts[1:])
+        dataset = replace(dataset, validation=replace(dataset.validation, texts=texts))
+    epochs: list[int] = []
+    train_epoch = training._train_epoch
+
+    def counted(*given: Any) -> float:
+        epochs.append(given[5])
+        return train_epoch(*given)
+
+    monkeypatch.setattr(training, "_train_epoch", counted)
+    made = learn(dataset)
+    assert epochs == ([1] if change == "nothing" else [0, 1])
+    assert equal(made, student(dataset, teachers=[teacher]))
+
+
+def test_a_state_of_unknown_origin_is_not_gone_on_with(
+    origin: TextClassifier, dataset: Dataset, tiny_run: Path, workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = CompressConfig(method="distill", device="cpu")
+
+    def learn() -> Any:
+        return distill(origin, Run(tiny_run), config, dataset, workspace)
+
+    whole = learn()
+    (workspace / LEARNED).unlink()
+    (workspace / CHECKPOINT).write_bytes(b"of something else")
+    assert equal(learn(), whole)
 
 
 # What is kept of the teachers
 
 
-def kept_answers(workspace: Path) -> list[Path]:
-    return sorted(workspace.parent.glob(".logits-*.safetensors"))
-
-
-def test_a_teacher_is_asked_once(
-    student: Student, tiny_run: Path, asked: list[Path], workspace: Path
-) -> None:
-    first = student()
-    assert asked == [tiny_run]
-    assert len(kept_answers(workspace)) == 1
-    # Other flags, and the same teacher in another place, change nothing about its answers.
-    assert equal(student(), first)
-    student(alpha=0.2, temperature=1.0, seed=3)
-    student(teachers=[tiny_run / MODEL])
-    assert asked == [tiny_run]
-
-
-def test_other_texts_and_other_weights_are_asked_for(
-    dataset: Dataset, student: Student, tiny_run: Path, tmp_path: Path, asked: list[Path]
-) -> None:
-    student()
-    student(unlabelled=further(tmp_path / "more.csv", "so glad"))
-    student(unlabelled=further(tmp_path / "more.csv", "so sad"))
-    assert len(asked) == 3
-    texts = dataset.train.texts
-    swapped = replace(dataset.train, texts=(texts[1], texts[0], *texts[2:]))
-    student(replace(dataset, train=swapped))
-    assert len(asked) == 4
-    # Where one text ends and the next begins counts as well.
-    joined = replace(dataset.train, texts=(texts[0] + texts[1][:1], texts[1][1:], *texts[2:]))
-    student(replace(dataset, train=joined))
-    assert len(asked) == 5
-    path = teacher(tiny_run, tmp_path / "another")
-    student(teachers=[path])
-    student(teachers=[path, tiny_run])
-    assert asked[5:] == [path]
-
-
-@pytest.mark.parametrize("damage", ["cut", "junk", "empty", "foreign"])
-def test_damaged_answers_are_asked_for_again(
-    student: Student, tiny_run: Path, asked: list[Path], workspace: Path, damage: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    first = student()
-    (path,) = kept_answers(workspace)
-    whole = path.read_bytes()
-    path.write_bytes(
-        {
-            "cut": whole[:-7],
-            "junk": b"\xff" * len(whole),
-            "empty": b"",
-            "foreign": safetensors.numpy.save({"others": np.zeros(3, np.float32)}),
-        }[damage]
-    )
-    with caplog.at_level(logging.WARNING, "featherweight"):
-        second = student()
-    (warning,) = [it.message for it in caplog.records if it.levelno == logging.WARNING]
-    assert str(path) in warning
-    assert asked == [tiny_run, tiny_run]
-    assert equal(first, second)
-    assert path.read_bytes() == whole
-
-
-def test_what_is_kept_are_the_logits_in_the_order_of_the_data(
-    origin: TextClassifier, dataset: Dataset, student: Student, workspace: Path
-) -> None:
-    student()
-    (path,) = kept_answers(workspace)
-    kept = safetensors.torch.load_file(path)
-    assert kept.keys() == {"logits"}
-    assert np.array_equal(kept["logits"].numpy(), origin.logits(dataset.train.texts))
-
-
-def test_a_refused_teacher_leaves_no_answers(
+def test_a_good_end_removes_the_answers_that_it_did_not_need(
     student: Student, tiny_run: Path, tmp_path: Path, workspace: Path
 ) -> None:
-    path = teacher(tiny_run, tmp_path / "other", labels=("a", "b", "c"))
-    with pytest.raises(FeatherweightError):
-        student(teachers=[path])
-    assert kept_answers(workspace) == []
+    folder = workspace.parent / ANSWERS
+    student()
+    (first,) = folder.iterdir()
+    more = tmp_path / "more.csv"
+    more.write_text("text\nso glad\n", encoding="utf-8")
+    student(unlabelled=more)
+    (second,) = folder.iterdir()
+    assert second != first
+    with pytest.raises(UsageError, match="--teachers"):
+        student(teachers=[other_labels(tiny_run, tmp_path / "other.safetensors")])
+    assert list(folder.iterdir()) == [second]
+
+
+def other_labels(tiny_run: Path, path: Path) -> Path:
+    classifier = load(tiny_run, "cpu")
+    assert isinstance(classifier, TextClassifier)
+    classifier.labels = ("anger", "joy", "gloom")
+    classifier.save(path)
+    return path

@@ -1,7 +1,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import torch
 from compress import everything, lstm_methods
 from compress.config import CompressConfig
 from compress.everything import advice, compress_all, rankings
+from compress.origin import Origin
+from compress.variant import make_variant
 from featherweight import contest, plots, reporting
 from featherweight.cli import main
-from featherweight.errors import UsageError
+from featherweight.errors import MissingExtraError, UsageError
 from featherweight.latency import Contender, Latency
 from featherweight.run import COMPRESSION, MODEL, Run
 
@@ -108,7 +110,8 @@ def test_every_method_leaves_a_variant_and_all_are_reported(made: tuple[Path, st
     text = (report / "comparison_report.txt").read_text(encoding="utf-8")
     assert said == f"{text.rstrip()}\n\nreport: {report}"
     record = json.loads((report / "compression_report.json").read_text(encoding="utf-8"))
-    assert record.keys() == {"comparison", "variants", "advice"}
+    assert record.keys() == {"comparison", "variants", "skipped", "advice"}
+    assert record["skipped"] == {}
     assert [it["method"] for it in record["variants"]] == [*METHODS]
     models = [row["model"] for row in record["comparison"]["rows"]]
     assert models[: len(METHODS) + 1] == ["tiny", *(f"tiny ({method})" for method in METHODS)]
@@ -161,7 +164,7 @@ def test_advice_names_the_smallest(made: tuple[Path, str]) -> None:
 def test_variants_that_are_there_are_used_again(
     made: tuple[Path, str], run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(everything, "compress_run", None)
+    monkeypatch.setattr(everything, "make_variant", None)
     said = compress_all(flags(run))
     assert said.replace(str(run), str(made[0])) == made[1]
 
@@ -189,6 +192,85 @@ def test_overwrite_makes_all_anew(run: Path) -> None:
     assert not any("marked" in it for it in record["variants"])
 
 
+# What is skipped
+
+
+def failing(errors: Mapping[str, BaseException]) -> Any:
+    """In place of `make_variant`: what some methods raise, and the others make."""
+
+    def make(origin: Origin, config: CompressConfig) -> Any:
+        if config.method in errors:
+            raise errors[config.method]
+        return make_variant(origin, config)
+
+    return make
+
+
+def test_what_a_method_cannot_do_is_reported_and_the_rest_goes_on(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for method in ("int8", "distill", "qat"):
+        shutil.rmtree(run / "compressed" / method)
+    errors = {"int8": MissingExtraError("torchao", "transformers"),
+              "distill": UsageError("--method distill needs --student")}  # fmt: skip
+    monkeypatch.setattr(everything, "make_variant", failing(errors))
+    said = compress_all(flags(run))
+    reasons = {method: str(error) for method, error in errors.items()}
+    for method, why in reasons.items():
+        assert f"\nskipped: {method}, since {why}\n" in said
+        assert f"{method}: skipped, since {why}" in caplog.messages
+        assert f"tiny ({method})" not in said
+        assert not (run / "compressed" / method).exists()
+    assert (run / "compressed" / "qat" / MODEL).is_file()
+    record = Run(run / "compressed" / "report").read_json("compression_report.json")
+    assert record["skipped"] == reasons
+    assert [it["method"] for it in record["variants"]] == [it for it in METHODS if it not in errors]
+    assert record["advice"].startswith("Take tiny (")
+
+
+def test_a_run_that_no_method_could_do_is_reported_too(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(run / "compressed")
+    errors = dict.fromkeys(METHODS, UsageError("not today"))
+    monkeypatch.setattr(everything, "make_variant", failing(errors))
+    said = compress_all(flags(run))
+    assert "Keep tiny: no variant was made that is worth its loss." in said
+    record = Run(run / "compressed" / "report").read_json("compression_report.json")
+    assert record["skipped"] == dict.fromkeys(METHODS, "not today")
+    assert record["variants"] == []
+
+
+def test_a_folder_that_is_no_variant_is_left_alone(run: Path) -> None:
+    shutil.rmtree(run / "compressed" / "int8")
+    (run / "compressed" / "int8").mkdir()
+    (run / "compressed" / "int8" / "notes.txt").write_text("mine")
+    said = compress_all(flags(run))
+    assert "skipped: int8, since " in said
+    assert [it.name for it in (run / "compressed" / "int8").iterdir()] == ["notes.txt"]
+
+
+def test_a_bug_in_a_method_is_not_hidden(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(run / "compressed" / "int8")
+    monkeypatch.setattr(everything, "make_variant", failing({"int8": ZeroDivisionError()}))
+    with pytest.raises(ZeroDivisionError):
+        compress_all(flags(run))
+
+
+def test_ctrl_c_says_how_to_go_on_and_what_was_made_stays(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for method in ("int8", "prune"):
+        shutil.rmtree(run / "compressed" / method)
+    monkeypatch.setattr(everything, "make_variant", failing({"prune": KeyboardInterrupt()}))
+    assert main(["compress", "--weights", str(run), "--method", "all", "--device", "cpu"]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "featherweight: interrupted: go on with the same command"
+    assert (run / "compressed" / "int8" / MODEL).is_file()
+    monkeypatch.setattr(everything, "make_variant", make_variant)
+    assert "tiny (prune" in compress_all(flags(run))
+
+
 # Advice and rankings
 
 
@@ -196,7 +278,7 @@ def test_if_all_are_rejected_the_advice_is_to_keep_the_run(run: Path) -> None:
     for method in METHODS:
         change(run, method, rejected="it loses too much")
     said = compress_all(flags(run))
-    assert "Keep tiny: every variant loses more than is allowed." in said
+    assert "Keep tiny: no variant was made that is worth its loss." in said
     assert "Take" not in said
     assert "tiny (int8, rejected)" in said
 

@@ -1,3 +1,4 @@
+import copy
 import json
 import logging
 from pathlib import Path
@@ -9,12 +10,17 @@ import safetensors.torch
 import torch
 
 from compress.config import HalfConfig
-from compress.half import halve
+from compress.half import halve, halve_transformer
 from featherweight import load
 from featherweight.baselines import MostFrequentClass
-from featherweight.dataset import Split
+from featherweight.dataset import DataConfig, Split, load_dataset
 from featherweight.errors import UsageError
+from featherweight.run import MODEL, TRANSFORMER
 from lstm.classifier import TOKENIZER, TextClassifier
+from transformer_eval import classifier as transformer_classifier
+from transformer_eval.architecture import build
+from transformer_eval.classifier import TransformerClassifier
+from transformer_eval.registry import Pretrained
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -134,3 +140,76 @@ def test_cuda_computes_in_half_precision(tiny_run: Path, dtype: Any) -> None:
     assert {tensor.dtype for tensor in half.module.state_dict().values()} == {TYPES[dtype]}
     on_cpu = halve(load(tiny_run, "cpu"), HalfConfig(dtype)).logits(TEXTS)
     assert half.logits(TEXTS) == pytest.approx(on_cpu, abs=0.05)
+
+
+# Transformers
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TransformerClassifier:
+    folder = tmp_path_factory.mktemp("transformers") / "tiny"
+    sizes = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 48, "vocab_size": 600, "initializer_range": 0.5,
+    }  # fmt: skip
+    texts = load_dataset(DataConfig(data=str(tiny_data))).train.texts
+    build(Pretrained("acme/tiny", "bert", sizes), texts, ("sadness", "anger", "joy"), folder)
+    return TransformerClassifier.load(folder, "cpu")
+
+
+@pytest.fixture
+def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformer_classifier, "cpu_flags", lambda: ["avx2"])
+
+
+@both
+@pytest.mark.usefixtures("plain_cpu")
+def test_a_halved_transformer_is_computed_in_32_bits_on_a_plain_cpu(
+    bert: TransformerClassifier, tmp_path: Path, caplog: pytest.LogCaptureFixture, dtype: Any
+) -> None:
+    before = bert.logits(TEXTS)
+    with caplog.at_level(logging.INFO, "featherweight"):
+        half = halve_transformer(bert, HalfConfig(dtype), tmp_path)
+
+    stored = safetensors.torch.load_file(tmp_path / TRANSFORMER / MODEL)
+    assert {tensor.dtype for tensor in stored.values()} == {TYPES[dtype]}
+    assert num_bytes(stored) * 2 == num_bytes(safetensors.torch.load_file(bert.folder / MODEL))
+    network = copy.deepcopy(bert.model)
+    network.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
+    with torch.inference_mode():
+        rounded = network(**bert.encode(TEXTS)).logits.numpy()
+    assert np.array_equal(half.logits(TEXTS), rounded)
+    assert (half.name, half.labels) == (f"tiny ({dtype})", bert.labels)
+    assert (half.dtype, half.stored_dtype) == ("fp32", dtype)
+    assert np.array_equal(bert.logits(TEXTS), before)
+    (message,) = caplog.messages
+    assert message.startswith(dtype) and "fp32" in message
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+def test_a_cpu_with_instructions_for_bf16_computes_in_it(
+    bert: TransformerClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, flag: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(transformer_classifier, "cpu_flags", lambda: [flag])
+    with caplog.at_level(logging.INFO, "featherweight"):
+        half = halve_transformer(bert, HalfConfig("bf16"), tmp_path / "bf16")
+        assert caplog.messages == []
+        other = halve_transformer(bert, HalfConfig("fp16"), tmp_path / "fp16")
+
+    assert (half.dtype, half.stored_dtype, half.model.dtype) == ("bf16", "bf16", torch.bfloat16)
+    assert (other.dtype, other.stored_dtype, other.model.dtype) == ("fp32", "fp16", torch.float32)
+    before = bert.logits(TEXTS)
+    assert half.logits(TEXTS).dtype == np.float32
+    assert 0 < np.abs(half.logits(TEXTS) - before).max() < 0.1 * np.ptp(before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@both
+def test_cuda_computes_a_halved_transformer_in_16_bits(
+    bert: TransformerClassifier, tmp_path: Path, dtype: Any
+) -> None:
+    halve_transformer(bert, HalfConfig(dtype), tmp_path)
+    half = TransformerClassifier.load(tmp_path / TRANSFORMER, "cuda")
+    assert (half.dtype, half.stored_dtype, half.model.dtype) == (dtype, dtype, TYPES[dtype])
+    assert half.logits(TEXTS) == pytest.approx(bert.logits(TEXTS), abs=0.5)

@@ -14,6 +14,7 @@ from compress.onnx_export import export
 from featherweight import load
 from featherweight.errors import WeightsError
 from featherweight.latency import Contender
+from featherweight.run import Run
 from lstm.classifier import TextClassifier
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
@@ -23,7 +24,7 @@ TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why
 def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a variant's run has it, for reading only."""
     workspace = tmp_path_factory.mktemp("exported")
-    export(load(tiny_run, "cpu"), False, "onnx", workspace)
+    export(load(tiny_run, "cpu"), None, "onnx", workspace)
     return workspace
 
 
@@ -76,7 +77,8 @@ def test_more_padding_changes_nothing(exported: Path, length: int) -> None:
 
 def test_saved_and_loaded_it_answers_the_same(exported: Path, tmp_path: Path) -> None:
     classifier = OnnxClassifier.load(exported / "onnx")
-    classifier.save(tmp_path / "variant" / "onnx")
+    (tmp_path / "variant").mkdir()
+    classifier.save_in(Run(tmp_path / "variant"))
     loaded = load(tmp_path / "variant")
     assert np.array_equal(loaded.logits(TEXTS), classifier.logits(TEXTS))
     assert loaded.size_bytes() == classifier.size_bytes()

@@ -10,7 +10,8 @@ import torch
 
 from compress.config import CompressConfig
 from compress.lstm_methods import METHODS
-from compress.pruning import HEAD, prune, smallest_masks, without_rare_words
+from compress.magnitude import smallest_masks
+from compress.pruning import HEAD, matrices, prune, without_rare_words
 from featherweight import load
 from featherweight.dataset import Dataset
 from featherweight.errors import UsageError
@@ -45,12 +46,6 @@ def random_classifier(
     return TextClassifier("random", origin.labels, learned, module, config, "cpu")
 
 
-def matrices(classifier: TextClassifier) -> dict[str, torch.Tensor]:
-    """The matrices that are pruned."""
-    state = classifier.module.state_dict()
-    return {name: it for name, it in state.items() if it.dim() == 2 and name != HEAD}
-
-
 def zeros(tensors: dict[str, torch.Tensor]) -> int:
     return sum(int((tensor == 0).sum()) for tensor in tensors.values())
 
@@ -69,11 +64,11 @@ def saved_and_loaded(classifier: TextClassifier, folder: Path) -> TextClassifier
 def test_together_the_matrices_lose_exactly_the_share(
     origin: TextClassifier, sparsity: float
 ) -> None:
-    masks = smallest_masks(origin.module, sparsity, by_layer=False)
+    masks = smallest_masks(matrices(origin.module), sparsity, by_layer=False)
     numbers = sum(mask.numel() for mask in masks.values())
     gone = sum(int((~mask).sum()) for mask in masks.values())
     assert gone == round(sparsity * numbers)
-    magnitudes = {name: tensor.abs() for name, tensor in matrices(origin).items()}
+    magnitudes = {name: tensor.abs() for name, tensor in matrices(origin.module).items()}
     assert masks.keys() == magnitudes.keys()
     kept = torch.cat([magnitudes[name][mask] for name, mask in masks.items()])
     lost = torch.cat([magnitudes[name][~mask] for name, mask in masks.items()])
@@ -84,16 +79,16 @@ def test_together_the_matrices_lose_exactly_the_share(
 def test_by_layer_each_matrix_loses_exactly_the_share(
     origin: TextClassifier, sparsity: float
 ) -> None:
-    masks = smallest_masks(origin.module, sparsity, by_layer=True)
-    for name, tensor in matrices(origin).items():
+    masks = smallest_masks(matrices(origin.module), sparsity, by_layer=True)
+    for name, tensor in matrices(origin.module).items():
         assert int((~masks[name]).sum()) == round(sparsity * tensor.numel())
         lost, kept = tensor[~masks[name]].abs(), tensor[masks[name]].abs()
         assert not len(lost) or not len(kept) or lost.max() <= kept.min()
 
 
 def test_the_two_scopes_choose_differently(origin: TextClassifier) -> None:
-    together = smallest_masks(origin.module, 0.5, by_layer=False)
-    apart = smallest_masks(origin.module, 0.5, by_layer=True)
+    together = smallest_masks(matrices(origin.module), 0.5, by_layer=False)
+    apart = smallest_masks(matrices(origin.module), 0.5, by_layer=True)
     assert any(not torch.equal(together[name], apart[name]) for name in apart)
     shares = [mask.float().mean().item() for mask in together.values()]
     assert max(shares) - min(shares) > 0.02
@@ -104,7 +99,7 @@ def test_of_equal_weights_exactly_the_share_goes_too(origin: TextClassifier) -> 
         for parameter in origin.module.parameters():
             parameter.fill_(0.5)
     for by_layer in (False, True):
-        masks = smallest_masks(origin.module, 0.5, by_layer)
+        masks = smallest_masks(matrices(origin.module), 0.5, by_layer)
         numbers = sum(mask.numel() for mask in masks.values())
         assert sum(int(mask.sum()) for mask in masks.values()) == pytest.approx(numbers / 2, abs=1)
 
@@ -117,7 +112,7 @@ def test_without_recovery_all_that_is_left_is_as_it_was(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path, scope: str
 ) -> None:
     before = origin.logits(TEXTS)
-    masks = smallest_masks(origin.module, 0.4, scope == "layer")
+    masks = smallest_masks(matrices(origin.module), 0.4, scope == "layer")
     variant = pruned(origin, dataset, tmp_path, sparsity=0.4, scope=scope)
     after = variant.module.state_dict()
     for name, tensor in origin.module.state_dict().items():
@@ -125,7 +120,7 @@ def test_without_recovery_all_that_is_left_is_as_it_was(
         assert torch.equal(after[name], tensor * kept)
     assert torch.equal(after[HEAD], origin.module.head.weight)
     numbers = sum(mask.numel() for mask in masks.values())
-    assert zeros(matrices(variant)) == pytest.approx(round(0.4 * numbers), abs=len(masks))
+    assert zeros(matrices(variant.module)) == pytest.approx(round(0.4 * numbers), abs=len(masks))
     assert variant.name == "tiny (prune)"
     assert np.array_equal(origin.logits(TEXTS), before)
     assert not np.array_equal(variant.logits(TEXTS), before)
@@ -136,7 +131,7 @@ def test_without_recovery_all_that_is_left_is_as_it_was(
 def test_recovery_keeps_the_zeros_and_moves_the_rest(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path, method: str, scope: str
 ) -> None:
-    masks = smallest_masks(origin.module, 0.4, scope == "layer")
+    masks = smallest_masks(matrices(origin.module), 0.4, scope == "layer")
     variant = pruned(origin, dataset, tmp_path, method, sparsity=0.4, scope=scope,
                      retraining_epochs=2, retraining_rate=0.02)  # fmt: skip
     before, after = origin.module.state_dict(), variant.module.state_dict()
@@ -146,7 +141,7 @@ def test_recovery_keeps_the_zeros_and_moves_the_rest(
         assert moved.any()
     assert not torch.equal(after[HEAD], before[HEAD])
     if method == "prune":
-        assert zeros(matrices(variant)) == sum(int((~mask).sum()) for mask in masks.values())
+        assert zeros(matrices(variant.module)) == sum(int((~mask).sum()) for mask in masks.values())
 
 
 def test_nothing_pruned_is_the_origin(
@@ -159,7 +154,7 @@ def test_nothing_pruned_is_the_origin(
 def test_a_pruned_zero_stays_zero_in_int8_and_the_head_stays_whole(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
-    masks = smallest_masks(origin.module, 0.6, by_layer=False)
+    masks = smallest_masks(matrices(origin.module), 0.6, by_layer=False)
     variant = pruned(origin, dataset, tmp_path, "prune+int8", sparsity=0.6)
     loaded = saved_and_loaded(variant, tmp_path)
     state = loaded.module.state_dict()

@@ -1,4 +1,3 @@
-import dataclasses
 import errno
 import hashlib
 import json
@@ -10,37 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress import transformer_methods
 from compress.config import CompressConfig
 from compress.lstm_methods import METHODS
-from compress.variant import compress_run, halved, rejected
-from featherweight import load, reporting, testing
+from compress.variant import compress_run
+from featherweight import load, testing
 from featherweight.cli import main
 from featherweight.config import EvaluationConfig
 from featherweight.errors import FeatherweightError, UsageError
-from featherweight.evaluation import Evaluation
-from featherweight.run import CHECKPOINT, MODEL, TRANSFORMER, Run, newest_run
-from lstm import training
+from featherweight.run import CHECKPOINT, MODEL, Run, newest_run
 from lstm.classifier import TextClassifier
-from transformer_eval.architecture import build
-from transformer_eval.registry import Pretrained
 
 TEXTS = ["so happy 😂", "i miss my dog", "zzz"]
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 both = pytest.mark.parametrize("method", ["fp16", "bf16"])
-
-
-@pytest.fixture(autouse=True)
-def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws nothing, since pictures take longer than all the rest."""
-    monkeypatch.setattr(reporting, "confusion_matrix", lambda _: b"a picture")
-
-
-@pytest.fixture
-def run(tiny_run: Path, tmp_path: Path) -> Run:
-    """A copy of the trained run, to write into."""
-    path = tmp_path / "outputs" / "tiny"
-    shutil.copytree(tiny_run, path)
-    return Run(path)
 
 
 @pytest.fixture(scope="module")
@@ -226,32 +209,6 @@ def test_a_full_disk_leaves_the_older_variant_or_none(
     assert contents(run.path) == before
 
 
-def test_test_gets_an_fp16_copy_that_leaves_no_trace(run: Run) -> None:
-    before = contents(run.path)
-    with halved(run.path) as (path,):
-        half = load(path, "cpu")
-        assert half.name == "tiny (fp16)"
-        assert half.size_bytes() < load(run.path).size_bytes()
-        compressed(run.path)
-        assert np.array_equal(
-            half.logits(TEXTS), load(run.path / "compressed" / "fp16", "cpu").logits(TEXTS)
-        )
-        shutil.rmtree(run.path / "compressed")
-    assert not path.exists()
-    assert contents(run.path) == before
-
-
-@both
-def test_what_is_half_already_gets_no_copy(run: Run, method: str) -> None:
-    with halved(compressed(run.path, method).path) as paths:
-        assert paths == []
-
-
-def test_a_portable_file_gets_a_copy_too(run: Run) -> None:
-    with halved(run.file(MODEL)) as paths:
-        assert [load(path, "cpu").name for path in paths] == ["tiny (fp16)"]
-
-
 def test_the_verb_shows_both_and_where_the_variant_is(
     run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -267,13 +224,6 @@ def test_the_verb_shows_both_and_where_the_variant_is(
 
 
 # Every method
-
-
-def fingerprint(path: Path) -> str:
-    """The hash over tensors and metadata; the order of the header may differ."""
-    content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return str(header["__metadata__"]["sha256"])
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if "onnx" not in name])
@@ -312,29 +262,13 @@ def test_no_method_takes_a_variant(broken: Path, method: Any) -> None:
     assert contents(broken) == before
 
 
-@pytest.fixture(scope="module")
-def bert(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of a tiny transformer."""
-    path = tmp_path_factory.mktemp("outputs") / "bert"
-    shutil.copytree(tiny_run, path)
-    (path / MODEL).unlink()
-    sizes = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 48, "vocab_size": 600,
-    }  # fmt: skip
-    build(Pretrained("acme/tiny", "bert", sizes), TEXTS, ["anger", "joy", "sadness"],
-          path / TRANSFORMER)  # fmt: skip
-    return path
-
-
-@pytest.mark.parametrize("method", ["fp16", "int8", "prune", "qat", "distill"])
-def test_a_transformer_is_refused_with_what_fits(bert: Path, method: Any) -> None:
-    before = contents(bert)
-    with pytest.raises(UsageError, match="fits LSTM runs") as caught:
-        compressed(bert, method)
-    assert str(bert) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert contents(bert) == before
+def test_a_method_that_does_not_fit_is_refused_with_those_that_do(bert_run: Run) -> None:
+    before = contents(bert_run.path)
+    with pytest.raises(UsageError) as caught:
+        compressed(bert_run.path, "qat-int4")
+    fit = ", ".join(transformer_methods.METHODS)
+    assert str(caught.value) == f"--method qat-int4 does not fit {bert_run.path}: take {fit}"
+    assert contents(bert_run.path) == before
 
 
 def test_texts_that_training_left_out_are_left_out_again(
@@ -352,159 +286,3 @@ def test_texts_that_training_left_out_are_left_out_again(
     variant = compressed(run.path, "distill", alpha=1.0)
     origin = load(run.path, "cpu").logits(TEXTS)
     assert np.array_equal(load(variant.path, "cpu").logits(TEXTS), origin)
-
-
-# Cut off and gone on with
-
-
-TRAINED = ["qat", "prune+int8", "distill"]
-
-
-@pytest.fixture
-def epochs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Counts the epochs; one that is to fail can be put in front as "killed"."""
-    counted: list[str] = []
-    train_epoch = training._train_epoch
-
-    def watched(*given: Any) -> float:
-        if counted == ["kill", "epoch"]:
-            raise KeyboardInterrupt
-        counted.append("epoch")
-        return train_epoch(*given)
-
-    monkeypatch.setattr(training, "_train_epoch", watched)
-    return counted
-
-
-def killed(run: Run, epochs: list[str], method: str, **flags: Any) -> None:
-    """Ends a compression in its second epoch."""
-    epochs[:] = ["kill"]
-    with pytest.raises(KeyboardInterrupt):
-        compressed(run.path, method, **flags)
-    epochs.clear()
-
-
-@pytest.mark.parametrize("method", TRAINED)
-def test_a_compression_killed_in_its_second_epoch_ends_with_the_same_weights(
-    run: Run, tmp_path: Path, epochs: list[str], method: str
-) -> None:
-    other = Run(Path(shutil.copytree(run.path, tmp_path / "other" / "tiny")))
-    whole = compressed(other.path, method)
-    needed = len(epochs)
-    killed(run, epochs, method)
-    assert not (run.path / "compressed" / method).exists()
-    assert (run.path / "compressed" / f".{method}" / CHECKPOINT).is_file()
-    variant = compressed(run.path, method)
-    assert len(epochs) == needed - 1
-    assert fingerprint(variant.file(MODEL)) == fingerprint(whole.file(MODEL))
-    assert variant.read_json("evaluation.json") == whole.read_json("evaluation.json")
-    assert not (run.path / "compressed" / f".{method}").exists()
-
-
-@pytest.mark.parametrize("flags", [{"retraining_rate": 2e-3}, {"seed": 5}, {"sparsity": 0.6}])
-def test_other_flags_start_anew(
-    run: Run, tmp_path: Path, epochs: list[str], flags: dict[str, Any]
-) -> None:
-    other = Run(Path(shutil.copytree(run.path, tmp_path / "other" / "tiny")))
-    whole = compressed(other.path, "prune", **flags)
-    killed(run, epochs, "prune")
-    variant = compressed(run.path, "prune", **flags)
-    assert len(epochs) == 3
-    assert fingerprint(variant.file(MODEL)) == fingerprint(whole.file(MODEL))
-
-
-def test_to_replace_a_variant_goes_on_as_well(run: Run, epochs: list[str]) -> None:
-    older = fingerprint(compressed(run.path, "qat", retraining_epochs=1).file(MODEL))
-    killed(run, epochs, "qat", overwrite=True)
-    assert fingerprint(run.path / "compressed" / "qat" / MODEL) == older
-    newer = compressed(run.path, "qat", overwrite=True)
-    assert len(epochs) == 2
-    assert fingerprint(newer.file(MODEL)) != older
-
-
-def test_methods_that_were_cut_off_do_not_disturb_others(run: Run, epochs: list[str]) -> None:
-    killed(run, epochs, "qat")
-    compressed(run.path, "prune")
-    assert len(epochs) == 3
-    compressed(run.path, "qat")
-    assert len(epochs) == 5
-    assert newest_run(run.path.parent).path == run.path
-
-
-@pytest.mark.parametrize("method", ["fp16", *TRAINED])
-def test_success_leaves_no_workspace(run: Run, method: Any) -> None:
-    compressed(run.path, method)
-    left = {path.name for path in (run.path / "compressed").iterdir() if path.is_dir()}
-    assert left == {method}
-
-
-@pytest.mark.parametrize(
-    ("method", "flags"),
-    [
-        ("distill", {"teachers": [Path("nowhere")]}),
-        ("distill", {"unlabelled": Path("nowhere.csv")}),
-    ],
-)
-def test_what_a_method_refuses_leaves_no_workspace(
-    run: Run, method: str, flags: dict[str, Any]
-) -> None:
-    before = contents(run.path)
-    with pytest.raises(FeatherweightError, match="nowhere"):
-        compressed(run.path, method, **flags)
-    assert contents(run.path) == before
-
-
-def test_a_full_disk_after_the_training_does_not_lose_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch, epochs: list[str]
-) -> None:
-    replace = Path.replace
-
-    def full(path: Path, target: Path) -> Path:
-        if target.name == "confusion_matrix.png":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return replace(path, target)
-
-    with monkeypatch.context() as patched, pytest.raises(OSError):
-        patched.setattr(Path, "replace", full)
-        compressed(run.path, "qat")
-    assert len(epochs) == 3
-    compressed(run.path, "qat")
-    assert len(epochs) == 3
-
-
-# Worth its loss or not
-
-
-def test_a_loss_above_the_limit_is_recorded_and_said(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # Next to nothing is left of the weights, and nobody trains them.
-    flags = {"sparsity": 0.99, "retraining_epochs": 0}
-    config = CompressConfig(weights=run.path, method="prune", device="cpu", **flags)  # type: ignore[arg-type]
-    variant, (ours, theirs) = compress_run(config)
-    drop = theirs.scores["macro_f1"] - ours.scores["macro_f1"]
-    assert drop > 0.01
-    why = variant.read_json("compression.json")["rejected"]
-    assert why == f"it loses {drop:.4f} of validation macro-F1, 0.01 is allowed"
-    arguments = ["compress", "--weights", str(run.path), "--method", "prune", "--device", "cpu",
-                 "--sparsity", "0.99", "--retraining_epochs", "0", "--overwrite"]  # fmt: skip
-    assert main(arguments) == 0
-    assert f"\nrejected: {why}\n" in capsys.readouterr().out
-    assert main([*arguments, "--max_f1_drop", "1"]) == 0
-    assert "\naccepted\n" in capsys.readouterr().out
-    assert variant.read_json("compression.json")["rejected"] == ""
-
-
-def test_a_loss_is_judged_to_the_last_digit() -> None:
-    targets = np.array([0, 0, 1, 1, 2, 2])
-    right = Evaluation("tiny", "moods", "validation", ("a", "b", "c"), targets,
-                       np.eye(3, dtype=np.float32)[targets], 9, 9)  # fmt: skip
-    worse = dataclasses.replace(
-        right, probabilities=np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 2, 2]]
-    )
-    # 1 - (2/3 + 4/5 + 1) / 3
-    drop = 8 / 45
-    assert rejected(worse, right, drop + 1e-9) == ""
-    assert rejected(worse, right, drop - 1e-9).startswith("it loses 0.1778 of validation macro-F1")
-    assert rejected(right, right, 0.0) == ""
-    assert rejected(right, worse, 0.0) == ""

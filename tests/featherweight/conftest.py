@@ -1,12 +1,21 @@
-"""A made-up comparison whose figures hang together: each row's come from one drawn answer sheet."""
+"""Runs to push; a made-up comparison whose figures hang together.
+
+Each row's come from one drawn answer sheet.
+"""
 
 import copy
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from featherweight.evaluation import Evaluation
+from featherweight.run import CONFIG, MODEL, TRANSFORMER
+from tests import pushes
 
 LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")
 SUPPORT = (581, 695, 159, 275, 224, 66)
@@ -138,3 +147,52 @@ def shared_comparison() -> dict[str, Any]:
 def comparison(shared_comparison: dict[str, Any]) -> dict[str, Any]:
     """The JSON record of a comparison, free to be changed."""
     return copy.deepcopy(shared_comparison)
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Path:
+    """A finished run of the LSTM, free to be changed."""
+    return shutil.copytree(tiny_run, tmp_path / "private-place" / "tiny")
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny BERT with random weights."""
+    # Here, since most tests beside need none of it.
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert") / TRANSFORMER
+    words = ["[PAD]", "[UNK]", *sorted({word for text in pushes.TEXTS for word in text.split()})]
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=32, initializer_range=1.0,
+        id2label=dict(enumerate(pushes.LABELS)),
+        label2id={name: i for i, name in enumerate(pushes.LABELS)},
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def transformer_run(run: Path, fine_tuned: Path) -> Path:
+    """A finished run of a transformer, with what a training may leave lying about."""
+    (run / MODEL).unlink()
+    (run / "tokenizer.json").unlink()
+    folder = shutil.copytree(fine_tuned, run / TRANSFORMER)
+    for name, entry in ((CONFIG, "_name_or_path"), ("tokenizer_config.json", "name_or_path")):
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(values | {entry: str(run / "base-model")}))
+    for name in ("training_args.bin", "trainer_state.json", "modeling_bert.py", "optimizer.pt"):
+        (folder / name).write_text("private")
+    (folder / "checkpoint-3").mkdir()
+    shutil.copy(folder / MODEL, folder / "checkpoint-3")
+    return run

@@ -186,3 +186,22 @@ def test_an_evaluation_is_written_into_its_run(tiny_run: Path, tmp_path: Path) -
     assert rows[2]["predicted_emotion"] == "b"
     assert run.file("confusion_matrix.png").read_bytes().startswith(PNG)
     assert run.file("README.md").read_text(encoding="utf-8").startswith("# mine\n")
+
+
+def test_the_model_card_of_a_variant_says_what_was_done_to_which_run() -> None:
+    data = {"splits": {"train": {"n": 2500, "sha256": "abc"}}}
+    config = {"preset": "feather", "seed": 3, "epochs": 5}
+    compression = {
+        "method": "int8", "origin": {"name": "mine"}, "ratio": 0.25, "gain": "size only",
+        "size_bytes": {"before": 4000, "after": 1000}, "rejected": "",
+    }  # fmt: skip
+    card = model_card(evaluation(), config, data, compression)
+    assert "The run `mine`, compressed by `int8`" in card
+    assert "1.0 KB after 4.0 KB (25%). The gain: size only." in card
+    assert "Rejected" not in card
+    assert "training_curves.png" not in card  # it has none
+    refused = model_card(evaluation(), config, data, compression | {"rejected": "it loses 0.1"})
+    assert "Rejected: it loses 0.1." in refused
+    plain = model_card(evaluation(), config, data)
+    assert "## Compression" not in plain
+    assert "training_curves.png" in plain

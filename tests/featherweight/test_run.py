@@ -199,3 +199,16 @@ def test_json_comes_back_as_it_went(tmp_path: Path) -> None:
     value = {"labels": ["freude 😂", "ü"], "n": 3, "nested": {"x": [1.5, None, True]}}
     run.write_json("data.json", value)
     assert run.read_json("data.json") == value
+
+
+def test_the_weights_of_an_exported_run_are_its_graph(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"a graph")
+    # As models of the Hub have it: a graph that is not ours.
+    assert (run.exported, run.weights, run.finished) == (False, None, False)
+    (tmp_path / "onnx" / "onnx.json").write_text("{}")
+    assert (run.exported, run.finished) == (True, True)
+    assert run.weights == tmp_path / "onnx" / "model.onnx"
+    run.weights.unlink()
+    assert not run.finished

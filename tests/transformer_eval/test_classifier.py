@@ -1,6 +1,9 @@
+import copy
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from featherweight.evaluation import evaluate
 from transformer_eval.classifier import (
     TransformerClassifier,
     class_names,
+    load_model,
     load_tokenizer,
     max_length,
     numbered,
@@ -271,6 +275,70 @@ def test_a_text_that_fits_once_normalised_was_not_cut(
         each.encode([text])
 
     assert (normalising.truncated_texts, classifier.truncated_texts) == (0, 1)
+
+
+# Numbers in 16 bits
+
+
+@each_family
+def test_every_family_computes_in_the_bf16_that_is_stored(
+    tiny_transformers: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    monkeypatch.setattr("transformer_eval.classifier.cpu_flags", lambda: ["avx512_bf16"])
+    origin = load(tiny_transformers[family], "cpu")
+    assert isinstance(origin, TransformerClassifier)
+    network = copy.deepcopy(origin.model).to(torch.bfloat16)
+    half = origin.with_network("half", network, tmp_path / "half")
+
+    assert (half.dtype, half.stored_dtype) == ("bf16", "bf16")
+    assert (origin.dtype, origin.stored_dtype) == ("fp32", "fp32")
+    expected = origin.logits(TEXTS)
+    assert np.abs(half.logits(TEXTS) - expected).mean() < 0.05 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize(
+    ("stated", "stored"),
+    [("float16", "fp16"), ("bfloat16", "bf16"), ("float64", "fp32"), (None, "fp32"), ([], "fp32")],
+)
+def test_what_is_stored_is_what_the_config_says(
+    folder: Path, name: str, stated: Any, stored: str
+) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    config.pop("dtype")
+    (folder / CONFIG).write_text(json.dumps({**config, name: stated}))
+
+    classifier = load(folder, "cpu")
+    assert isinstance(classifier, TransformerClassifier)
+    assert classifier.stored_dtype == stored
+
+
+def test_training_starts_in_32_bits_from_what_is_stored_in_16(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    network = AutoModelForSequenceClassification.from_pretrained(tiny_bert).to(torch.bfloat16)
+    network.save_pretrained(tmp_path)
+
+    loaded = load_model(AutoModelForSequenceClassification, tmp_path)
+
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    for name, parameter in loaded.named_parameters():
+        assert torch.equal(parameter, network.get_parameter(name).float())
+
+
+# What libraries print
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import transformer_eval.training, transformer_eval.versus, peft, bitsandbytes",
+        "import compress.transformer_methods, compress.transformer_retraining, peft, bitsandbytes",
+    ],
+)
+def test_nothing_is_printed_on_import(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # Classes

@@ -1,0 +1,68 @@
+"""The run that is compressed, with what every method starts from."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from compress.config import CompressConfig
+from featherweight.checks import drop_leaks
+from featherweight.classifier import Classifier
+from featherweight.dataset import Dataset, load_dataset
+from featherweight.errors import UsageError
+from featherweight.evaluation import Evaluation, evaluate
+from featherweight.loading import load
+from featherweight.run import COMPRESSION, CONFIG, Run, newest_run
+from featherweight.testing import trained_on
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A run, its model and its data.
+
+    Attributes:
+        run: The run; its variants are written into it.
+        classifier: Its model.
+        dataset: What it was trained on, without the texts that its training left out.
+    """
+
+    run: Run
+    classifier: Classifier
+    dataset: Dataset
+
+    @classmethod
+    def load(cls, run: Run, device: str) -> "Origin":
+        """Loads the model and the data of a run.
+
+        Raises:
+            WeightsError: Its model cannot be loaded.
+            DataError: Its data has gone, or a file of it cannot be used.
+        """
+        classifier = load(run.path, device)
+        data = trained_on(run)
+        dataset = load_dataset(data, classifier.labels)
+        return cls(run, classifier, drop_leaks(dataset)[0] if data.drop_leaks else dataset)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What it answers on validation, which each variant is judged by."""
+        return evaluate(self.classifier, self.dataset.validation, self.dataset.name)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file of its weights."""
+        assert self.run.weights  # they were loaded
+        return hashlib.sha256(self.run.weights.read_bytes()).hexdigest()
+
+
+def origin_of(config: CompressConfig) -> Run:
+    """Returns the run that is to be compressed.
+
+    Raises:
+        UsageError: There is none, or it is a variant itself.
+    """
+    run = Run(config.weights) if config.weights else newest_run(config.output_dir)
+    if not run.file(CONFIG).is_file():
+        raise UsageError(f"{run.path} is not a run directory: a variant is written into its run")
+    if run.file(COMPRESSION).is_file():
+        raise UsageError(f"{run.path} is compressed already: compress the run it was made from")
+    return run

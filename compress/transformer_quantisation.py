@@ -1,0 +1,155 @@
+"""int8 of a fine-tuned transformer: its encoder's weights in integers, afterwards or learned.
+
+Each row of a linear layer and each word's vector has a scale of its own, and zero stays zero. The
+classification head, other embeddings, biases and normalisation stay in fp32. In the mode "dynamic"
+each token's numbers are rounded as they come, so that layers compute in integers; in "weight-only"
+the weights are turned back into floats where they are used, as vectors of words always are.
+
+Source: torchao, https://github.com/pytorch/ao
+"""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import TorchAoConfig
+from transformers.quantizers import AutoHfQuantizer
+
+from compress.config import CompressConfig
+from compress.transformer_retraining import retrain
+from featherweight.dataset import Dataset
+from featherweight.errors import MissingExtraError
+from featherweight.run import TRANSFORMER, Run
+from transformer_eval.classifier import NUMBER_FORMAT, TransformerClassifier
+
+try:
+    from torchao.quantization import (
+        Int8DynamicActivationInt8WeightConfig,
+        Int8WeightOnlyConfig,
+        quantize_,
+    )
+    from torchao.quantization.qat import FakeQuantizedLinear, IntxFakeQuantizeConfig, QATConfig
+    from torchao.quantization.qat.fake_quantizer import IntxFakeQuantizer
+except ModuleNotFoundError:
+    raise MissingExtraError("torchao", "transformers") from None
+
+Mode = Literal["dynamic", "weight-only"]
+
+_WEIGHT_ONLY = Int8WeightOnlyConfig(set_inductor_config=False)
+_LAYERS: Mapping[Mode, Any] = MappingProxyType(
+    {
+        "dynamic": Int8DynamicActivationInt8WeightConfig(set_inductor_config=False),
+        "weight-only": _WEIGHT_ONLY,
+    }
+)
+# The same rounding of rows (N, K) in training; the smallest scale is the one that is stored.
+_ROWS = IntxFakeQuantizeConfig(torch.int8, "per_channel", eps=torch.finfo(torch.float32).eps)
+
+
+def quantised(
+    classifier: TransformerClassifier, network: Any, mode: Mode, method: str, workspace: Path
+) -> TransformerClassifier:
+    """Returns a classifier with a network's weights in int8, as its files give it back.
+
+    Args:
+        classifier: The trained transformer, whose labels, tokenizer and device are used.
+        network: With a classification head, in fp32; it is changed.
+        mode: Compute in integers, or only store weights in them.
+        method: What stands in brackets behind its name.
+        workspace: Folder in which it is written.
+    """
+    encoder = network.base_model  # all but the head
+    quantize_(encoder, _LAYERS[mode], _is_linear)
+    quantize_(encoder, _WEIGHT_ONLY, _words_of(encoder))
+    recipe = TorchAoConfig(_LAYERS[mode], include_input_output_embeddings=True)
+    network.config.quantization_config = recipe
+    network.hf_quantizer = AutoHfQuantizer.from_config(recipe)  # takes tensors apart for the file
+    setattr(network.config, NUMBER_FORMAT, "int8")
+    return classifier.with_network(
+        f"{classifier.name} ({method})", network, workspace / TRANSFORMER
+    )
+
+
+def quantise(
+    classifier: TransformerClassifier,
+    origin: Run,
+    config: CompressConfig,
+    dataset: Dataset,
+    workspace: Path,
+) -> TransformerClassifier:
+    """Returns a copy in int8.
+
+    Args:
+        classifier: In fp32.
+        origin: Its run.
+        config: The mode.
+        dataset: Not needed: what is rounded depends on the weights alone.
+        workspace: Folder in which it is written.
+    """
+    network = copy.deepcopy(classifier.model)
+    return quantised(classifier, network, config.int8_mode, "int8", workspace)
+
+
+def train_quantised(
+    classifier: TransformerClassifier,
+    origin: Run,
+    config: CompressConfig,
+    dataset: Dataset,
+    workspace: Path,
+) -> TransformerClassifier:
+    """Returns a copy in int8 that was trained to be good in it.
+
+    Every step computes with rounded numbers, and what is learned is the weights before rounding.
+
+    Args:
+        classifier: In fp32.
+        origin: Its run.
+        config: The mode, and the numbers of the training.
+        dataset: What is learned from and chosen on.
+        workspace: Folder that keeps the state of a training that is cut off.
+    """
+    network = prepared(copy.deepcopy(classifier.model), config.int8_mode)
+    trained = retrain(classifier, network, config, dataset, workspace)
+    quantize_(trained, QATConfig(step="convert"), lambda *_: True)  # to plain layers again
+    return quantised(classifier, trained, config.int8_mode, "qat", workspace)
+
+
+def prepared(network: Any, mode: Mode) -> Any:
+    """Makes a network compute as its int8 copy will, in floats that gradients pass through.
+
+    Names and shapes of its parameters stay as they are.
+    """
+    encoder = network.base_model
+    rounding = QATConfig(weight_config=_ROWS, step="prepare")
+    quantize_(encoder, rounding, _is_linear)
+    quantize_(encoder, rounding, _words_of(encoder))
+    if mode == "dynamic":
+        for layer in encoder.modules():
+            if isinstance(layer, FakeQuantizedLinear):
+                layer.activation_fake_quantizer = _RoundedTokens()
+    return network
+
+
+class _RoundedTokens(nn.Module):
+    """Rounds each token's numbers as int8 layers do; torchao itself has this for matrices only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = IntxFakeQuantizer(_ROWS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns rounded activations (..., K)."""
+        return self.rows(x.flatten(0, -2)).view_as(x)  # (B, T, K) -> (B * T, K)
+
+
+def _is_linear(module: nn.Module, _: str) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _words_of(encoder: Any) -> Any:
+    words = encoder.get_input_embeddings()
+    return lambda module, _: module is words

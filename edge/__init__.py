@@ -1,0 +1,1 @@
+"""The way out: a trained LSTM as one small bundle that answers without PyTorch."""
