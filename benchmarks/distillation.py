@@ -12,6 +12,7 @@ from jsonargparse import auto_cli
 from record import write_record
 from runs import lstm, transformer, variant
 
+from compress.teachers import further_texts
 from featherweight.dataset import DataConfig, load_dataset
 from featherweight.evaluation import evaluate
 from featherweight.loading import load
@@ -26,7 +27,7 @@ def distillation(
     epochs: int = 3,
     seeds: tuple[int, ...] = (0, 1, 2),
     temperature: float = 2.0,
-    alpha: float = 0.3,
+    alpha: float = 0.0,
 ) -> None:
     """Distils a student of each seed and writes results/distillation.json.
 
@@ -45,6 +46,7 @@ def distillation(
     source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
     tiny = [lstm(runs, "feather", source, seed) for seed in seeds]
+    further = further_texts(unlabelled) if unlabelled else []
     extra = hashlib.sha256(unlabelled.read_bytes()).hexdigest() if unlabelled else None
     teachers = [*tiny, transformer(runs, model, source, seeds[0], epochs)]
     rows = []
@@ -66,6 +68,7 @@ def distillation(
             print(kind, seed, rows[-1]["validation"]["macro_f1"], rows[-1]["test"]["macro_f1"])
     figures = {
         "teachers": [path.name for path in teachers],
+        "unlabelled": len(further),
         "unlabelled_sha256": extra,
         "temperature": temperature,
         "alpha": alpha,

@@ -62,7 +62,10 @@ def train_adapters(
     # What is trained on is what is stored.
     base = classifier.with_network(name, _in_four_bits(classifier), folder).model
     network = _trainable(base, layers, config)
-    trained = retrain(classifier, network, config, dataset, workspace, rate=RATE)
+    # Layers of 4 bits compute in 16 by themselves; not every model takes that of all its layers.
+    trained = retrain(
+        classifier, network, config, dataset, workspace, rate=RATE, precision="fp32"
+    )
     write_adapter(trained, folder / ADAPTER)
     if config.merge:
         return classifier.with_network(name, _merged(classifier, folder), folder)

@@ -69,7 +69,7 @@ def ask(
         WeightsError: A teacher cannot be loaded.
         DataError: The file of further texts cannot be used.
     """
-    further = _further(config.unlabelled) if config.unlabelled else []
+    further = further_texts(config.unlabelled) if config.unlabelled else []
     texts = (*dataset.train.texts, *further)
     unlabelled = np.full(len(further), UNLABELLED, dtype=np.int64)
     key = _texts_sha256(texts)
@@ -91,7 +91,12 @@ def forget_others(lesson: Lesson) -> None:
         path.unlink(missing_ok=True)
 
 
-def _further(path: Path) -> list[str]:
+def further_texts(path: Path) -> list[str]:
+    """Returns the texts of a file, whatever labels it may hold.
+
+    Raises:
+        DataError: The file cannot be used.
+    """
     with open_rows(path) as rows:
         return [text for _, text, _ in text_rows(rows, "text")]
 
@@ -117,8 +122,7 @@ def _texts_sha256(texts: Sequence[str]) -> str:
 def _answers_sha256(weights: Path, texts_sha256: str) -> str:
     digest = hashlib.sha256(texts_sha256.encode())
     for path in _files(weights):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from compress import bnb_int8
 from compress.config import HalfConfig, Name
 from compress.distillation import distill
 from compress.half import halve_transformer
 from compress.method import FASTER, HALF, SIZE, Method
 from compress.onnx_classifier import calibrated, exported
+from compress.qlora import train_adapters
 from compress.transformer_pruning import prune, prune_int8
 from compress.transformer_quantisation import quantise, train_quantised
 
@@ -24,6 +26,8 @@ METHODS: Mapping[Name, Method] = MappingProxyType(
         "qat": Method(f"size everywhere, {FASTER}", train_quantised),
         "prune": Method(SIZE, prune),
         "prune+int8": Method(SIZE, prune_int8),
+        "bnb-int8": Method(SIZE, bnb_int8.quantise),
+        "qlora": Method(SIZE, train_adapters),
         "distill": Method(f"size everywhere, {FASTER}", distill),
         "onnx": Method(FASTER, lambda it, *given: exported(it, "onnx", False, given[-1])),
         "onnx-int8": Method(

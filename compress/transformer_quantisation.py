@@ -63,7 +63,7 @@ def quantised(
         workspace: Folder in which it is written.
     """
     encoder = network.base_model  # all but the head
-    quantize_(encoder, _LAYERS[mode], _is_linear)
+    quantize_(encoder, _LAYERS[mode], _is_layer)
     quantize_(encoder, _WEIGHT_ONLY, _words_of(encoder))
     recipe = TorchAoConfig(_LAYERS[mode], include_input_output_embeddings=True)
     network.config.quantization_config = recipe
@@ -125,7 +125,7 @@ def prepared(network: Any, mode: Mode) -> Any:
     """
     encoder = network.base_model
     rounding = QATConfig(weight_config=_ROWS, step="prepare")
-    quantize_(encoder, rounding, _is_linear)
+    quantize_(encoder, rounding, _is_layer)
     quantize_(encoder, rounding, _words_of(encoder))
     if mode == "dynamic":
         for layer in encoder.modules():
@@ -146,8 +146,9 @@ class _RoundedTokens(nn.Module):
         return self.rows(x.flatten(0, -2)).view_as(x)  # (B, T, K) -> (B * T, K)
 
 
-def _is_linear(module: nn.Module, _: str) -> bool:
-    return isinstance(module, nn.Linear)
+def _is_layer(module: nn.Module, name: str) -> bool:
+    # BERT keeps a part of its head in the encoder.
+    return isinstance(module, nn.Linear) and "pooler" not in name.split(".")
 
 
 def _words_of(encoder: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import TrainerCallback
 
@@ -28,6 +28,7 @@ def retrain(
     loss: Loss | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     rate: float = RATE,
+    precision: Literal["auto", "fp32"] = "auto",
 ) -> Any:
     """Trains a network further and returns it with the weights of its best epoch.
 
@@ -41,6 +42,7 @@ def retrain(
         loss: What is made small; None: cross-entropy with the labels.
         callbacks: Called in the course of it.
         rate: Highest step size, where the flags leave it to the method.
+        precision: What it computes in; "auto": 16 bits where the device is faster in them.
     """
     seed_everything(config.seed)
     training = FinetuneConfig(
@@ -48,6 +50,7 @@ def retrain(
         patience=config.retraining_epochs,
         learning_rate=config.retraining_rate or rate,
         seed=config.seed,
+        precision=precision,
     )
     trainer = fit(
         network, classifier.tokenizer, dataset, training, Run(workspace), classifier.device,

@@ -7,6 +7,8 @@ Each row w is s · q with q = round(w / s) in [-127, 127] and s = 2^(n / 16), th
 clips nothing: the formula of `lstm.storage`, so that a run stored in int8 keeps its very numbers.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -26,7 +28,7 @@ def packed(model: onnx.ModelProto) -> onnx.ModelProto:
     small.CopyFrom(model)
     tensors = list(small.graph.initializer)
     constants = [
-        numpy_helper.from_array(np.float32(it), name) for name, it in _CONSTANTS.items()
+        numpy_helper.from_array(np.array(it, np.float32), name) for name, it in _CONSTANTS.items()
     ]
     nodes: list[onnx.NodeProto] = []
     for tensor in tensors:
@@ -58,18 +60,15 @@ def _int8(matrix: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
 
 def _restored(name: str, stored: str, scale: str) -> list[onnx.NodeProto]:
     """Returns the nodes that compute a matrix of that name from what is stored."""
-    steps = [
-        ("Cast", [stored], "values"),
-        ("Cast", [scale], "numbers"),
-        ("Sub", [f"{name}.numbers", "middle"], "exponents"),
-        ("Div", [f"{name}.exponents", "doubling"], "powers"),
-        ("Pow", ["two", f"{name}.powers"], "scales"),
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+        ("Cast", [stored], "values", {"to": TensorProto.FLOAT}),
+        ("Cast", [scale], "numbers", {"to": TensorProto.FLOAT}),
+        ("Sub", [f"{name}.numbers", "middle"], "exponents", {}),
+        ("Div", [f"{name}.exponents", "doubling"], "powers", {}),
+        ("Pow", ["two", f"{name}.powers"], "scales", {}),
     ]
     nodes = [
-        helper.make_node(
-            operator, inputs, [f"{name}.{result}"], f"{name}.{result}",
-            **({"to": TensorProto.FLOAT} if operator == "Cast" else {}),
-        )
-        for operator, inputs, result in steps
-    ]  # fmt: skip
+        helper.make_node(operator, inputs, [f"{name}.{result}"], f"{name}.{result}", **attributes)
+        for operator, inputs, result, attributes in steps
+    ]
     return [*nodes, helper.make_node("Mul", [f"{name}.values", f"{name}.scales"], [name], name)]

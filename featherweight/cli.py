@@ -19,7 +19,7 @@ from featherweight.run import COMPRESSION
 
 Config = TypeVar("Config")
 
-_OWN = ("featherweight", "lstm", "transformer_eval", "compress")
+_OWN = ("featherweight", "lstm", "transformer_eval", "compress", "edge")
 _TRANSFORMERS = (
     "accelerate", "bitsandbytes", "emoji", "peft", "sentencepiece", "torchao", "transformers",
 )  # fmt: skip
@@ -160,10 +160,33 @@ def push(arguments: Sequence[str]) -> None:
     print(pushing.push(config))
 
 
+def export(arguments: Sequence[str]) -> None:
+    """Make a bundle of a run that answers without PyTorch."""
+    from edge.config import ExportConfig
+
+    config = _config(_parser("export", ExportConfig), arguments, ExportConfig)
+
+    from edge import bundle
+
+    print(bundle.export(config))
+
+
+def verify(arguments: Sequence[str]) -> None:
+    """Check that bundles are whole and answer as exported."""
+    from edge.config import VerifyConfig
+
+    config = _config(_parser("verify", VerifyConfig, "weights"), arguments, VerifyConfig)
+
+    from edge import verification
+
+    print("\n".join(verification.verify(config)))
+
+
 VERBS = {
     verb.__name__: verb
     for verb in (
         train, test, predict, compress, compare, finetune, features, test_transformer, push,
+        export, verify,
     )
 }  # fmt: skip
 

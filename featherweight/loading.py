@@ -10,6 +10,7 @@ from featherweight.errors import MissingExtraError, WeightsError
 from featherweight.run import COMPRESSION, CONFIG, MODEL, ONNX, TRANSFORMER, Run
 
 LSTM_FORMAT = "featherweight-lstm/2"
+BUNDLE_FACTS = "bundle.json"
 FEATURES_FORMAT = "featherweight-features/1"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own reader
 
@@ -18,8 +19,8 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
     """Loads a trained classifier.
 
     Args:
-        weights: A run directory, one portable `.safetensors` file, or a folder that
-            `save_pretrained` of the `transformers` library wrote.
+        weights: A run directory, one portable `.safetensors` file, a bundle (folder or `.zip`),
+            or a folder that `save_pretrained` of the `transformers` library wrote.
         device: "auto", "cpu" or "cuda"; what was exported to ONNX stays on the CPU.
 
     Raises:
@@ -27,6 +28,10 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
         UsageError: CUDA is asked for and there is none.
     """
     path = Path(weights)
+    if is_bundle(path):
+        from edge.classifier import BundleClassifier
+
+        return BundleClassifier.load(path)
     if path.is_dir():
         run = Run(path)
         if run.cut_off:
@@ -48,6 +53,11 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
     if written_as == FEATURES_FORMAT:
         return _load_features(path, device)
     raise WeightsError(f"{path} was not written by featherweight (or by a newer version)")
+
+
+def is_bundle(path: Path) -> bool:
+    """Says whether weights are what `export` wrote."""
+    return (path / BUNDLE_FACTS).is_file() or (path.suffix == ".zip" and path.is_file())
 
 
 def _of_transformers(folder: Run) -> bool:

@@ -4,6 +4,7 @@ Source: Hu et al. (2021), LoRA, https://arxiv.org/abs/2106.09685
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,14 @@ def adapted(network: Any, **shape: Any) -> Any:
         MissingExtraError: peft is not installed.
     """
     try:
-        from peft import LoraConfig, TaskType, get_peft_model
+        from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:
         raise MissingExtraError((error.name or "peft").split(".")[0], "transformers") from None
     empty = shape.get("inference_mode", False)
-    config = LoraConfig(task_type=TaskType.SEQ_CLS, **shape)
-    return get_peft_model(network, config, low_cpu_mem_usage=empty)
+    config = LoraConfig(**shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks by a name that will change
+        return get_peft_model(network, config, low_cpu_mem_usage=empty)
 
 
 def write_adapter(network: Any, folder: Path) -> None:
@@ -47,6 +50,7 @@ def write_adapter(network: Any, folder: Path) -> None:
     config = network.peft_config[network.active_adapter]
     config.base_model_name_or_path = None  # it is the folder above, wherever that is
     config.inference_mode = True
+    config.target_modules = sorted(config.target_modules)
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
     tensors = get_peft_model_state_dict(network, save_embedding_layers=False)

@@ -1,4 +1,3 @@
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -51,9 +50,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def flags(run: Path, **changes: Any) -> CompressConfig:
-    return CompressConfig(
-        weights=run, method="all", device="cpu", **{"retraining_epochs": 1} | changes
-    )
+    changes = {"retraining_epochs": 1} | changes
+    return CompressConfig(weights=run, method="all", device="cpu", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +76,11 @@ def run(made: tuple[Path, str], tmp_path: Path) -> Path:
 def change(run: Path, method: str, **values: Any) -> None:
     variant = Run(run / "compressed" / method)
     variant.write_json(COMPRESSION, variant.read_json(COMPRESSION) | values)
+
+
+def reported(run: Path) -> Record:
+    record: Record = Run(run / "compressed" / "report").read_json("compression_report.json")
+    return record
 
 
 def rows(*given: tuple[str, int, float, float, str]) -> Record:
@@ -109,7 +112,7 @@ def test_every_method_leaves_a_variant_and_all_are_reported(made: tuple[Path, st
     assert {it.name for it in report.iterdir()} == FILES
     text = (report / "comparison_report.txt").read_text(encoding="utf-8")
     assert said == f"{text.rstrip()}\n\nreport: {report}"
-    record = json.loads((report / "compression_report.json").read_text(encoding="utf-8"))
+    record = reported(path)
     assert record.keys() == {"comparison", "variants", "skipped", "advice"}
     assert record["skipped"] == {}
     assert [it["method"] for it in record["variants"]] == [*METHODS]
@@ -122,9 +125,7 @@ def test_every_method_leaves_a_variant_and_all_are_reported(made: tuple[Path, st
 
 
 def test_sizes_in_the_report_are_those_of_the_files(made: tuple[Path, str]) -> None:
-    record = json.loads(
-        (made[0] / "compressed" / "report" / "compression_report.json").read_text(encoding="utf-8")
-    )
+    record = reported(made[0])
     sizes = {row["model"]: row["size_bytes"] for row in record["comparison"]["rows"]}
     for method, variant in zip(METHODS, record["variants"], strict=True):
         size = (made[0] / "compressed" / method / MODEL).stat().st_size
@@ -133,10 +134,7 @@ def test_sizes_in_the_report_are_those_of_the_files(made: tuple[Path, str]) -> N
 
 
 def test_the_rankings_of_the_report_are_sorted(made: tuple[Path, str]) -> None:
-    path, said = made
-    record = json.loads(
-        (path / "compressed" / "report" / "compression_report.json").read_text(encoding="utf-8")
-    )
+    record, said = reported(made[0]), made[1]
     found = {row["model"]: row for row in record["comparison"]["rows"]}
     ranked = {
         title: line.removeprefix(f"{title}: ").split(", ")
@@ -178,7 +176,7 @@ def test_a_variant_that_is_missing_is_made_and_no_other(
         compress_all(flags(run))
     assert [it for it in caplog.messages if it.startswith(f"{run}: ")] == [f"{run}: int8"]
     assert (run / "compressed" / "int8" / MODEL).is_file()
-    record = Run(run / "compressed" / "report").read_json("compression_report.json")
+    record = reported(run)
     assert [it.get("marked", False) for it in record["variants"]] == [
         it == "fp16" for it in METHODS
     ]
@@ -188,7 +186,7 @@ def test_overwrite_makes_all_anew(run: Path) -> None:
     for method in METHODS:
         change(run, method, marked=True)
     compress_all(flags(run, overwrite=True))
-    record = Run(run / "compressed" / "report").read_json("compression_report.json")
+    record = reported(run)
     assert not any("marked" in it for it in record["variants"])
 
 
@@ -222,21 +220,19 @@ def test_what_a_method_cannot_do_is_reported_and_the_rest_goes_on(
         assert f"tiny ({method})" not in said
         assert not (run / "compressed" / method).exists()
     assert (run / "compressed" / "qat" / MODEL).is_file()
-    record = Run(run / "compressed" / "report").read_json("compression_report.json")
+    record = reported(run)
     assert record["skipped"] == reasons
     assert [it["method"] for it in record["variants"]] == [it for it in METHODS if it not in errors]
     assert record["advice"].startswith("Take tiny (")
 
 
-def test_a_run_that_no_method_could_do_is_reported_too(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_that_nothing_could_be_made_is_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(run / "compressed")
     errors = dict.fromkeys(METHODS, UsageError("not today"))
     monkeypatch.setattr(everything, "make_variant", failing(errors))
     said = compress_all(flags(run))
     assert "Keep tiny: no variant was made that is worth its loss." in said
-    record = Run(run / "compressed" / "report").read_json("compression_report.json")
+    record = reported(run)
     assert record["skipped"] == dict.fromkeys(METHODS, "not today")
     assert record["variants"] == []
 

@@ -19,6 +19,7 @@ from featherweight.config import EvaluationConfig
 from featherweight.errors import FeatherweightError, UsageError
 from featherweight.run import CHECKPOINT, MODEL, Run, newest_run
 from lstm.classifier import TextClassifier
+from tests.variants import compressed, contents
 
 TEXTS = ["so happy 😂", "i miss my dog", "zzz"]
 
@@ -37,18 +38,6 @@ def broken(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     gone.write_json("config.json", gone.read_json("config.json") | {"data": "moods-that-were"})
     (outputs / "cut-off" / CHECKPOINT).write_bytes(b"state")
     return outputs
-
-
-def compressed(weights: Path | None, method: Any = "fp16", **flags: Any) -> Run:
-    return compress_run(CompressConfig(weights=weights, method=method, device="cpu", **flags))[0]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @both

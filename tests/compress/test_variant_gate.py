@@ -1,6 +1,5 @@
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,9 @@ from featherweight.cli import main
 from featherweight.evaluation import Evaluation
 from featherweight.latency import Contender, Latency
 from featherweight.run import Run
+from tests.variants import compressed
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-def compressed(weights: Path | None, method: Any = "fp16", **flags: Any) -> Run:
-    return compress_run(CompressConfig(weights=weights, method=method, device="cpu", **flags))[0]
 
 
 def test_a_loss_above_the_limit_is_recorded_and_said(

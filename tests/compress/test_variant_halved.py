@@ -1,30 +1,16 @@
 import shutil
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from compress.config import CompressConfig
-from compress.variant import compress_run, halved
+from compress.variant import halved
 from featherweight import load
 from featherweight.run import MODEL, Run
+from tests.variants import compressed, contents
 
 TEXTS = ["so happy 😂", "i miss my dog", "zzz"]
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-def compressed(weights: Path | None, method: Any = "fp16", **flags: Any) -> Run:
-    return compress_run(CompressConfig(weights=weights, method=method, device="cpu", **flags))[0]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_test_gets_an_fp16_copy_that_leaves_no_trace(run: Run) -> None:

@@ -8,30 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from compress.config import CompressConfig
 from compress.teachers import ANSWERS
-from compress.variant import compress_run
 from featherweight import load
 from featherweight.cli import main
 from featherweight.errors import FeatherweightError, WeightsError
 from featherweight.run import CHECKPOINT, MODEL, Run, newest_run
 from lstm import training
 from lstm.classifier import TextClassifier
+from tests.variants import compressed, contents
 from transformer_eval.trainer import History
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-def compressed(weights: Path | None, method: Any = "fp16", **flags: Any) -> Run:
-    return compress_run(CompressConfig(weights=weights, method=method, device="cpu", **flags))[0]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def fingerprint(path: Path) -> str:

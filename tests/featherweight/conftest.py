@@ -16,6 +16,7 @@ import torch
 from featherweight.evaluation import Evaluation
 from featherweight.run import CONFIG, MODEL, TRANSFORMER
 from tests import pushes
+from tests.command_line import call, frozen
 
 LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")
 SUPPORT = (581, 695, 159, 275, 224, 66)
@@ -196,3 +197,45 @@ def transformer_run(run: Path, fine_tuned: Path) -> Path:
     (folder / "checkpoint-3").mkdir()
     shutil.copy(folder / MODEL, folder / "checkpoint-3")
     return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def texts(here: Path) -> Path:
+    path = here / "in.csv"
+    path.write_text("text,id\nso happy,1\n=1+1,2\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny BERT with random weights."""
+    from transformer_eval.architecture import build
+    from transformer_eval.registry import Pretrained
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    sizes = {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 16, "vocab_size": 300,
+    }  # fmt: skip
+    labels = ("anger", "joy", "sadness")
+    build(Pretrained("acme/tiny", "bert", sizes), ["so happy", "so sad"], labels, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_features(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, tiny_data: Path
+) -> Path:
+    """The directory of a finished run of a frozen encoder."""
+    folder = tmp_path_factory.mktemp("features")
+    assert call("features", *frozen(folder, tiny_bert, tiny_data), "--name", "frozen") == 0
+    return folder / "outputs" / "frozen"
