@@ -14,18 +14,20 @@ from jsonargparse import auto_cli
 from record import RESULTS, write_record
 from runs import lstm, transformer, variant
 
+from compress.origin import Origin
 from compress.variant import methods_for
 from featherweight import plots
 from featherweight.config import CompareConfig
 from featherweight.contest import compete, enter
 from featherweight.dataset import DataConfig, load_dataset
-from featherweight.loading import load
 from featherweight.run import COMPRESSION, Run, atomic_open
 from lstm.config import Preset
 
 # Found on validation. An LSTM recovers in seconds; a transformer gets one pass.
-LSTM_FLAGS = {"sparsity": 0.6}
-TRANSFORMER_FLAGS = {"sparsity": 0.3, "retraining_epochs": 1, "student": "feather"}
+LSTM_FLAGS = {"sparsity": 0.5, "vocabulary": 0.5, "hidden": 0.5}
+TRANSFORMER_FLAGS = {
+    "sparsity": 0.3, "vocabulary": 0.5, "retraining_epochs": 1, "student": "feather",
+}  # fmt: skip
 
 
 def compression(
@@ -56,8 +58,8 @@ def compression(
         else:
             origin = transformer(runs, name, source, 0, epochs)
         # An LSTM's teachers have a table of their own: distillation.py.
-        methods = [it for it in methods_for(load(origin), Run(origin))
-                   if not (is_lstm and it == "distill")]  # fmt: skip
+        fitting = methods_for(Origin.load(Run(origin), "auto"))
+        methods = [it for it in fitting if not (is_lstm and it == "distill")]
         flags = LSTM_FLAGS if is_lstm else TRANSFORMER_FLAGS
         variants = [variant(origin, method, **flags) for method in methods]
         entrants = [enter(path, "auto") for path in (origin, *variants)]

@@ -63,9 +63,7 @@ def train_adapters(
     base = classifier.with_network(name, _in_four_bits(classifier), folder).model
     network = _trainable(base, layers, config)
     # Layers of 4 bits compute in 16 by themselves; not every model takes that of all its layers.
-    trained = retrain(
-        classifier, network, config, dataset, workspace, rate=RATE, precision="fp32"
-    )
+    trained = retrain(classifier, network, config, dataset, workspace, rate=RATE, precision="fp32")
     write_adapter(trained, folder / ADAPTER)
     if config.merge:
         return classifier.with_network(name, _merged(classifier, folder), folder)
@@ -118,7 +116,7 @@ def _trainable(base: Any, layers: list[str], config: CompressConfig) -> Any:
     seed_everything(config.seed)  # half of the adapters begins at random
     pack_where_it_fits(base, training=True)
     return adapted(
-        prepare_model_for_kbit_training(base, use_gradient_checkpointing=False),
+        prepare_model_for_kbit_training(base, use_gradient_checkpointing=False),  # type: ignore[no-untyped-call]
         r=config.rank,
         lora_alpha=config.lora_alpha,
         target_modules=layers,

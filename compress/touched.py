@@ -88,13 +88,20 @@ def _values(parameter: Any) -> tuple[Tensor, str]:
 def _formats_on_disk(folder: Path) -> dict[str, str]:
     """Returns the format of each tensor in a folder's files, but of those that share bytes."""
     dtypes: dict[str, str] = {}
-    for path in folder.glob("*.safetensors"):
+    for path in folder.rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
             dtypes |= {name: file.get_slice(name).get_dtype() for name in file.offset_keys()}
     return {name: _ON_DISK[dtype] for name, dtype in dtypes.items() if dtype in _ON_DISK}
 
 
 def _names_on_disk(name: str) -> tuple[str, ...]:
-    """Returns what a parameter's numbers may be called: as it is, by torchao, and if sparse."""
+    """Returns what a parameter's numbers may be called.
+
+    As it is, by torchao, where zeros are left out, and by peft below and in its adapters.
+    """
     module, _, own = name.rpartition(".")
-    return name, f"{module}._{own}_qdata", f"{name}.values"
+    learned = name.replace(".modules_to_save", "").replace(".default", "")
+    return (
+        name, f"{module}._{own}_qdata", f"{name}.values", name.replace(".base_layer", ""),
+        f"base_model.model.{learned}",
+    )  # fmt: skip

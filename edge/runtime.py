@@ -100,19 +100,19 @@ class Bundle:
         self.facts = facts
         self._session = _session(files[MODEL], threads)
         try:
-            labels = json.loads(files[LABELS])
+            self._labels = [str(label) for label in json.loads(files[LABELS])]
             tokenizer = Tokenizer.from_str(files[TOKENIZER].decode())
             self._longest = int((tokenizer.truncation or {})["max_length"]) * _ID_BYTES
+            tokenizer.no_truncation()  # of parts: what is cut is the whole
             self._temperature = float(facts["temperature"])
             self._golden = [json.loads(line) for line in files.get(GOLDEN, b"").splitlines()]
         except Exception as error:  # tokenizers raises no narrower kind
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise WeightsError(f"does not fit this version ({reason})") from None
         num_labels = self._session.get_outputs()[0].shape[1]
-        if num_labels != len(labels):
-            raise WeightsError(f"{LABELS} has {len(labels)} labels, {MODEL} {num_labels}")
-        self.classes_ = np.array(labels)
-        self._labels: list[str] = labels
+        if num_labels != len(self._labels):
+            raise WeightsError(f"{LABELS} has {len(self._labels)} labels, {MODEL} {num_labels}")
+        self.classes_ = np.array(self._labels)
         self._parts = _Parts(tokenizer)
 
     def predict(self, texts: Sequence[str], min_confidence: float = 0.0) -> list[str]:

@@ -23,6 +23,7 @@ _OWN = ("featherweight", "lstm", "transformer_eval", "compress", "edge")
 _TRANSFORMERS = (
     "accelerate", "bitsandbytes", "emoji", "peft", "sentencepiece", "torchao", "transformers",
 )  # fmt: skip
+_EXTRAS = {"onnx": "onnx"}
 INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
 
 
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not error.name or error.name.split(".")[0] in _OWN:
             raise
         library = error.name.split(".")[0]
-        extra = "transformers" if library in _TRANSFORMERS else "train"
+        extra = "transformers" if library in _TRANSFORMERS else _EXTRAS.get(library, "train")
         return _fail(str(MissingExtraError(library, extra)), MissingExtraError.exit_code)
     except KeyboardInterrupt as interrupt:
         resumable = verb in ("train", "finetune")

@@ -16,6 +16,7 @@ from featherweight.dataset import Split
 from featherweight.device import environment, resolve_device
 from featherweight.errors import DataError, UsageError
 from featherweight.latency_process import Worker
+from featherweight.loading import is_bundle
 from featherweight.run import Run
 
 logger = logging.getLogger("featherweight")
@@ -57,7 +58,8 @@ class Contender:
         """Says whether there is anything to time on "cpu" or "cuda"."""
         if device == "cpu":
             return not self.cuda_graphs
-        exported = self.weights is not None and Run(Path(self.weights)).exported
+        path = Path(self.weights) if self.weights is not None else None
+        exported = path is not None and (Run(path).exported or is_bundle(path))
         return self.baseline is None and not exported
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 
 from featherweight.errors import MissingExtraError, WeightsError
 from featherweight.run import atomic_open
@@ -20,7 +21,7 @@ _PACKED_ROWS = 32  # a fast 4-bit kernel for CPUs takes so many rows at once
 
 
 def adapted(network: Any, **shape: Any) -> Any:
-    """Gives a network adapters without weights in them, or new ones to train.
+    """Gives a network new adapters, which change nothing until they are trained.
 
     Args:
         network: With a classification head; it is changed.
@@ -36,11 +37,9 @@ def adapted(network: Any, **shape: Any) -> Any:
         from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:
         raise MissingExtraError((error.name or "peft").split(".")[0], "transformers") from None
-    empty = shape.get("inference_mode", False)
-    config = LoraConfig(**shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks by a name that will change
-        return get_peft_model(network, config, low_cpu_mem_usage=empty)
+        return get_peft_model(network, LoraConfig(**shape))
 
 
 def write_adapter(network: Any, folder: Path) -> None:
@@ -78,7 +77,8 @@ def with_adapter(network: Any, folder: Path) -> Any:
     try:
         facts = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         shape = {it: facts[it] for it in ("r", "lora_alpha", "target_modules", "modules_to_save")}
-        network = adapted(network, **shape, inference_mode=True)
+        with torch.random.fork_rng():  # the numbers drawn for new adapters are not kept
+            network = adapted(network, **shape, inference_mode=True)
         _fill(network, safetensors.torch.load_file(folder / WEIGHTS))
     except MissingExtraError:
         raise
@@ -98,7 +98,7 @@ def _fill(network: Any, tensors: dict[str, Any]) -> None:
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise ValueError(f"{name} has the shape {[*tensor.shape]}, not {[*own[name].shape]}")
-    set_peft_model_state_dict(network, tensors, low_cpu_mem_usage=True)
+    set_peft_model_state_dict(network, tensors)
 
 
 def pack_where_it_fits(network: Any, training: bool = False) -> None:

@@ -71,9 +71,7 @@ def rounded(
 
 
 @each_family
-def test_the_head_is_what_comes_after_the_encoder(
-    folders: Mapping[str, Path], family: str
-) -> None:
+def test_the_head_is_what_comes_after_the_encoder(folders: Mapping[str, Path], family: str) -> None:
     assert head_modules(TransformerClassifier.load(folders[family], "cpu").model) == HEADS[family]
 
 
@@ -155,7 +153,7 @@ def test_without_the_library_it_is_named(
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MissingExtraError, match=r"^bitsandbytes .*'featherweight\[transformers\]'"):
         rounded(folders["bert"], dataset, tmp_path)
-    with pytest.raises(MissingExtraError, match="^bitsandbytes is not installed"):
+    with pytest.raises(MissingExtraError, match=r"^bitsandbytes is not installed"):
         TransformerClassifier.load(variant.folder, "cpu")
     # Only it needs the library.
     TransformerClassifier.load(folders["bert"], "cpu")

@@ -11,6 +11,7 @@ import docstring_parser
 import pytest
 
 from compress.config import CompressConfig
+from edge.config import ExportConfig, VerifyConfig
 from featherweight import cli, run_inference, testing
 from featherweight.cli import main
 from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig, PushConfig
@@ -23,6 +24,7 @@ CONFIGS = {
     "train": TrainConfig, "test": EvaluationConfig, "predict": PredictConfig,
     "compress": CompressConfig, "compare": CompareConfig, "finetune": FinetuneConfig,
     "features": FeaturesConfig, "test_transformer": VersusConfig, "push": PushConfig,
+    "export": ExportConfig, "verify": VerifyConfig,
 }  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def test_the_help_of_a_verb_lists_its_flags_and_what_they_mean(
         for parameter in docstring_parser.parse_from_object(base).params
     }
     unbroken = "".join(out.split())
-    positional = {"predict": "texts", "compare": "weights"}.get(verb)
+    positional = {"predict": "texts", "compare": "weights", "verify": "weights"}.get(verb)
     for field in dataclasses.fields(CONFIGS[verb]):
         flag = field.name if field.name == positional else f"--{field.name}"
         assert re.search(rf"^  {flag}\b", out, re.MULTILINE), flag

@@ -1,0 +1,147 @@
+"""A bundle where a run can stand: load, predict, compare; and the verbs that make and check it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress.onnx_export import export as export_onnx
+from edge import variants
+from edge.bundle import export
+from edge.classifier import BundleClassifier
+from edge.config import ExportConfig
+from featherweight import load
+from featherweight.cli import main
+from featherweight.errors import WeightsError
+from featherweight.latency import Contender
+from lstm.classifier import TextClassifier
+from lstm.config import TrainConfig
+from lstm.experiment import train
+
+TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
+
+
+@pytest.fixture(scope="module")
+def in_fp32(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the graph in fp32, whatever is the smallest."""
+    path = tmp_path_factory.mktemp("fp32") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge.bundle.chosen", lambda _: "fp32")
+        return export(ExportConfig(tiny_run, path))
+
+
+def test_in_fp32_it_answers_what_the_run_answers(in_fp32: Path, tiny_run: Path) -> None:
+    bundle, origin = load(in_fp32), load(tiny_run, "cpu")
+    assert isinstance(bundle, BundleClassifier)
+    temperature = bundle.bundle.facts["temperature"]
+    texts = TEXTS * 20
+    expected = np.exp(origin.logits(texts) / temperature)
+    expected /= expected.sum(axis=1, keepdims=True)
+    assert bundle.predict_proba(texts) == pytest.approx(expected, abs=1e-3)
+    assert bundle.predict(texts) == origin.predict(texts)
+
+
+def test_in_int8_it_answers_nearly_what_the_run_answers(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Trained to its end: one that has hardly begun is undecided on every other text.
+    config = TrainConfig(
+        data=str(tiny_data), output_dir=tmp_path, name="decided", embedding_dim=8, hidden_dim=8,
+        epochs=20, min_steps=1, patience=20, batch_size=8, learning_rate=0.03, device="cpu",
+    )  # fmt: skip
+    run, _ = train(config)
+    monkeypatch.setattr("edge.bundle.chosen", lambda _: "int8")
+    path = export(ExportConfig(run.path, tmp_path / "bundle"))
+    lines = (tiny_data / "train.csv").read_text(encoding="utf-8").splitlines()[1:]
+    texts = [*lines, *(" ".join(line.split()[1:]) for line in lines), *TEXTS]
+    same = np.array(load(path).predict(texts)) == np.array(load(run.path, "cpu").predict(texts))
+    assert same.mean() >= 0.995
+
+
+def test_it_is_a_classifier_like_its_origin(in_fp32: Path, tiny_run: Path) -> None:
+    bundle, origin = load(in_fp32), load(tiny_run, "cpu")
+    assert isinstance(origin, TextClassifier)
+    assert (bundle.name, bundle.labels) == ("tiny (bundle)", origin.labels)
+    assert (bundle.backend, bundle.device, bundle.dtype) == ("onnxruntime", "cpu", "fp32")
+    assert bundle.num_parameters() == origin.num_parameters()
+    assert bundle.size_bytes() == sum(it.stat().st_size for it in in_fp32.iterdir())
+    assert bundle.num_tokens(bundle.encode(TEXTS)) == origin.num_tokens(origin.encode(TEXTS))
+    bundle.predict(["happy " * 128, "happy " * 129])
+    assert bundle.truncated_texts == 1
+
+
+def test_a_zip_file_is_as_large_as_it_is(exported_zip: Path) -> None:
+    assert load(exported_zip).size_bytes() == exported_zip.stat().st_size
+
+
+def test_it_is_never_timed_on_a_gpu(exported: Path, exported_zip: Path) -> None:
+    for path in (exported, exported_zip):
+        contender = Contender("bundle", weights=path)
+        assert contender.runs_on("cpu")
+        assert not contender.runs_on("cuda")
+
+
+def test_a_damaged_bundle_is_no_run(copied: Path, tmp_path: Path) -> None:
+    (copied / "model.onnx").unlink()
+    with pytest.raises(WeightsError, match=r"no model\.onnx"):
+        load(copied)
+    (tmp_path / "other.zip").write_bytes(b"no zip file")
+    with pytest.raises(WeightsError, match=r"other\.zip"):
+        load(tmp_path / "other.zip")
+
+
+def test_verbs_take_it_as_they_take_a_run(
+    exported_zip: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "so happy", "--weights", str(exported_zip), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["predicted_emotion"] in ("joy", "sadness", "anger")
+    arguments = ["test", "--weights", str(exported_zip), "--data", str(tiny_data), "--json"]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "tiny (bundle)"
+
+
+def test_export_and_verify_from_the_command_line(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "made" / "bundle"
+    assert main(["export", "--weights", str(tiny_run), "--output_path", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    assert main(["verify", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{path}: ")
+    assert "golden texts, largest difference" in out
+    assert (out.count("\n"), err) == (1, "")
+    (path / "labels.json").write_text('["joy"]')
+    assert main(["verify", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "labels.json was altered" in err
+    assert main(["verify"]) == 2
+
+
+def variant(size: int, latency: float, same: float = 1.0, by: float = 0.0) -> variants.Variant:
+    return variants.Variant(size, {1: latency, 32: 1.0}, same, by)
+
+
+def test_the_smallest_of_the_fast_and_right_is_chosen() -> None:
+    fp32, int8 = variant(400, 40.0), variant(100, 49.9)
+    assert variants.chosen({"fp32": fp32, "int8": int8}) == "int8"
+    assert variants.chosen({"fp32": fp32, "int8": variant(100, 50.1)}) == "fp32"
+    assert variants.chosen({"fp32": fp32, "int8": variant(100, 40.0, same=0.99)}) == "fp32"
+    # What is not right sets no pace either.
+    dynamic = variant(90, 10.0, by=0.01)
+    assert variants.chosen({"fp32": fp32, "int8": int8, "int8-dynamic": dynamic}) == "int8"
+
+
+def test_graphs_are_named_after_what_they_hold(tiny_run: Path, tmp_path: Path) -> None:
+    classifier = load(tiny_run, "cpu")
+    assert isinstance(classifier, TextClassifier)
+    graphs = variants.graphs(classifier)
+    export_onnx(classifier, None, "onnx", tmp_path)
+    assert graphs["fp32"] == (tmp_path / "onnx" / "model.onnx").read_bytes()
+    assert b"DynamicQuantizeLSTM" in graphs["int8-dynamic"]
+    assert b"DynamicQuantizeLSTM" not in graphs["int8"]
+    shutil.rmtree(tmp_path / "onnx")
