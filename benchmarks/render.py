@@ -106,7 +106,7 @@ def compression(origin: str) -> str:
     for row in contest["rows"]:
         if not row["model"].startswith(contest["reference"]):
             continue
-        method = row["model"].removeprefix(contest["reference"])[2:-1]
+        method = row["model"].removeprefix(contest["reference"])[2:-1].removesuffix(", rejected")
         test = (row["tests"] or {}).get("macro_f1")
         milliseconds = [
             comparison_text.three_digits(latency["phases"]["total"]["p50"])
