@@ -31,10 +31,16 @@ class Method:
     """A way to make a model smaller or faster.
 
     Attributes:
-        gain: Where what is gained is real.
+        gain: Where what is gained is real; None: it depends on whether layers compute in integers.
         make: Takes the model, its run, the flags, the data, and a folder to go on from after a
             kill; returns the variant.
     """
 
-    gain: str
+    gain: str | None
     make: Make
+
+    def gain_with(self, config: CompressConfig) -> str:
+        """Returns where what is gained with these flags is real."""
+        if self.gain:
+            return self.gain
+        return f"size everywhere, {FASTER}" if config.int8_mode == "dynamic" else SIZE

@@ -65,7 +65,7 @@ def make_variant(origin: Origin, config: CompressConfig) -> tuple[Run, list[Eval
     with workspace_of(origin, config.method, flags) as workspace:
         started = time.perf_counter()
         variant = method.make(origin.classifier, origin.run, config, origin.dataset, workspace)
-        facts = {"gain": method.gain, "seconds": time.perf_counter() - started}
+        facts = {"gain": method.gain_with(config), "seconds": time.perf_counter() - started}
         return write_variant(config.method, variant, origin, config, facts)
 
 

@@ -77,3 +77,14 @@ def test_a_loss_is_judged_to_the_last_digit() -> None:
     assert rejected(worse, right, drop - 1e-9).startswith("it loses 0.1778 of validation macro-F1")
     assert rejected(right, right, 0.0) == ""
     assert rejected(right, worse, 0.0) == ""
+
+
+@pytest.mark.parametrize(("mode", "timed"), [("dynamic", True), ("weight-only", False)])
+def test_only_what_computes_in_integers_has_to_be_faster(
+    bert_run: Run, monkeypatch: pytest.MonkeyPatch, mode: Any, timed: bool
+) -> None:
+    monkeypatch.setattr(variant, "_latency_ms", lambda *_: {"1": {"before": 1.0, "after": 2.0}})
+    made = compressed(bert_run.path, "int8", int8_mode=mode, max_f1_drop=1.0)
+    record = made.read_json("compression.json")
+    assert ("speed" in record["gain"]) == timed
+    assert bool(record["rejected"]) == timed
