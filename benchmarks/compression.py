@@ -23,10 +23,13 @@ from featherweight.dataset import DataConfig, load_dataset
 from featherweight.run import COMPRESSION, Run, atomic_open
 from lstm.config import Preset
 
-# Found on validation. An LSTM recovers in seconds; a transformer gets one pass.
-LSTM_FLAGS = {"sparsity": 0.5, "vocabulary": 0.5, "hidden": 0.5}
-TRANSFORMER_FLAGS = {
-    "sparsity": 0.3, "vocabulary": 0.5, "retraining_epochs": 1, "student": "feather",
+# Found on validation; a transformer is trained further for one epoch, which takes minutes.
+FLAGS: dict[str, dict[str, Any]] = {
+    "feather": {"sparsity": 0.5, "vocabulary": 0.5, "hidden": 0.5},
+    "classic": {"sparsity": 0.5, "vocabulary": 0.5},
+    "minilm": {
+        "sparsity": 0.3, "vocabulary": 0.5, "retraining_epochs": 1, "student": "feather",
+    },
 }  # fmt: skip
 
 
@@ -60,8 +63,7 @@ def compression(
         # An LSTM's teachers have a table of their own: distillation.py.
         fitting = methods_for(Origin.load(Run(origin), "auto"))
         methods = [it for it in fitting if not (is_lstm and it == "distill")]
-        flags = LSTM_FLAGS if is_lstm else TRANSFORMER_FLAGS
-        variants = [variant(origin, method, **flags) for method in methods]
+        variants = [variant(origin, method, **FLAGS.get(name, {})) for method in methods]
         entrants = [enter(path, "auto") for path in (origin, *variants)]
         record, _ = compete(CompareConfig(threads=threads), entrants, source)
         del record["command"], record["environment"]  # write_record knows this program's own

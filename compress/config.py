@@ -85,8 +85,7 @@ class RetrainingConfig:
     """Passes over the training split, where an LSTM student takes those of `train`; 0: pruned
     weights are not given time to recover."""
     retraining_rate: float = 0.0
-    """Highest step size of AdamW; 0: 1e-3 for an LSTM, 5e-5 for a transformer, that of `train`
-    where a student starts anew."""
+    """Highest step size of AdamW; 0: what suits model and method."""
     seed: int = 0
     """Seed of the order and of dropout."""
 

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from compress.config import RetrainingConfig
+from featherweight.classifier import Classifier
 from featherweight.dataset import Dataset
 from featherweight.device import seed_everything
+from featherweight.evaluation import validation_scores
 from featherweight.run import CHECKPOINT
 from lstm.classifier import TextClassifier
 from lstm.config import OptimizationConfig
@@ -26,6 +28,7 @@ def retrain(
     dataset: Dataset,
     workspace: Path,
     projection: Projection | None = None,
+    rate: float = _RATE,
 ) -> TextClassifier:
     """Returns a copy in fp32 whose weights were trained further on the labels.
 
@@ -37,6 +40,7 @@ def retrain(
         dataset: What is learned from and chosen on.
         workspace: Folder that keeps the state of a training that is cut off.
         projection: What the weights go through before they compute.
+        rate: Highest step size, where the flags leave it to the method.
     """
     torch.set_num_threads(1)  # as in `train`
     seed_everything(config.seed)
@@ -44,7 +48,7 @@ def retrain(
     training = OptimizationConfig(
         epochs=config.retraining_epochs,
         patience=config.retraining_epochs,
-        learning_rate=config.retraining_rate or _RATE,
+        learning_rate=config.retraining_rate or rate,
         seed=config.seed,
         min_steps=1,
     )
@@ -58,6 +62,12 @@ def retrain(
         projection=projection,
     )
     return classifier.with_network(classifier.name, module)
+
+
+def macro_f1(classifier: Classifier, dataset: Dataset) -> float:
+    """Returns what a classifier reaches on validation."""
+    split = dataset.validation
+    return validation_scores(split.labels, classifier.logits(split.texts))["validation_macro_f1"]
 
 
 def encoded(classifier: TextClassifier, texts: Sequence[str], labels: np.ndarray) -> EncodedSplit:

@@ -20,6 +20,7 @@ from transformers import TorchAoConfig
 from transformers.quantizers import AutoHfQuantizer
 
 from compress.config import CompressConfig
+from compress.retraining import macro_f1
 from compress.transformer_retraining import retrain
 from featherweight.dataset import Dataset
 from featherweight.errors import MissingExtraError
@@ -39,6 +40,7 @@ except ModuleNotFoundError:
 
 Mode = Literal["dynamic", "weight-only"]
 
+_RATE = 1e-5  # what was found is to be mended, not left
 _WEIGHT_ONLY = Int8WeightOnlyConfig(set_inductor_config=False)
 _LAYERS: Mapping[Mode, Any] = MappingProxyType(
     {
@@ -104,6 +106,7 @@ def train_quantised(
     """Returns a copy in int8 that was trained to be good in it.
 
     Every step computes with rounded numbers, and what is learned is the weights before rounding.
+    If no epoch is better on validation than rounding alone, nothing is learned.
 
     Args:
         classifier: In fp32.
@@ -112,10 +115,13 @@ def train_quantised(
         dataset: What is learned from and chosen on.
         workspace: Folder that keeps the state of a training that is cut off.
     """
-    network = prepared(copy.deepcopy(classifier.model), config.int8_mode)
-    trained = retrain(classifier, network, config, dataset, workspace)
+    mode = config.int8_mode
+    network = prepared(copy.deepcopy(classifier.model), mode)
+    trained = retrain(classifier, network, config, dataset, workspace, rate=_RATE)
     quantize_(trained, QATConfig(step="convert"), lambda *_: True)  # to plain layers again
-    return quantised(classifier, trained, config.int8_mode, "qat", workspace)
+    start = quantised(classifier, copy.deepcopy(classifier.model), mode, "qat", workspace / "start")
+    learned = quantised(classifier, trained, mode, "qat", workspace)
+    return learned if macro_f1(learned, dataset) >= macro_f1(start, dataset) else start
 
 
 def prepared(network: Any, mode: Mode) -> Any:

@@ -23,7 +23,7 @@ _OWN = ("featherweight", "lstm", "transformer_eval", "compress", "edge")
 _TRANSFORMERS = (
     "accelerate", "bitsandbytes", "emoji", "peft", "sentencepiece", "torchao", "transformers",
 )  # fmt: skip
-_EXTRAS = {"onnx": "onnx"}
+_EXTRAS = {"onnx": "onnx", "fastapi": "serve", "uvicorn": "serve"}
 INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
 
 
@@ -183,11 +183,22 @@ def verify(arguments: Sequence[str]) -> None:
     print("\n".join(verification.verify(config)))
 
 
+def serve(arguments: Sequence[str]) -> None:
+    """Answer texts over HTTP until Ctrl-C."""
+    from edge.config import ServeConfig
+
+    config = _config(_parser("serve", ServeConfig), arguments, ServeConfig)
+
+    from edge import service
+
+    service.serve(config)
+
+
 VERBS = {
     verb.__name__: verb
     for verb in (
         train, test, predict, compress, compare, finetune, features, test_transformer, push,
-        export, verify,
+        export, verify, serve,
     )
 }  # fmt: skip
 

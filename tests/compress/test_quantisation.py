@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from compress import retraining
+from compress import quantisation, retraining
 from compress.config import RetrainingConfig
 from compress.quantisation import int4_storage, int8_storage, quantise, train_quantised
 from featherweight import load
@@ -169,6 +169,7 @@ def test_weights_of_zero_survive(origin: TextClassifier, tmp_path: Path, method:
 
 
 @both
+@pytest.mark.usefixtures("no_worse")
 def test_a_trained_variant_answers_as_it_did_in_training(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path, method: str,
     fits: list[tuple[LSTMClassifier, Progress]],
@@ -192,7 +193,14 @@ def test_a_trained_variant_answers_as_it_did_in_training(
     assert found["accuracy"] == pytest.approx(best["validation_accuracy"])
 
 
+@pytest.fixture
+def no_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets what was learned count as no worse than rounding alone."""
+    monkeypatch.setattr(quantisation, "macro_f1", lambda *_: 0.5)
+
+
 @both
+@pytest.mark.usefixtures("no_worse")
 def test_a_trained_variant_is_stored_exactly_as_its_untrained_twin(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path, method: str
 ) -> None:
@@ -217,3 +225,21 @@ def test_the_origin_of_a_trained_variant_stays_as_it_was(
     before = origin.logits(TEXTS)
     train_quantised(origin, int8_storage(origin), "qat", RETRAINING, dataset, tmp_path)
     assert np.array_equal(origin.logits(TEXTS), before)
+
+
+@pytest.mark.parametrize("learned", [0.4, 0.6])
+def test_nothing_is_learned_if_rounding_alone_is_better(
+    origin: TextClassifier,
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    learned: float,
+) -> None:
+    twin = quantised(origin, "int8")
+
+    def made_up(classifier: TextClassifier, _: Dataset) -> float:
+        return 0.5 if np.array_equal(classifier.logits(TEXTS), twin.logits(TEXTS)) else learned
+
+    monkeypatch.setattr(quantisation, "macro_f1", made_up)
+    variant = train_quantised(origin, int8_storage(origin), "qat", RETRAINING, dataset, tmp_path)
+    assert np.array_equal(variant.logits(TEXTS), twin.logits(TEXTS)) == (learned < 0.5)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torchao.quantization import quantize_
 from torchao.quantization.qat import QATConfig
 
+from compress import transformer_quantisation
 from compress.config import CompressConfig
 from compress.transformer_quantisation import prepared, quantise, quantised, train_quantised
 from featherweight import load
@@ -258,8 +259,13 @@ def test_training_computes_what_the_integers_will(
 
 @each_mode
 def test_what_was_trained_is_stored_as_int8_is(
-    bert: TransformerClassifier, data: Dataset, tmp_path: Path, mode: Any
+    bert: TransformerClassifier,
+    data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Any,
 ) -> None:
+    monkeypatch.setattr(transformer_quantisation, "macro_f1", lambda *_: 0.5)
     flags = config(int8_mode=mode)
     trained = train_quantised(bert, Run(tmp_path), flags, data, tmp_path)
     plain = int8(bert, tmp_path / "int8", int8_mode=mode)
@@ -275,6 +281,17 @@ def test_what_was_trained_is_stored_as_int8_is(
     assert "bert.encoder.layer.0.attention.self.query._weight_qdata" in moved
     assert "classifier.weight" in moved
     assert trained.dtype == "int8"
+
+
+def test_nothing_is_learned_if_rounding_alone_is_better(
+    bert: TransformerClassifier, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.4, 0.5])  # what was learned, and what it started from
+    monkeypatch.setattr(transformer_quantisation, "macro_f1", lambda *_: next(scores))
+    kept = train_quantised(bert, Run(tmp_path), config(), data, tmp_path)
+    plain = int8(bert, tmp_path / "int8")
+    assert kept.name == "tiny (qat)"
+    assert np.array_equal(kept.logits(["so happy", "alone"]), plain.logits(["so happy", "alone"]))
 
 
 def test_a_training_that_was_cut_off_ends_as_one_that_was_not(

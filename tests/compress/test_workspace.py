@@ -85,10 +85,10 @@ def test_other_flags_start_anew(
 
 
 def test_to_replace_a_variant_goes_on_as_well(run: Run, epochs: list[str]) -> None:
-    older = fingerprint(compressed(run.path, "qat", retraining_epochs=1).file(MODEL))
-    killed(run, epochs, "qat", overwrite=True)
-    assert fingerprint(run.path / "compressed" / "qat" / MODEL) == older
-    newer = compressed(run.path, "qat", overwrite=True)
+    older = fingerprint(compressed(run.path, "prune", retraining_epochs=1).file(MODEL))
+    killed(run, epochs, "prune", overwrite=True)
+    assert fingerprint(run.path / "compressed" / "prune" / MODEL) == older
+    newer = compressed(run.path, "prune", overwrite=True)
     assert len(epochs) == 2
     assert fingerprint(newer.file(MODEL)) != older
 
