@@ -16,6 +16,7 @@ from featherweight.cli import VERBS, main
 from transformer_eval.architecture import build
 from transformer_eval.registry import REGISTRY
 
+ENDLESS = {"serve"}  # its own tests run it
 SCRIPTS = ("train.py", "test.py", "test_transformer.py")
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,7 +41,7 @@ def wanted(command: str) -> bool:
     if program == "python":
         far = {"dair-ai/emotion", "deberta-large"}
         return arguments[0] in SCRIPTS and not far.intersection(arguments)
-    return program == "featherweight"
+    return program == "featherweight" and arguments[0] not in ENDLESS
 
 
 def run(command: str) -> int:
@@ -95,7 +96,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_verb_has_an_example() -> None:
     commands = " ".join(step for kind, step in steps() if kind == "command" and wanted(step))
-    for verb in VERBS:
+    for verb in VERBS.keys() - ENDLESS:
         assert re.search(rf"\b{verb}\b", commands), verb
 
 
