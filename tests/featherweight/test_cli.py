@@ -11,7 +11,7 @@ import docstring_parser
 import pytest
 
 from compress.config import CompressConfig
-from edge.config import ExportConfig, VerifyConfig
+from edge.config import ExportConfig, ServeConfig, VerifyConfig
 from featherweight import cli, run_inference, testing
 from featherweight.cli import main
 from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig, PushConfig
@@ -24,7 +24,7 @@ CONFIGS = {
     "train": TrainConfig, "test": EvaluationConfig, "predict": PredictConfig,
     "compress": CompressConfig, "compare": CompareConfig, "finetune": FinetuneConfig,
     "features": FeaturesConfig, "test_transformer": VersusConfig, "push": PushConfig,
-    "export": ExportConfig, "verify": VerifyConfig,
+    "export": ExportConfig, "verify": VerifyConfig, "serve": ServeConfig,
 }  # fmt: skip
 
 
