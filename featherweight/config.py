@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from featherweight.errors import UsageError
 from featherweight.sources import DataConfig
 
 
@@ -14,11 +15,20 @@ class PredictConfig:
     texts: list[str] = field(default_factory=list)
     """Texts to answer."""
     weights: Path | None = None
-    """Run directory or portable .safetensors file; without it: the newest run."""
+    """Bundle, run directory or portable .safetensors file; without it: the newest run."""
     csv: Path | None = None
-    """File of texts: CSV, TSV, JSONL, Parquet or text;label lines, also gzipped."""
+    """File of texts: .csv, .tsv, or .txt with lines of text;label; also gzipped."""
+    jsonl: Path | None = None
+    """File of texts with a JSON object a line: .jsonl or .ndjson, also gzipped."""
+    parquet: Path | None = None
+    """File of texts: .parquet."""
     output_path: Path | None = None
-    """CSV file for the answers; without it: <input name>_predictions.csv beside the input."""
+    """File for the answers, .csv, .jsonl or .parquet (which cannot be resumed); without it:
+    <input name>_predictions.csv beside the input."""
+    resume: bool = False
+    """Go on with a file of answers that was cut off, at the last batch that it holds."""
+    min_confidence: float = 0.0
+    """Probability below which the label is empty."""
     text_column: str = "text"
     """Column of the input that holds the texts."""
     raw: bool = False
@@ -29,6 +39,15 @@ class PredictConfig:
     """Folder in which the newest run is looked for."""
     json: bool = False
     """Print one JSON list instead of a table."""
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            UsageError: A number is out of its range; the message names the flag.
+        """
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(f"--min_confidence must be in [0, 1], not {self.min_confidence}")
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,31 @@
-"""Predicting texts, or a file of any size at constant memory: read a batch, answer it, write it."""
+"""Predicting texts, or a file of any size."""
 
 import json
 import logging
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
+from featherweight.answer_formats import abstaining
 from featherweight.classifier import Classifier
 from featherweight.config import PredictConfig
 from featherweight.errors import UsageError
 from featherweight.loading import load
-from featherweight.predictions import PREDICTION_COLUMNS, prediction_cells, write_rows
-from featherweight.rows import Rows, open_rows
-from featherweight.run import atomic_open, newest_run
+from featherweight.predictions import PREDICTION_COLUMNS, prediction_cells
+from featherweight.rows import file_format
+from featherweight.run import newest_run
+from featherweight.streaming import predict_file
 
 logger = logging.getLogger("featherweight")
 
-_BATCH_ROWS = 1_024
+_FLAG_OF = {
+    ".csv": "--csv",
+    ".tsv": "--csv",
+    ".txt": "--csv",
+    ".jsonl": "--jsonl",
+    ".ndjson": "--jsonl",
+    ".parquet": "--parquet",
+}
+_WIDEST_CELL = 40  # characters of a text that the table shows
 
 
 def predict(config: PredictConfig) -> None:
@@ -27,46 +36,83 @@ def predict(config: PredictConfig) -> None:
         WeightsError: The weights cannot be used.
         DataError: The file cannot be used.
     """
-    if bool(config.texts) == bool(config.csv):
-        raise UsageError('give either texts ("i feel so happy today") or --csv FILE')
+    path = _file(config)
+    if bool(config.texts) == bool(path):
+        raise UsageError(
+            'give either texts ("i feel so happy today") or one file: --csv, --jsonl or --parquet'
+        )
     if any("\udc80" <= letter <= "\udcff" for text in config.texts for letter in text):
         raise UsageError("a text is not UTF-8: set the terminal to UTF-8, or give --csv")
-    if config.output_path and not config.csv:
-        raise UsageError("--output_path goes with --csv")
-    classifier = load(config.weights or newest_run(config.output_dir).path, config.device)
-    if config.csv:
-        output_path = config.output_path or predictions_path(config.csv)
+    for flag in ("output_path", "resume"):
+        if getattr(config, flag) and not path:
+            raise UsageError(f"--{flag} goes with --csv, --jsonl or --parquet")
+    weights = config.weights or newest_run(config.output_dir).path
+    classifier = load(weights, config.device)
+    if path:
+        output_path = config.output_path or predictions_path(path)
         answers = predict_file(
-            classifier, config.csv, output_path, config.text_column, config.raw, progress=True
-        )
+            classifier, path, output_path, config.text_column, config.raw, progress=True,
+            min_confidence=config.min_confidence, weights=weights, resume=config.resume,
+        )  # fmt: skip
         logger.info("%d rows answered: %s", sum(1 for _ in answers), output_path)
     else:
-        print(_answers(classifier, config.texts, config.json))
+        print(_answers(classifier, config))
     if classifier.truncated_texts:
         logger.info("%d texts were cut at the maximum length", classifier.truncated_texts)
 
 
-def _answers(classifier: Classifier, texts: list[str], as_json: bool) -> str:
-    from tabulate import tabulate
+def _file(config: PredictConfig) -> Path | None:
+    """Returns the file that is to be answered, or None where there is none."""
+    given = {"--csv": config.csv, "--jsonl": config.jsonl, "--parquet": config.parquet}
+    files = [(flag, path) for flag, path in given.items() if path]
+    if not files:
+        return None
+    if len(files) > 1:
+        raise UsageError(f"give one of {' and '.join(flag for flag, _ in files)}, not both")
+    ((flag, path),) = files
+    due = _FLAG_OF.get(file_format(path), flag)
+    if due != flag:
+        raise UsageError(f"{flag} {path}: by its name, that is a file for {due}")
+    return path
 
-    cells = prediction_cells(classifier.labels, classifier.predict_proba(texts))
+
+def _answers(classifier: Classifier, config: PredictConfig) -> str:
+    cells = prediction_cells(classifier.labels, classifier.predict_proba(config.texts))
+    answers = [abstaining(cell, config.min_confidence) for cell in cells]
     columns = ("text", *PREDICTION_COLUMNS)
-    rows = [
-        dict(zip(columns, (text, label, name, float(confidence)), strict=True))
-        for text, (label, name, confidence) in zip(texts, cells, strict=True)
-    ]
-    if as_json:
+    if config.json:
+        rows = [
+            dict(zip(columns, (text, label, name, float(confidence)), strict=True))
+            for text, (label, name, confidence) in zip(config.texts, answers, strict=True)
+        ]
         return json.dumps(rows, ensure_ascii=False)
-    for row in rows:
-        row["confidence"] = f"{row['confidence']:.4f}"
-    return tabulate(rows, headers="keys", maxcolwidths=[40], disable_numparse=True)
+    lines = [
+        (_cut(text), "" if label is None else str(label), name, f"{float(confidence):.4f}")
+        for text, (label, name, confidence) in zip(config.texts, answers, strict=True)
+    ]
+    return _table([columns, *lines])
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WIDEST_CELL else f"{line[: _WIDEST_CELL - 1]}…"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    """Aligns cells below a header; by hand, since whoever only predicts has no library for it."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    header, *rows = lines
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [header, ["-" * width for width in widths], *rows]
+    )
 
 
 def run_inference(weights: str | Path, csv: str | Path) -> list[int]:
     """Predicts the `text` column of a file and writes the answers beside it.
 
     Args:
-        weights: A run directory or a portable `.safetensors` file.
+        weights: A run directory, a bundle or a portable `.safetensors` file.
         csv: The input; the answers go to `<input name>_predictions.csv` in the same folder.
 
     Returns:
@@ -84,73 +130,3 @@ def predictions_path(path: Path) -> Path:
     """Returns `<input name>_predictions.csv` beside the input."""
     name = path.name.removesuffix(".gz")
     return path.with_name(f"{Path(name).stem}_predictions.csv")
-
-
-def predict_file(
-    classifier: Classifier,
-    path: Path,
-    output_path: Path,
-    text_column: str = "text",
-    raw: bool = False,
-    progress: bool = False,
-) -> Iterator[int]:
-    """Writes the answers to a file's texts and yields their class ids as it goes.
-
-    The output has the text column, the prediction and every other column of the input. It is in
-    place once the iterator is exhausted, and not at all if anything fails before.
-
-    Args:
-        classifier: Who answers.
-        path: CSV, TSV, JSONL, Parquet or `text;label` lines, also gzipped.
-        output_path: A CSV file, replaced if it is there.
-        text_column: Name of the input's text column.
-        raw: Leave cells as they are that a spreadsheet would run as formulas.
-        progress: Show a bar on stderr.
-
-    Raises:
-        DataError: A row cannot be used.
-        UsageError: Input and output clash.
-    """
-    from tqdm import tqdm
-
-    from featherweight.dataset import text_rows
-
-    if output_path.is_dir():
-        raise UsageError(f"--output_path {output_path} is a folder: name a file")
-    if output_path.resolve() == path.resolve():
-        raise UsageError(f"--output_path is the input itself ({path}): name another file")
-    if not output_path.parent.is_dir():
-        raise UsageError(f"--output_path: no folder {output_path.parent}: make it first")
-    with open_rows(path) as rows, atomic_open(output_path) as output:
-        others = _other_columns(rows, text_column)
-        answered = iter(text_rows(rows, text_column))
-        write_rows(output, [(text_column, *PREDICTION_COLUMNS, *others)], raw)
-        bar = tqdm(
-            total=rows.size_bytes, unit="B", unit_scale=True, desc=path.name,
-            disable=None if progress else True,
-        )  # fmt: skip
-        with bar:
-            while batch := list(islice(answered, _BATCH_ROWS)):
-                probabilities = classifier.predict_proba([text for _, text, _ in batch])
-                cells = list(prediction_cells(classifier.labels, probabilities))
-                write_rows(
-                    output,
-                    (
-                        (text, *answer, *(row.get(column, "") for column in others))
-                        for (_, text, row), answer in zip(batch, cells, strict=True)
-                    ),
-                    raw,
-                )
-                bar.update(rows.bytes_read() - bar.n)
-                yield from (label for label, _, _ in cells)
-
-
-def _other_columns(rows: Rows, text_column: str) -> list[str]:
-    others = [column for column in rows.columns if column != text_column]
-    for column in PREDICTION_COLUMNS:
-        if column in rows.columns:
-            raise UsageError(
-                f"{rows.path} has a column {column} already, which the answers would hide: "
-                "rename or remove it"
-            )
-    return others

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featherweight import inference
+from featherweight import inference, workers
 from featherweight.cli import main
 from featherweight.run import MODEL, TRANSFORMER
 from tests.command_line import TINY, Capture, call, error_line, frozen, names, shell
@@ -86,7 +86,7 @@ def test_ctrl_c_while_answering_a_file_leaves_no_output(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inference, "prediction_cells", interrupt)
+    monkeypatch.setattr(workers, "prediction_cells", interrupt)
     assert call("predict", "--weights", tiny_run, "--csv", texts) == 130
     error_line(capsys)
     assert names(here) == ["in.csv"]
