@@ -1,7 +1,7 @@
 """What the tests of every method start from."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from featherweight.run import MODEL, TRANSFORMER, Run
 from featherweight.testing import trained_on
 from lstm.classifier import TextClassifier
 from transformer_eval.architecture import build
+from transformer_eval.classifier import TransformerClassifier
 from transformer_eval.registry import Pretrained
 
 
@@ -39,6 +40,23 @@ def undrawn() -> Iterator[None]:
 def run(tiny_run: Path, tmp_path: Path) -> Run:
     """A copy of the trained run, to write into."""
     return Run(Path(shutil.copytree(tiny_run, tmp_path / "outputs" / "tiny")))
+
+
+@pytest.fixture(scope="module")
+def folders(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, dataset: Dataset
+) -> Mapping[str, Path]:
+    """A folder of each of a module's FAMILIES (sizes by model type), for reading only."""
+    parent = tmp_path_factory.mktemp("transformers")
+    for family, sizes in request.module.FAMILIES.items():
+        model = Pretrained(f"acme/{family}", family, sizes)
+        build(model, dataset.train.texts, dataset.labels, parent / family)
+    return {family: parent / family for family in request.module.FAMILIES}
+
+
+@pytest.fixture
+def bert(folders: Mapping[str, Path]) -> TransformerClassifier:
+    return TransformerClassifier.load(folders["bert"], "cpu")
 
 
 @pytest.fixture

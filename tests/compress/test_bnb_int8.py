@@ -17,9 +17,7 @@ from compress.transformer_methods import METHODS
 from featherweight.dataset import Dataset
 from featherweight.errors import MissingExtraError, WeightsError
 from featherweight.run import MODEL, Run
-from transformer_eval.architecture import build
 from transformer_eval.classifier import TransformerClassifier
-from transformer_eval.registry import Pretrained
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
 # Weights 25 times wider than usual, or all texts would get nearly equal logits.
@@ -50,16 +48,6 @@ HEADS = {
 }  # fmt: skip
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Mapping[str, Path]:
-    """A folder of each family, for reading only."""
-    parent = tmp_path_factory.mktemp("transformers")
-    for family, sizes in FAMILIES.items():
-        model = Pretrained(f"acme/{family}", family, sizes)
-        build(model, dataset.train.texts, dataset.labels, parent / family)
-    return {family: parent / family for family in FAMILIES}
 
 
 def rounded(

@@ -18,9 +18,7 @@ from featherweight.dataset import Dataset
 from featherweight.errors import WeightsError
 from featherweight.run import MODEL, Run
 from featherweight.sparse import is_sparse, make_sparse, read_sparse
-from transformer_eval.architecture import build
 from transformer_eval.classifier import TransformerClassifier, load_model
-from transformer_eval.registry import Pretrained
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
 # Weights 25 times wider than usual, or all texts would get nearly equal logits.
@@ -38,21 +36,6 @@ FAMILIES: Mapping[str, dict[str, Any]] = {
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 scopes = pytest.mark.parametrize("scope", ["global", "layer"])
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Mapping[str, Path]:
-    """A folder of each family, for reading only."""
-    parent = tmp_path_factory.mktemp("transformers")
-    for family, sizes in FAMILIES.items():
-        model = Pretrained(f"acme/{family}", family, sizes)
-        build(model, dataset.train.texts, dataset.labels, parent / family)
-    return {family: parent / family for family in FAMILIES}
-
-
-@pytest.fixture
-def bert(folders: Mapping[str, Path]) -> TransformerClassifier:
-    return TransformerClassifier.load(folders["bert"], "cpu")
 
 
 def pruned(

@@ -13,9 +13,7 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 from compress.vocabulary import without_rare_pieces
 from featherweight.dataset import Dataset
 from featherweight.errors import UsageError
-from transformer_eval.architecture import build
 from transformer_eval.classifier import TransformerClassifier
-from transformer_eval.registry import Pretrained
 
 TINY = {"vocab_size": 600, "initializer_range": 0.5}
 BERT = {
@@ -30,21 +28,6 @@ FAMILIES: Mapping[str, dict[str, Any]] = {
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Mapping[str, Path]:
-    """A folder of each family, for reading only."""
-    parent = tmp_path_factory.mktemp("transformers")
-    for family, sizes in FAMILIES.items():
-        model = Pretrained(f"acme/{family}", family, sizes)
-        build(model, dataset.train.texts, dataset.labels, parent / family)
-    return {family: parent / family for family in FAMILIES}
-
-
-@pytest.fixture
-def bert(folders: Mapping[str, Path]) -> TransformerClassifier:
-    return TransformerClassifier.load(folders["bert"], "cpu")
 
 
 def with_tokenizer(classifier: TransformerClassifier, tokenizer: Any) -> TransformerClassifier:
