@@ -20,10 +20,13 @@ from featherweight.run import COMPRESSION
 Config = TypeVar("Config")
 
 _OWN = ("featherweight", "lstm", "transformer_eval", "compress", "edge")
-_TRANSFORMERS = (
-    "accelerate", "bitsandbytes", "emoji", "peft", "sentencepiece", "torchao", "transformers",
-)  # fmt: skip
-_EXTRAS = {"onnx": "onnx", "fastapi": "serve", "uvicorn": "serve"}
+_EXTRAS = {
+    **dict.fromkeys(
+        ("accelerate", "bitsandbytes", "emoji", "peft", "sentencepiece", "torchao", "transformers"),
+        "transformers",
+    ),
+    "onnx": "onnx", "optuna": "search", "fastapi": "serve", "uvicorn": "serve",
+}  # fmt: skip
 INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
 
 
@@ -228,8 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not error.name or error.name.split(".")[0] in _OWN:
             raise
         library = error.name.split(".")[0]
-        extra = "transformers" if library in _TRANSFORMERS else _EXTRAS.get(library, "train")
-        return _fail(str(MissingExtraError(library, extra)), MissingExtraError.exit_code)
+        missing = MissingExtraError(library, _EXTRAS.get(library, "train"))
+        return _fail(str(missing), missing.exit_code)
     except KeyboardInterrupt as interrupt:
         resumable = verb in ("train", "finetune")
         hint = str(interrupt) or ("go on with the same command and --resume" if resumable else "")
