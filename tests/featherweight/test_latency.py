@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -424,6 +424,15 @@ def test_a_process_that_dies_is_one_line(lock: Path, contender: Contender, messa
     assert started_processes(lock) >= 1
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Lets SIGINT interrupt, which the background jobs of a shell ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_no_process_behind(lock: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         measure([fake(quick), fake(interrupts)], TEXTS, min_seconds=60)
