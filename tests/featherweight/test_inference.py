@@ -308,13 +308,14 @@ def peak_bytes(path: Path, output: Path) -> int:
 
 def test_ten_times_the_rows_take_no_more_memory(tmp_path: Path, output: Path) -> None:
     path = tmp_path / "in.csv"
-    row = "yes it is,1\n"
-    path.write_text("text,id\n" + row * 2_000)
+    row = f"yes it is,{'n' * 189}\n"
+    path.write_text("text,note\n" + row * 4_000)
     peak_bytes(path, output)  # the first call also imports
-    path.write_text("text,id\n" + row * 4_000)
     small = peak_bytes(path, output)
-    path.write_text("text,id\n" + row * 40_000)
-    assert peak_bytes(path, output) < 1.2 * small
+    path.write_text("text,note\n" + row * 40_000)
+    # Less than a seventh of the bytes of the further rows; a slow machine also makes a record of
+    # its progress in one call and not in the other.
+    assert peak_bytes(path, output) - small < 1_000_000
 
 
 def test_predicting_texts_prints_a_table(
