@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from featherweight.classifier import Classifier, FloatArray, IntArray, softmax
+from featherweight.coverage import Coverage, coverages
 from featherweight.dataset import Split
 from featherweight.errors import UsageError
 
@@ -74,6 +75,10 @@ class Evaluation:
         """Expected calibration error in [0, 1]; see `expected_calibration_error`."""
         return expected_calibration_error(self.targets, self.probabilities)
 
+    def coverages(self) -> list[Coverage]:
+        """Returns what is answered, and how well, for each of eight least confidences."""
+        return coverages(self.targets, self.probabilities)
+
     def per_class(self) -> dict[str, dict[str, float]]:
         """Returns precision, recall, F1 and support (texts) of each label."""
         columns = precision_recall_fscore_support(
@@ -103,6 +108,7 @@ class Evaluation:
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
             "per_class": self.per_class(),
             "confusion_matrix": self.confusion.tolist(),
+            "coverage": [row.to_json() for row in self.coverages()],
         }
 
     def _average(self, average: str) -> tuple[float, float, float]:

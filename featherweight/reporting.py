@@ -35,6 +35,22 @@ def confusion_table(evaluation: Evaluation) -> str:
     return tabulate(rows, headers, colalign=align, disable_numparse=True)
 
 
+def coverage_table(evaluation: Evaluation) -> str:
+    """Returns a row for each least confidence: texts answered, and the accuracy among them."""
+    rows = [
+        [
+            f"{row.min_confidence:g}",
+            f"{row.answered:,}",
+            f"{row.share:.1%}",
+            "–" if row.interval is None
+            else f"{row.accuracy:.4f} [{row.interval[0]:.3f}, {row.interval[1]:.3f}]",
+        ]
+        for row in evaluation.coverages()
+    ]  # fmt: skip
+    headers = ["min confidence", "answered", "share", "accuracy of these"]
+    return tabulate(rows, headers, colalign=["right"] * 4, disable_numparse=True)
+
+
 def quality_table(evaluations: Sequence[Evaluation], tablefmt: str = "simple") -> str:
     """Returns a row per classifier: size, and quality with its 95 % interval."""
     headers = [
@@ -94,8 +110,10 @@ def report(
         f"{evaluation.model} on {evaluation.data}, {evaluation.split} split, n = {n}",
         per_class_table(evaluation),
         confusion_table(evaluation),
+        coverage_table(evaluation),
         quality_table([evaluation, *others]),
-        "[low, high]: 95 % bootstrap interval. ECE: expected calibration error.",
+        "[low, high]: 95 % interval, by Wilson above and by bootstrap here."
+        " ECE: expected calibration error.",
     ]
     timed = {latency.model for latency in latencies}
     variants = [other for other in others if other.model in timed]

@@ -193,7 +193,7 @@ def test_json_has_exactly_the_keys_that_are_promised() -> None:
     assert list(record) == [
         "model", "data", "split", "n", "parameters", "size_bytes", "accuracy", "macro_f1",
         "macro_precision", "macro_recall", "weighted_f1", "ece", "intervals", "per_class",
-        "confusion_matrix",
+        "confusion_matrix", "coverage",
     ]  # fmt: skip
     assert (record["model"], record["data"], record["split"]) == ("model", "data", "test")
     assert (record["n"], record["parameters"], record["size_bytes"]) == (10, 12, 345)

@@ -11,6 +11,7 @@ from featherweight.evaluation import Evaluation
 from featherweight.latency import Latency
 from featherweight.reporting import (
     confusion_table,
+    coverage_table,
     differences,
     model_card,
     one_batch_table,
@@ -73,6 +74,15 @@ def test_the_confusion_table_has_true_rows_and_predicted_columns() -> None:
     rows = cells(confusion_table(evaluation()))
     assert rows[0][-3:] == ["a", "b", "c"]
     assert rows[2:] == [["a", "2", "1", "1"], ["b", "1", "2", "0"], ["c", "0", "0", "3"]]
+
+
+def test_the_coverage_table_says_what_abstaining_gains() -> None:
+    rows = cells(coverage_table(evaluation()))
+    assert rows[0] == ["min", "confidence", "answered", "share", "accuracy", "of", "these"]
+    # All answers have a confidence of 1; 7 of 10 are right.
+    assert rows[2] == ["0", "10", "100.0%", "0.7000", "[0.397,", "0.892]"]
+    shy = replace(evaluation(), probabilities=np.full((10, 3), 1 / 3))
+    assert cells(coverage_table(shy))[-1] == ["0.99", "0", "0.0%", "–"]
 
 
 @pytest.mark.parametrize("labels", [("0.5", "1.0", "1.5"), ("001", "002", "003"), ("1", "2", "3")])
