@@ -17,6 +17,14 @@ train: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
+# As those have it who only answer texts: the package itself, without PyTorch.
+core:
+	$(PYTHON) -m venv --clear .venv-core
+	.venv-core/bin/pip install --quiet -c constraints.txt .
+	! .venv-core/bin/python -c 'import torch' 2> /dev/null
+	cd "$$(mktemp -d)" && $(CURDIR)/.venv-core/bin/featherweight verify pretrained
+	cd "$$(mktemp -d)" && $(CURDIR)/.venv-core/bin/featherweight predict "i feel so happy today" | grep joy
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -29,4 +37,4 @@ fix: install
 readme: install
 	$(BIN)/python benchmarks/render.py
 
-.PHONY: install train test lint fix readme
+.PHONY: install train test core lint fix readme

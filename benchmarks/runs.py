@@ -14,11 +14,13 @@ from transformer_eval.features import features
 from transformer_eval.finetuning import finetune
 
 
-def lstm(runs: Path, name: Preset, source: DataConfig, seed: int) -> Path:
-    """Returns the run of a preset with a seed."""
-    run = Run(runs / f"{name}-{seed}")
+def lstm(
+    runs: Path, name: Preset, source: DataConfig, seed: int, called: str = "", **flags: Any
+) -> Path:
+    """Returns the run of a preset with a seed, under another name where other flags are given."""
+    run = Run(runs / f"{called or name}-{seed}")
     if not run.finished:
-        train(preset(name, seed=seed, **_flags(run, source)))
+        train(preset(name, seed=seed, **_flags(run, source), **flags))
     return run.path
 
 

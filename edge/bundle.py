@@ -37,7 +37,7 @@ logger = logging.getLogger("featherweight")
 
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal bundles are equal files
 _SCORES = ("accuracy", "macro_f1")
-_NOT_TRAINING = {"output_dir", "name", "overwrite", "resume", "device"}
+_NOT_TRAINING = {"output_dir", "name", "overwrite", "resume", "device", "weights"}
 _BUNDLED = "CC0 1.0 (the bundled corpus)"
 
 
@@ -97,7 +97,7 @@ def contents(origin: Origin, classifier: TextClassifier, license_note: str) -> d
     # As it is written, so that what is expected was computed with what will be read.
     temperature = round(fit_temperature(logits, validation.labels), 6)
     bundle = Bundle(files, {"temperature": temperature})
-    files[GOLDEN] = golden_lines(bundle, validation.texts).encode()
+    files[GOLDEN] = golden_lines(bundle, sorted(tokenizer["model"]["vocab"])).encode()
     facts = {
         "format": FORMAT,
         "name": classifier.name,
@@ -144,18 +144,25 @@ def _metrics(origin: Origin, classifier: TextClassifier, bundle: Bundle) -> dict
 
 
 def _training(run: Run) -> dict[str, Any]:
-    """Returns the flags of a run and what was done to it since, without paths of this machine."""
-    flags = {
-        name: PureWindowsPath(value).name
-        if isinstance(value, str) and PureWindowsPath(value).root
-        else value
-        for name, value in run.read_json(CONFIG).items()
-        if name not in _NOT_TRAINING
-    }
+    """Returns the flags of a run, and what was done to it since."""
+    training = {"flags": _told(run.read_json(CONFIG))}
     if not run.file(COMPRESSION).is_file():
-        return {"flags": flags}
+        return training
     compression = run.read_json(COMPRESSION)
-    return {"flags": flags, "compression": {it: compression.get(it) for it in ("method", "origin")}}
+    facts = {it: compression.get(it) for it in ("method", "origin")}
+    return training | {"compression": {**facts, "flags": _told(compression.get("flags", {}))}}
+
+
+def _told(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the flags that a training follows from, without paths of this machine."""
+
+    def public(value: Any) -> Any:
+        if isinstance(value, list):
+            return [public(it) for it in value]
+        rooted = isinstance(value, str) and PureWindowsPath(value).root
+        return PureWindowsPath(value).name if rooted else value
+
+    return {name: public(value) for name, value in flags.items() if name not in _NOT_TRAINING}
 
 
 def _is_bundled(origin: Origin) -> bool:

@@ -30,7 +30,7 @@ class VerifyConfig:
     """Which bundles must still answer as they did when they were exported."""
 
     weights: list[Path] = field(default_factory=list)
-    """Folders or .zip files that export wrote."""
+    """Folders or .zip files that export wrote, and "pretrained"."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class ServeConfig:
     """Who answers over HTTP, where, and how much at once."""
 
     weights: Path | None = None
-    """Bundle, run directory or portable .safetensors file; without it: the newest run."""
+    """Bundle, run directory, portable .safetensors file or "pretrained"; without it: the newest
+    run, or the pretrained bundle where there is none."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines ask."""
     port: int = 8000

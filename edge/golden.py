@@ -1,11 +1,13 @@
 """The texts that a bundle carries with the probabilities they must get."""
 
 import json
+import random
 from collections.abc import Sequence
 
 from edge.runtime import Bundle
 
-_OF_VALIDATION = 44
+_DRAWN = 44
+_LONGEST = 40  # words
 # What breaks tokenizers, batches and files.
 ODD = (
     "", " ", "\t\n", "a", "?!", "zzzzzzzz qqqqqq", "so happy " * 200, "\x00\x1c\x7f",
@@ -17,15 +19,18 @@ ODD = (
 )  # fmt: skip
 
 
-def golden_lines(bundle: Bundle, texts: Sequence[str]) -> str:
-    """Returns `golden.jsonl`: one JSON object a line, of odd texts and of some of validation.
+def golden_lines(bundle: Bundle, words: Sequence[str]) -> str:
+    """Returns `golden.jsonl`: one JSON object a line, of odd texts and of words drawn by chance.
+
+    They are no texts of the data, which may be private: only its words leave with a bundle.
 
     Args:
         bundle: Whose answers are expected from then on.
-        texts: Those of validation; 44 are taken, evenly spread.
+        words: The vocabulary; 44 texts of 1 to 40 words are drawn.
     """
-    taken = [texts[index * len(texts) // _OF_VALIDATION] for index in range(_OF_VALIDATION)]
-    golden = [*ODD, *dict.fromkeys(taken)]
+    chance = random.Random(0)
+    drawn = [" ".join(chance.choices(words, k=chance.randint(1, _LONGEST))) for _ in range(_DRAWN)]
+    golden = [*ODD, *drawn]
     probabilities = bundle.predict_proba(golden).round(6).tolist()
     return "".join(
         json.dumps({"text": text, "probabilities": row}) + "\n"

@@ -19,8 +19,7 @@ from edge.batching import Batcher
 from edge.config import ServeConfig
 from featherweight.classifier import Classifier
 from featherweight.errors import UsageError
-from featherweight.loading import load
-from featherweight.run import newest_run
+from featherweight.loading import load, newest_or_pretrained
 
 logger = logging.getLogger("featherweight")
 
@@ -96,7 +95,7 @@ def serve(config: ServeConfig) -> None:
         UsageError: There is no run, or no listening there.
         WeightsError: The weights cannot be used.
     """
-    classifier = load(config.weights or newest_run(config.output_dir).path, config.device)
+    classifier = load(config.weights or newest_or_pretrained(config.output_dir), config.device)
     listener = _listen(config.host, config.port)
     server = uvicorn.Server(
         uvicorn.Config(

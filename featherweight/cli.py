@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -15,6 +15,7 @@ from jsonargparse import ActionYesNo, ArgumentParser
 
 from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig, PushConfig
 from featherweight.errors import FeatherweightError, MissingExtraError, UsageError
+from featherweight.loading import located
 from featherweight.run import COMPRESSION
 
 Config = TypeVar("Config")
@@ -291,7 +292,11 @@ def _kind(of_type: Any) -> dict[str, Any]:
 
 
 def _config(parser: ArgumentParser, arguments: Sequence[str], config: type[Config]) -> Config:
-    values: Mapping[str, Any] = parser.parse_args(arguments).as_dict()
+    values: dict[str, Any] = parser.parse_args(arguments).as_dict()
+    weights = values.get("weights")
+    if weights:
+        many = isinstance(weights, list)
+        values["weights"] = [located(it) for it in weights] if many else located(weights)
     names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     return config(**{name: value for name, value in values.items() if name in names})
 

@@ -15,7 +15,8 @@ class PredictConfig:
     texts: list[str] = field(default_factory=list)
     """Texts to answer."""
     weights: Path | None = None
-    """Bundle, run directory or portable .safetensors file; without it: the newest run."""
+    """Bundle, run directory, portable .safetensors file or "pretrained"; without it: the newest
+    run, or the pretrained bundle where there is none."""
     csv: Path | None = None
     """File of texts: .csv, .tsv, or .txt with lines of text;label; also gzipped."""
     jsonl: Path | None = None
@@ -57,7 +58,8 @@ class EvaluationConfig(DataConfig):
     data: str = ""
     """Hub id, folder, file or "bundled"; empty: the data the run was trained on."""
     weights: Path | None = None
-    """Run directory or portable .safetensors file; without it: the newest run."""
+    """Run directory, portable .safetensors file, bundle or "pretrained"; without it: the newest
+    run."""
     split: Literal["train", "validation", "test"] = "test"
     """Which texts to answer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -75,7 +77,7 @@ class CompareConfig(DataConfig):
     """What to compare, and on which texts."""
 
     weights: list[Path] = field(default_factory=list)
-    """Run directories and portable .safetensors files."""
+    """Run directories, portable .safetensors files, bundles, and "pretrained"."""
     data: str = ""
     """Hub id, folder, file or "bundled"; empty: the data the runs were trained on."""
     split: Literal["validation", "test"] = "test"

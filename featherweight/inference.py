@@ -9,10 +9,9 @@ from featherweight.answer_formats import abstaining
 from featherweight.classifier import Classifier
 from featherweight.config import PredictConfig
 from featherweight.errors import UsageError
-from featherweight.loading import load
+from featherweight.loading import load, newest_or_pretrained
 from featherweight.predictions import PREDICTION_COLUMNS, prediction_cells
 from featherweight.rows import file_format
-from featherweight.run import newest_run
 from featherweight.streaming import predict_file
 
 logger = logging.getLogger("featherweight")
@@ -46,7 +45,7 @@ def predict(config: PredictConfig) -> None:
     for flag in ("output_path", "resume"):
         if getattr(config, flag) and not path:
             raise UsageError(f"--{flag} goes with --csv, --jsonl or --parquet")
-    weights = config.weights or newest_run(config.output_dir).path
+    weights = config.weights or newest_or_pretrained(config.output_dir)
     classifier = load(weights, config.device)
     if path:
         output_path = config.output_path or predictions_path(path)

@@ -1,16 +1,20 @@
 """weights -> Classifier: reads the header of the file and asks the package that wrote it."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from featherweight.classifier import Classifier
-from featherweight.errors import MissingExtraError, WeightsError
-from featherweight.run import COMPRESSION, CONFIG, MODEL, ONNX, TRANSFORMER, Run
+from featherweight.errors import MissingExtraError, UsageError, WeightsError
+from featherweight.run import COMPRESSION, CONFIG, MODEL, ONNX, TRANSFORMER, Run, newest_run
+
+logger = logging.getLogger("featherweight")
 
 LSTM_FORMAT = "featherweight-lstm/2"
 BUNDLE_FACTS = "bundle.json"
+PRETRAINED = "pretrained"  # as weights: the bundle that ships with the package
 FEATURES_FORMAT = "featherweight-features/1"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own reader
 
@@ -20,14 +24,14 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
 
     Args:
         weights: A run directory, one portable `.safetensors` file, a bundle (folder or `.zip`),
-            or a folder that `save_pretrained` of the `transformers` library wrote.
+            a folder that `save_pretrained` of the `transformers` library wrote, or "pretrained".
         device: "auto", "cpu" or "cuda"; what was exported to ONNX stays on the CPU.
 
     Raises:
         WeightsError: There is nothing there, or it is truncated, altered or foreign.
         UsageError: CUDA is asked for and there is none.
     """
-    path = Path(weights)
+    path = located(weights)
     if is_bundle(path):
         from edge.classifier import BundleClassifier
 
@@ -53,6 +57,24 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
     if written_as == FEATURES_FORMAT:
         return _load_features(path, device)
     raise WeightsError(f"{path} was not written by featherweight (or by a newer version)")
+
+
+def located(weights: str | Path) -> Path:
+    """Returns where weights are; "pretrained" names the bundle that ships with the package."""
+    if str(weights) != PRETRAINED:
+        return Path(weights)
+    from edge.pretrained import PATH
+
+    return PATH
+
+
+def newest_or_pretrained(output_dir: Path) -> Path:
+    """Returns the newest finished run, or where there is none the bundle that ships."""
+    try:
+        return newest_run(output_dir).path
+    except UsageError:
+        logger.info("no run in %s: the bundle that ships with the package answers", output_dir)
+        return located(PRETRAINED)
 
 
 def is_bundle(path: Path) -> bool:

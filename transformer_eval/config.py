@@ -94,7 +94,8 @@ class VersusConfig(EvaluationConfig):
     model: list[str] = field(default_factory=lambda: ["bert-base-emotion"])
     """Registry names, Hub ids, folders or runs of fine-tuned transformers, or "all"."""
     weights: Path | None = None
-    """Run or portable file of the LSTM; without it: the newest run of one, if there is any."""
+    """Run, portable file or bundle of the LSTM, or "pretrained"; without it: the newest run of one,
+    if there is any."""
     model_labels: str = ""
     """Names of their classes in id order, where they only number them (LABEL_0, LABEL_1, …)."""
     latency_only: bool = False

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from compress.config import CompressConfig
+from compress.origin import Origin
 from compress.variant import compress_run
 from edge.bundle import export
 from edge.config import ExportConfig
 from edge.runtime import FACTS, GOLDEN, HASHED, LABELS, MODEL, TOKENIZER, facts_hash, load
 from featherweight import load as load_run
 from featherweight.errors import UsageError, WeightsError
-from featherweight.run import CONFIG
+from featherweight.run import CONFIG, Run
 
 FILES = {FACTS, *HASHED}
 
@@ -75,6 +76,14 @@ def test_golden_texts_are_answered_as_they_must_be(exported: Path, exported_zip:
         texts, largest = load(path).verify()
         assert texts == len(lines) > 20
         assert largest < 1e-5
+
+
+def test_no_text_of_the_data_leaves_with_it(exported: Path, tiny_run: Path) -> None:
+    golden = {json.loads(line)["text"] for line in (exported / GOLDEN).open(encoding="utf-8")}
+    dataset = Origin.load(Run(tiny_run), "cpu").dataset
+    assert not golden & {text for split in dataset.splits for text in split.texts}
+    vocabulary = json.loads((exported / TOKENIZER).read_text(encoding="utf-8"))["model"]["vocab"]
+    assert sum(set(text.split()) <= vocabulary.keys() for text in golden if text) >= 44
 
 
 @pytest.mark.parametrize("method", ["int8", "int4", "prune"])
@@ -206,14 +215,23 @@ def test_another_version_is_named_as_such(copied: Path) -> None:
             load(copied)
 
 
-@pytest.mark.parametrize("place", [0.1, 0.5, 0.9, 0.999])
-def test_a_broken_zip_file_is_refused(exported_zip: Path, tmp_path: Path, place: float) -> None:
-    content = bytearray(exported_zip.read_bytes())
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_zip_file_is_refused(exported_zip: Path, tmp_path: Path, share: float) -> None:
+    content = exported_zip.read_bytes()
     path = tmp_path / "broken.zip"
-    path.write_bytes(content[: int(place * len(content))])
+    path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(WeightsError, match=r"broken\.zip"):
         load(path)
-    content[int(place * len(content))] ^= 0x55
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_an_altered_zip_file_is_refused(exported_zip: Path, tmp_path: Path, name: str) -> None:
+    content = bytearray(exported_zip.read_bytes())
+    with zipfile.ZipFile(exported_zip) as archive:
+        entry = archive.getinfo(name)
+    # Behind the header of the entry, some of whose fields nobody reads.
+    content[entry.header_offset + 30 + len(name) + entry.compress_size // 2] ^= 0x55
+    path = tmp_path / "broken.zip"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"broken\.zip"):
         load(path)

@@ -1,0 +1,5 @@
+"""The bundle that ships with the package; README.md is its card."""
+
+from pathlib import Path
+
+PATH = Path(__file__).parent / "emotion.zip"
