@@ -32,6 +32,7 @@ from featherweight.classifier import Classifier, FloatArray
 from featherweight.errors import FeatherweightError
 from featherweight.run import ONNX, ONNX_FACTS, ONNX_MODEL, TOKENIZER, Run
 from lstm.classifier import TextClassifier
+from lstm.tokenizer import PAD_ID
 
 _OPSET = 17
 _TRACED = (12, 9)  # tokens of the texts that a transformer is exported with
@@ -108,8 +109,10 @@ def _lstm(classifier: TextClassifier, folder: Path) -> _Origin:
     module = copy.deepcopy(classifier.module).cpu().float()
 
     def inputs(lengths: Sequence[int]) -> Inputs:
-        rng = np.random.default_rng(0)
-        return graph_inputs([rng.integers(0, vocab_size, length).tolist() for length in lengths])
+        rng = np.random.default_rng(0)  # whose numbers are all ids but that of padding
+        return graph_inputs(
+            [rng.integers(PAD_ID + 1, vocab_size, length).tolist() for length in lengths]
+        )
 
     def answer(batch: Inputs) -> FloatArray:
         ids, lengths = (torch.from_numpy(batch[name]).long() for name in ("input_ids", "lengths"))

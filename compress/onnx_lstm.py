@@ -6,7 +6,7 @@ An exporter that follows PyTorch step by step would not find it in ours, and wou
 Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lstm.config import ModelConfig
+from lstm.tokenizer import PAD_ID
 
 OPSET, IR = 18, 8  # the oldest that has all the operators, so that older runtimes can read it
 
@@ -54,8 +55,14 @@ def lstm_graph(weights: Mapping[str, Array], config: ModelConfig) -> onnx.ModelP
     embedding = graph.constant("embedding", weights["embedding.weight"], np.float32)
     states, ends = graph.node("Gather", embedding, ids), ""  # (T, B, E)
     for layer in range(config.num_layers):
+        if layer:
+            states = _joined(graph, states, [0, 2, 1, 3], config)  # (T, B, F)
         states, ends = _layer(graph, states, layer, weights, config)
-    pooled = ends if config.pooling == "last" else _pooled(graph, states, weights, config)
+    pooled = (
+        _joined(graph, ends, [1, 0, 2], config)  # (B, F)
+        if config.pooling == "last"
+        else _pooled(graph, _joined(graph, states, [2, 0, 1, 3], config), weights, config)
+    )
     graph.constant("head.weight", weights["head.weight"], np.float32)
     graph.constant("head.bias", weights["head.bias"], np.float32)
     graph.node("Gemm", pooled, "head.weight", "head.bias", transB=1)  # (B, C)
@@ -82,7 +89,7 @@ def lstm_graph(weights: Mapping[str, Array], config: ModelConfig) -> onnx.ModelP
 def _layer(
     graph: _Graph, states: str, layer: int, weights: Mapping[str, Array], config: ModelConfig
 ) -> tuple[str, str]:
-    """Returns the states (T, B, F) of a layer, zero behind each length, and its ends (B, F)."""
+    """Returns states (T, D, B, H), zero behind each length, and each direction's last (D, B, H)."""
     directions = [
         {
             name: weights[f"encoder.{direction}.{layer}.{name}_l0"]
@@ -105,15 +112,16 @@ def _layer(
         results=2,
         hidden_size=config.hidden_dim,
         direction="bidirectional" if config.bidirectional else "forward",
-    )  # (D, B, H)
-    outputs = graph.nodes[-1].output[0]  # (T, D, B, H)
-    features = len(directions) * config.hidden_dim
-    joined = graph.constant("joined", [0, 0, features])  # 0: as it is
-    together = graph.constant("together", [0, features])
-    return (
-        graph.node("Reshape", graph.node("Transpose", outputs, perm=[0, 2, 1, 3]), joined),
-        graph.node("Reshape", graph.node("Transpose", ends, perm=[1, 0, 2]), together),
     )
+    return graph.nodes[-1].output[0], ends
+
+
+def _joined(graph: _Graph, states: str, order: Sequence[int], config: ModelConfig) -> str:
+    """Puts the axes of states in an order that ends with D and H, and makes one axis F of both."""
+    features = (1 + config.bidirectional) * config.hidden_dim
+    shape = [*[0] * (len(order) - 2), features]  # 0: as it is
+    transposed = graph.node("Transpose", states, perm=order)
+    return graph.node("Reshape", transposed, graph.constant(f"joined_{len(order)}", shape))
 
 
 def _gates(matrix: Array) -> Array:
@@ -123,34 +131,36 @@ def _gates(matrix: Array) -> Array:
 
 
 def _pooled(graph: _Graph, states: str, weights: Mapping[str, Array], config: ModelConfig) -> str:
-    """Makes one vector (B, F) of the states (T, B, F) within each length."""
+    """Makes one vector (B, F) of the states (B, T, F) within each length.
+
+    Time is not the first axis, for over that the runtime takes a maximum one number after another.
+    """
     padding = _padding(graph)
     lowest = graph.constant("lowest", -np.inf, np.float32)
-    first = graph.constant("first", [0])
+    time = graph.constant("time", [1])
     if config.pooling == "max":
         masked = graph.node("Where", padding, lowest, states)
-        return graph.node("ReduceMax", masked, first, keepdims=0)
+        return graph.node("ReduceMax", masked, time, keepdims=0)
     if config.pooling == "mean":
         nothing = graph.constant("nothing", 0, np.float32)
         total = graph.node(
-            "ReduceSum", graph.node("Where", padding, nothing, states), first, keepdims=0
+            "ReduceSum", graph.node("Where", padding, nothing, states), time, keepdims=0
         )
         counts = graph.node("Cast", "lengths", to=TensorProto.FLOAT)
         column = graph.node("Unsqueeze", counts, graph.constant("second", [1]))  # (B, 1)
         return graph.node("Div", total, column)
     vector = graph.constant("attention.weight", weights["attention.weight"].T, np.float32)
     bias = graph.constant("attention.bias", weights["attention.bias"], np.float32)
-    scores = graph.node("Add", graph.node("MatMul", states, vector), bias)  # (T, B, 1)
-    shares = graph.node("Softmax", graph.node("Where", padding, lowest, scores), axis=0)
-    return graph.node("ReduceSum", graph.node("Mul", shares, states), first, keepdims=0)
+    scores = graph.node("Add", graph.node("MatMul", states, vector), bias)  # (B, T, 1)
+    shares = graph.node("Softmax", graph.node("Where", padding, lowest, scores), axis=1)
+    return graph.node("ReduceSum", graph.node("Mul", shares, states), time, keepdims=0)
 
 
 def _padding(graph: _Graph) -> str:
-    """Says of each position whether it lies behind the text, (T, B, 1) bool."""
-    length = graph.node("Shape", "input_ids", start=1)  # (1,)
-    count = graph.node("Cast", graph.node("Squeeze", length), to=TensorProto.INT32)
-    zero, one = (graph.constant(f"int_{value}", value, np.int32) for value in (0, 1))
-    positions = graph.node("Range", zero, count, one)
-    rows = graph.node("Unsqueeze", positions, graph.constant("second", [1]))  # (T, 1)
-    behind = graph.node("GreaterOrEqual", rows, "lengths")  # (T, B)
-    return graph.node("Unsqueeze", behind, graph.constant("third", [2]))
+    """Says of each position whether it lies behind the text, (B, T, 1) bool.
+
+    By its id, which a tokenizer gives to no text. To compare positions with lengths takes five
+    more nodes: 3 % of the time of one text.
+    """
+    behind = graph.node("Equal", "input_ids", graph.constant("pad", PAD_ID))  # (B, T)
+    return graph.node("Unsqueeze", behind, graph.constant("last", [2]))

@@ -296,6 +296,7 @@ def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_mem_pattern = False  # a plan of memory fits one shape, and batches have many
     options.log_severity_level = 3  # errors only
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
