@@ -4,7 +4,7 @@ import itertools
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -40,6 +40,7 @@ class Contender:
         baseline: Name of one of `featherweight.baselines`, fitted anew.
         factory: "module:function" of your own classifier; the function takes the device
             ("cpu" or "cuda") and returns a Classifier.
+        arguments: What the function of `factory` takes besides, by name; fit for JSON.
         cuda_graphs: Replay CUDA graphs instead of launching kernels; on CUDA only.
     """
 
@@ -47,6 +48,7 @@ class Contender:
     weights: str | Path | None = None
     baseline: str | None = None
     factory: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     cuda_graphs: bool = False
 
     def __post_init__(self) -> None:

@@ -140,8 +140,9 @@ def _classifier(contender: Contender, device: str, folder: Path) -> Classifier:
     if contender.baseline is not None:
         return _fitted(contender.baseline, folder / "train.json")
     if contender.factory is not None:
-        module, _, function = contender.factory.partition(":")
-        classifier: Classifier = getattr(importlib.import_module(module), function)(device)
+        module, _, name = contender.factory.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        classifier: Classifier = function(device, **contender.arguments)
     else:
         classifier = load(contender.weights or "", device)
     if contender.cuda_graphs:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,17 @@ class Threads(Fake):
         return number
 
 
+class Told(Fake):
+    """Says what it was told, in place of tokens."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(forward_seconds=0.002)
+        self.tokens = tokens
+
+    def num_tokens(self, batch: Batch) -> int:
+        return self.tokens
+
+
 class Kills(Fake):
     """Sends a signal to a process after a few hundred batches, and goes on."""
 
@@ -98,6 +110,10 @@ def slow(device: str) -> Classifier:
 
 def five_milliseconds(device: str) -> Classifier:
     return Fake(encode_seconds=0.002, forward_seconds=0.003)
+
+
+def told(device: str, tokens: int) -> Classifier:
+    return Told(tokens)
 
 
 def threads(device: str) -> Classifier:
@@ -335,6 +351,12 @@ def test_every_library_is_told_the_threads() -> None:
     (one,) = measure([fake(threads)], TEXTS, batch_sizes=[1], threads=3, min_seconds=0)
     assert one.threads == 3
     assert set(one.tokens) == {3}
+
+
+def test_a_factory_gets_its_arguments() -> None:
+    contender = replace(fake(told), arguments={"tokens": 7})
+    (one,) = measure([contender], TEXTS, batch_sizes=[1], min_iterations=1, min_seconds=0)
+    assert set(one.tokens) == {7}
 
 
 def test_what_a_device_has_no_use_for_is_left_out() -> None:
