@@ -1,6 +1,5 @@
 """One command, one subcommand a verb; a package is imported only when its verb is called."""
 
-import dataclasses
 import json
 import logging
 import os
@@ -8,17 +7,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
-import docstring_parser
-from jsonargparse import ActionYesNo, ArgumentParser
+from jsonargparse import ArgumentParser
 
+from featherweight import flags
 from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig, PushConfig
 from featherweight.errors import FeatherweightError, MissingExtraError, UsageError
-from featherweight.loading import located
 from featherweight.run import COMPRESSION
-
-Config = TypeVar("Config")
 
 _OWN = ("featherweight", "lstm", "transformer_eval", "compress", "edge")
 _EXTRAS = {
@@ -26,7 +22,7 @@ _EXTRAS = {
         ("accelerate", "bitsandbytes", "emoji", "peft", "sentencepiece", "torchao", "transformers"),
         "transformers",
     ),
-    "onnx": "onnx", "optuna": "search", "fastapi": "serve", "uvicorn": "serve",
+    "onnx": "onnx", "optuna": "search", "fastapi": "serve", "uvicorn": "serve", "ray": "ray",
 }  # fmt: skip
 INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
 
@@ -39,7 +35,7 @@ def train(arguments: Sequence[str]) -> None:
     # A preset only changes defaults, so whatever is said on the command line wins.
     said = [word for word in arguments if not word.startswith("--print_config")]
     parser.set_defaults(dict(PRESETS[parser.parse_args(said).preset]))
-    config = _config(parser, arguments, TrainConfig)
+    config = flags.read(parser, arguments, TrainConfig)
 
     from featherweight.reporting import report
     from lstm import experiment
@@ -51,7 +47,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def test(arguments: Sequence[str]) -> None:
     """Show a run's quality per class, beside two baselines."""
-    config = _config(_parser("test", EvaluationConfig), arguments, EvaluationConfig)
+    config = flags.read(_parser("test", EvaluationConfig), arguments, EvaluationConfig)
 
     from compress.variant import halved
     from featherweight import testing
@@ -69,7 +65,13 @@ def test(arguments: Sequence[str]) -> None:
 
 def predict(arguments: Sequence[str]) -> None:
     """Answer texts, or every row of a file at constant memory."""
-    config = _config(_parser("predict", PredictConfig, "texts"), arguments, PredictConfig)
+    config = flags.read(_parser("predict", PredictConfig, "texts"), arguments, PredictConfig)
+
+    if config.engine == "ray":
+        from edge import shards
+
+        shards.predict_shards(config)
+        return
 
     from featherweight import inference
 
@@ -80,7 +82,7 @@ def compress(arguments: Sequence[str]) -> None:
     """Make a smaller run of a run, and judge what it loses."""
     from compress.config import CompressConfig
 
-    config = _config(_parser("compress", CompressConfig), arguments, CompressConfig)
+    config = flags.read(_parser("compress", CompressConfig), arguments, CompressConfig)
 
     from compress.everything import compress_all
     from compress.variant import compress_run
@@ -102,7 +104,7 @@ def compress(arguments: Sequence[str]) -> None:
 
 def compare(arguments: Sequence[str]) -> None:
     """Put any contenders side by side: quality, speed, size."""
-    config = _config(_parser("compare", CompareConfig, "weights"), arguments, CompareConfig)
+    config = flags.read(_parser("compare", CompareConfig, "weights"), arguments, CompareConfig)
 
     from featherweight import comparison_text, contest
 
@@ -114,7 +116,7 @@ def test_transformer(arguments: Sequence[str]) -> None:
     """Put transformers beside the LSTM: quality, speed, size."""
     from transformer_eval.config import VersusConfig
 
-    config = _config(_parser("test_transformer", VersusConfig), arguments, VersusConfig)
+    config = flags.read(_parser("test_transformer", VersusConfig), arguments, VersusConfig)
 
     from compress.variant import halved
     from featherweight import comparison_text
@@ -136,7 +138,7 @@ def finetune(arguments: Sequence[str]) -> None:
     """Fine-tune transformers on the same splits; leaves runs."""
     from transformer_eval.config import FinetuneConfig
 
-    config = _config(_parser("finetune", FinetuneConfig), arguments, FinetuneConfig)
+    config = flags.read(_parser("finetune", FinetuneConfig), arguments, FinetuneConfig)
 
     from transformer_eval.finetuning import finetune as finetune_one
     from transformer_eval.series import series
@@ -148,7 +150,7 @@ def features(arguments: Sequence[str]) -> None:
     """Fit a logistic regression on a frozen transformer."""
     from transformer_eval.config import FeaturesConfig
 
-    config = _config(_parser("features", FeaturesConfig), arguments, FeaturesConfig)
+    config = flags.read(_parser("features", FeaturesConfig), arguments, FeaturesConfig)
 
     from transformer_eval.features import features as features_of_one
     from transformer_eval.series import series
@@ -158,7 +160,7 @@ def features(arguments: Sequence[str]) -> None:
 
 def push(arguments: Sequence[str]) -> None:
     """Send a run to the Hub: model card, weights, tokenizer."""
-    config = _config(_parser("push", PushConfig), arguments, PushConfig)
+    config = flags.read(_parser("push", PushConfig), arguments, PushConfig)
 
     from featherweight import pushing
 
@@ -169,7 +171,7 @@ def export(arguments: Sequence[str]) -> None:
     """Make a bundle of a run that answers without PyTorch."""
     from edge.config import ExportConfig
 
-    config = _config(_parser("export", ExportConfig), arguments, ExportConfig)
+    config = flags.read(_parser("export", ExportConfig), arguments, ExportConfig)
 
     from edge import bundle
 
@@ -180,7 +182,7 @@ def verify(arguments: Sequence[str]) -> None:
     """Check that bundles are whole and answer as exported."""
     from edge.config import VerifyConfig
 
-    config = _config(_parser("verify", VerifyConfig, "weights"), arguments, VerifyConfig)
+    config = flags.read(_parser("verify", VerifyConfig, "weights"), arguments, VerifyConfig)
 
     from edge import verification
 
@@ -191,7 +193,7 @@ def serve(arguments: Sequence[str]) -> None:
     """Answer texts over HTTP until Ctrl-C."""
     from edge.config import ServeConfig
 
-    config = _config(_parser("serve", ServeConfig), arguments, ServeConfig)
+    config = flags.read(_parser("serve", ServeConfig), arguments, ServeConfig)
 
     from edge import service
 
@@ -248,57 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(verb: str, config: type[Any], positional: str | None = None) -> ArgumentParser:
-    """Builds a parser whose flags are the fields of a dataclass, grouped by where they come from.
-
-    Args:
-        verb: Name of the subcommand.
-        config: A dataclass; each field becomes a flag, its docstring the help.
-        positional: The one field that is given without a flag, as any number of words.
-    """
-    parser = ArgumentParser(prog=f"featherweight {verb}", description=VERBS[verb].__doc__)
-    types = get_type_hints(config)
-    if positional:
-        documented = docstring_parser.parse_from_object(config).params
-        (text,) = (it.description for it in documented if it.arg_name == positional)
-        word = get_args(types[positional])[0]
-        parser.add_argument(positional, nargs="*", type=word, default=[], help=text)
-    parser.add_argument("--config", action="config", help="YAML or JSON file with any of the flags")
-    fields = {field.name: field for field in dataclasses.fields(config) if field.name != positional}
-    for base in filter(dataclasses.is_dataclass, config.__mro__):
-        documentation = docstring_parser.parse_from_object(base)
-        group = parser.add_argument_group((documentation.short_description or "").rstrip("."))
-        for attribute in documentation.params:
-            field = fields.pop(attribute.arg_name, None)
-            if field is None:  # a field that a derived dataclass documents anew
-                continue
-            default = field.default
-            if default is dataclasses.MISSING and callable(field.default_factory):
-                default = field.default_factory()
-            kind = _kind(types[field.name])
-            group.add_argument(
-                f"--{field.name}", default=default, help=attribute.description, **kind
-            )
-    return parser
-
-
-def _kind(of_type: Any) -> dict[str, Any]:
-    """Returns how a flag of a type is read."""
-    if of_type is bool:
-        # --json alone says yes, --no_bidirectional says no.
-        return {"action": ActionYesNo(no_prefix="no_")}
-    if get_origin(of_type) is list:
-        return {"type": get_args(of_type)[0], "nargs": "+"}
-    return {"type": of_type}
-
-
-def _config(parser: ArgumentParser, arguments: Sequence[str], config: type[Config]) -> Config:
-    values: dict[str, Any] = parser.parse_args(arguments).as_dict()
-    weights = values.get("weights")
-    if weights:
-        many = isinstance(weights, list)
-        values["weights"] = [located(it) for it in weights] if many else located(weights)
-    names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    return config(**{name: value for name, value in values.items() if name in names})
+    return flags.parser(verb, VERBS[verb].__doc__, config, positional)
 
 
 def _overview() -> str:

@@ -11,7 +11,6 @@ WRONG_USE: list[tuple[list[str], str]] = [
     (["predict"], "--csv"),
     (["predict", "hi", "--csv", "in.csv"], "either"),
     (["predict", "hi", "--output_path", "out.csv"], "--output_path"),
-    (["predict", "hi"], "--weights"),
     (["predict", "hi", "--weights", "nowhere"], "nowhere"),
     (["predict", "hi", "--weights", "in.csv"], "in.csv"),
     (["predict", "--weights", "RUN", "--csv", "nowhere.csv"], "nowhere.csv"),

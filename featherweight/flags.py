@@ -1,0 +1,107 @@
+"""A dataclass -> a parser: each field becomes a flag, its docstring the help."""
+
+import argparse
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import docstring_parser
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+
+from featherweight.loading import located
+
+Config = TypeVar("Config")
+
+_METAVARS = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
+_MOST_CHOICES = 5  # that stand behind a flag; more are named in its help
+
+
+class _Formatter(DefaultHelpFormatter):
+    """Says a default where there is one, and no types, which the metavars stand for."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        default, text = action.default, action.help or ""
+        if default == argparse.SUPPRESS:
+            return super()._get_help_string(action)
+        if default is None or default is False or default in ("", []):
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        return f"{text} (default: {shown})"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        # Names such as "qat-int4" stay whole.
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+def parser(
+    verb: str, description: str | None, config: type[Any], positional: str | None = None
+) -> ArgumentParser:
+    """Builds a parser whose flags are the fields of a dataclass, grouped by where they come from.
+
+    Args:
+        verb: Name of the subcommand.
+        description: What it does.
+        config: A dataclass; each field becomes a flag, its docstring the help.
+        positional: The one field that is given without a flag, as any number of words.
+    """
+    words = f" [{positional} ...]" if positional else ""
+    built = ArgumentParser(
+        prog=f"featherweight {verb}",
+        usage=f"featherweight {verb}{words} [--flags]",
+        description=description,
+        formatter_class=_Formatter,
+    )
+    types = get_type_hints(config)
+    if positional:
+        documented = docstring_parser.parse_from_object(config).params
+        (text,) = (it.description for it in documented if it.arg_name == positional)
+        word = get_args(types[positional])[0]
+        built.add_argument(positional, nargs="*", type=word, default=[], help=text)
+    built.add_argument(
+        "--config", action="config", metavar="PATH", help="YAML or JSON file with any of the flags"
+    )
+    fields = {field.name: field for field in dataclasses.fields(config) if field.name != positional}
+    for base in filter(dataclasses.is_dataclass, config.__mro__):
+        documentation = docstring_parser.parse_from_object(base)
+        group = built.add_argument_group((documentation.short_description or "").rstrip("."))
+        for attribute in documentation.params:
+            field = fields.pop(attribute.arg_name, None)
+            if field is None:  # a field that a derived dataclass documents anew
+                continue
+            default = field.default
+            if default is dataclasses.MISSING and callable(field.default_factory):
+                default = field.default_factory()
+            kind, choices = _kind(types[field.name])
+            text = (attribute.description or "") + choices
+            group.add_argument(f"--{field.name}", default=default, help=text, **kind)
+    return built
+
+
+def _kind(of_type: Any) -> tuple[dict[str, Any], str]:
+    """Returns how a flag of a type is read, and what its help has to add."""
+    if of_type is bool:
+        # --json alone says yes, --no_bidirectional says no.
+        return {"action": ActionYesNo(no_prefix="no_")}, ""
+    if get_origin(of_type) is list:
+        (item,) = get_args(of_type)
+        return {"type": item, "nargs": "+", "metavar": _METAVARS[item]}, ""
+    if get_origin(of_type) is Literal:
+        choices = get_args(of_type)
+        if len(choices) <= _MOST_CHOICES:
+            return {"type": of_type}, ""
+        return {"type": of_type, "metavar": "NAME"}, f" One of {', '.join(choices)}."
+    plain = next((it for it in get_args(of_type) if it is not type(None)), of_type)
+    return {"type": of_type, "metavar": _METAVARS[plain]}, ""
+
+
+def read(parser: ArgumentParser, arguments: Sequence[str], config: type[Config]) -> Config:
+    """Returns what was said on a command line, with weights where they really are."""
+    values: dict[str, Any] = parser.parse_args(arguments).as_dict()
+    weights = values.get("weights")
+    if weights:
+        many = isinstance(weights, list)
+        values["weights"] = [located(it) for it in weights] if many else located(weights)
+    names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return config(**{name: value for name, value in values.items() if name in names})
