@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 _DPI = 120
 # Source: Okabe & Ito (2008), Color Universal Design; their yellow and black stand last.
-_PALETTE = (
+PALETTE = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442",
 )  # fmt: skip
 _HATCHES = ("", "////", "....", "xxxx")  # the second time round the palette, and so on
@@ -44,9 +44,10 @@ def training_curves(history: Sequence[dict[str, Any]]) -> bytes:
     quality.set(xlabel="epoch", ylabel="validation")
     for axes in (losses, quality):
         axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)  # a single epoch has no range of its own
         axes.grid(alpha=0.3)
         axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def confusion_matrix(evaluation: Evaluation) -> bytes:
@@ -56,13 +57,13 @@ def confusion_matrix(evaluation: Evaluation) -> bytes:
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     image = _draw_confusion(axes, counts, counted=True)
-    names = [_literal(label) for label in labels]
+    names = [literal(label) for label in labels]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)
     title = f"{evaluation.model}\n{evaluation.data}, {evaluation.split}, n = {counts.sum()}"
-    axes.set(xlabel="predicted", ylabel="true", title=_literal(title))
+    axes.set(xlabel="predicted", ylabel="true", title=literal(title))
     figure.colorbar(image, label="share of the true class", shrink=0.8)
-    return _png(figure)
+    return png(figure)
 
 
 def trade_off(record: Row) -> bytes:
@@ -83,7 +84,7 @@ def trade_off(record: Row) -> bytes:
         xlabel="p50 of one text on the CPU, end to end (ms, log scale)",
         ylabel="macro-F1 with its 95 % interval",
     )
-    return _png(figure)
+    return png(figure)
 
 
 def trade_off_rows(record: Row) -> list[Row]:
@@ -145,13 +146,13 @@ def per_class_bars(record: Row) -> bytes:
             np.arange(len(shown)) + (number - (len(rows) - 1) / 2) * thickness,
             [scores[label][number] for label in shown],
             height=thickness,
-            color=_PALETTE[number % len(_PALETTE)],
-            hatch=_HATCHES[number // len(_PALETTE) % len(_HATCHES)],
+            color=PALETTE[number % len(PALETTE)],
+            hatch=_HATCHES[number // len(PALETTE) % len(_HATCHES)],
             edgecolor="white",
             linewidth=0.5,
-            label=_literal(_short(row["model"], 40)),
+            label=literal(short(row["model"], 40)),
         )
-    axes.set_yticks(range(len(shown)), [_literal(_short(label, 24)) for label in shown])
+    axes.set_yticks(range(len(shown)), [literal(short(label, 24)) for label in shown])
     axes.set(xlim=(0, 1), xlabel=_bars_caption(len(shown), len(scores)))
     axes.margins(y=0.01)
     axes.invert_yaxis()
@@ -159,7 +160,7 @@ def per_class_bars(record: Row) -> bytes:
     axes.set_axisbelow(True)
     if rows:
         figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def confusion_matrices(record: Row) -> bytes:
@@ -173,14 +174,14 @@ def confusion_matrices(record: Row) -> bytes:
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False)
     _name_left_out(figure, record, rows, "quality")
-    names = [_literal(_short(label, 14)) for label in labels]
+    names = [literal(short(label, 14)) for label in labels]
     ticks = range(len(names)) if len(names) <= _MOST_NAMED_LABELS else range(0)
     for axes in grid.flat[len(rows) :]:
         axes.set_axis_off()
     for number, (axes, row) in enumerate(zip(grid.flat, rows, strict=False)):
         counted = len(labels) <= _MOST_COUNTED_LABELS
         image = _draw_confusion(axes, np.array(row["confusion_matrix"]), counted)
-        axes.set_title(_literal(_short(row["model"], 80 // columns)), fontsize=10)
+        axes.set_title(literal(short(row["model"], 80 // columns)), fontsize=10)
         axes.set_xticks(ticks, names[: len(ticks)], rotation=45, ha="right")
         axes.set_yticks(ticks, names[: len(ticks)])
         left, bottom = number % columns == 0, number + columns >= len(rows)
@@ -189,7 +190,7 @@ def confusion_matrices(record: Row) -> bytes:
     if rows:
         bar = figure.colorbar(image, ax=grid, orientation="horizontal", shrink=0.4, aspect=40)
         bar.set_label("share of the true class")
-    return _png(figure)
+    return png(figure)
 
 
 def _point(row: Row) -> tuple[float, float]:
@@ -221,11 +222,11 @@ def _draw_trade_off(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
 
     # What a budget of milliseconds buys rises in steps, and stays where it is after the last.
     steps = np.vstack([points[front], [right, points[front[-1], 1]]])  # (F + 1, 2)
-    axes.step(*steps.T, where="post", color=_PALETTE[0], linestyle="--", linewidth=1)
+    axes.step(*steps.T, where="post", color=PALETTE[0], linestyle="--", linewidth=1)
     sizes = np.array([row["size_bytes"] for row in rows], dtype=float)
     areas = (_LARGEST_MARKER * sizes / sizes.max()).clip(_SMALLEST_MARKER)
     for index, (ms, macro_f1) in enumerate(points):
-        colour = _PALETTE[0] if index in front else _PALETTE[1]
+        colour = PALETTE[0] if index in front else PALETTE[1]
         marker = "o" if on_scale[index] else "v"
         axes.vlines(ms, *bounds[index], color=colour, linewidth=1.5)
         axes.scatter(
@@ -246,8 +247,8 @@ def _interval(row: Row) -> Sequence[float]:
 
 
 def _trade_off_legend(figure: Figure, axes: Axes) -> None:
-    axes.plot([], [], "o--", color=_PALETTE[0], label="on the best-trade-off front")
-    axes.plot([], [], "o", color=_PALETTE[1], label="another is as fast or faster, and no worse")
+    axes.plot([], [], "o--", color=PALETTE[0], label="on the best-trade-off front")
+    axes.plot([], [], "o", color=PALETTE[1], label="another is as fast or faster, and no worse")
     axes.plot([], [], " ", label="area of a marker: size of the model")
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
 
@@ -259,7 +260,7 @@ def _trade_off_label(row: Row, on_scale: bool) -> str:
     off_scale = "" if on_scale else f"\n(macro-F1 {row['scores']['macro_f1']:.3f})"
     latency = latency_at(row, "cpu", 1)
     noisy = ", noisy time" if latency and latency["noisy"] else ""
-    return _literal(f"{_short(row['model'], 34)}, {unit}{noisy}{off_scale}")
+    return literal(f"{short(row['model'], 34)}, {unit}{noisy}{off_scale}")
 
 
 def _bars_caption(shown: int, total: int) -> str:
@@ -279,22 +280,24 @@ def _draw_confusion(axes: Axes, counts: npt.NDArray[Any], counted: bool) -> Axes
 
 def _name_left_out(figure: Figure, record: Row, rows: Sequence[Row], missing: str) -> None:
     shown = {row["model"] for row in rows}
-    names = [_short(row["model"], 40) for row in record["rows"] if row["model"] not in shown]
+    names = [short(row["model"], 40) for row in record["rows"] if row["model"] not in shown]
     if names:
         text = f"Not shown, for lack of {missing}: {', '.join(names)}"
-        figure.supxlabel(_literal(_short(text, 160)), fontsize=9, color="0.3")
+        figure.supxlabel(literal(short(text, 160)), fontsize=9, color="0.3")
 
 
-def _short(text: str, limit: int) -> str:
+def short(text: str, limit: int) -> str:
+    """Returns a text of at most so many letters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Keeps matplotlib from reading what stands between two dollar signs as a formula."""
     return text.replace("$", r"\$")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Draws a figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()

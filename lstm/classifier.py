@@ -104,6 +104,12 @@ class TextClassifier(Classifier):
         logits: FloatArray = self.module(batch.input_ids, batch.lengths).float().cpu().numpy()
         return logits
 
+    @torch.inference_mode()
+    def embed(self, batch: TokenBatch) -> FloatArray:
+        """Returns the pooled states (B, F) as float32, one vector a text."""
+        states: FloatArray = self.module.embed(batch.input_ids, batch.lengths).float().cpu().numpy()
+        return states
+
     def num_tokens(self, batch: TokenBatch) -> int:
         """Returns the sum of the texts' lengths."""
         return int(batch.lengths.sum())

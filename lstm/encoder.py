@@ -104,12 +104,16 @@ class LSTMClassifier(nn.Module):
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """Returns the logits (B, C) of input_ids (B, T) int64 with lengths (B,) int64."""
+        return self.head(self.dropout(self.embed(input_ids, lengths)))
+
+    def embed(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Returns what the head reads: one vector (B, F) a text."""
         if self.training and self.word_dropout:
             dropped = torch.rand(input_ids.shape, device=input_ids.device) < self.word_dropout
             input_ids = input_ids.masked_fill(dropped, UNK_ID)
         embedded = self.embedding_dropout(self.embedding(input_ids))  # (B, T, E)
         states = self.encoder(embedded, lengths)  # (B, T, F)
-        return self.head(self.dropout(self.pool(states, lengths)))
+        return self.pool(states, lengths)
 
     def pool(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Makes one vector (B, F) of the states (B, T, F) within each length."""

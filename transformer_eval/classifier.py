@@ -20,6 +20,7 @@ from featherweight.run import MODEL, TRANSFORMER, Run
 from featherweight.sparse import is_sparse, read_sparse
 from transformer_eval.adapter import ADAPTER, pack_where_it_fits, with_adapter
 from transformer_eval.normalisation import NORMALISERS
+from transformer_eval.pooling import mean_state
 
 MAX_LENGTH = 512  # tokens; no text of this kind is longer, and few models take more
 NORMALISER = "text_normaliser"  # entry of config.json: what texts go through before the tokenizer
@@ -111,6 +112,12 @@ class TransformerClassifier(Classifier):
         """Returns the logits (B, C) as float32."""
         logits: FloatArray = self.model(**batch).logits.float().cpu().numpy()
         return logits
+
+    @torch.inference_mode()
+    def embed(self, batch: Any) -> FloatArray:
+        """Returns the mean state (B, H) of each text in the last layer as float32."""
+        states = self.model.base_model(**batch).last_hidden_state.float()  # (B, T, H)
+        return mean_state(states, batch["attention_mask"]).cpu().numpy()
 
     def num_tokens(self, batch: Any) -> int:
         """Returns the sum of the texts' lengths."""

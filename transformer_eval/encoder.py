@@ -21,6 +21,7 @@ from transformer_eval.classifier import (
     max_length,
     tokenised,
 )
+from transformer_eval.pooling import mean_state
 from transformer_eval.pretrained import Files
 
 # What a model is read from. Other tools put files of their own beside it, into a cache as well.
@@ -63,8 +64,7 @@ class Encoder:
         states = self.model(**batch).last_hidden_state.float()  # (B, T, H)
         if self.pooling == "cls":
             return np.asarray(states[:, 0].cpu())
-        mask = batch["attention_mask"].unsqueeze(-1)  # (B, T, 1)
-        return np.asarray(((states * mask).sum(dim=1) / mask.sum(dim=1)).cpu())
+        return np.asarray(mean_state(states, batch["attention_mask"]).cpu())
 
     def embed_all(self, texts: Sequence[str], batch_size: int) -> FloatArray:
         """Returns the embeddings (N, H) of N texts, in their order."""

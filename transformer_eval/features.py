@@ -54,8 +54,12 @@ class FrozenFeatures(Classifier):
 
     def forward(self, batch: Any) -> FloatArray:
         """Returns the logits (B, C)."""
-        logits: FloatArray = self.encoder.embed(batch) @ self.head["coefficients"].T
+        logits: FloatArray = self.embed(batch) @ self.head["coefficients"].T
         return logits + self.head["intercepts"]
+
+    def embed(self, batch: Any) -> FloatArray:
+        """Returns the embeddings (B, H) of B texts as float32."""
+        return self.encoder.embed(batch)
 
     def num_tokens(self, batch: Any) -> int:
         """Returns the sum of the texts' lengths."""

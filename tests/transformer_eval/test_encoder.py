@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
+from featherweight.exploration import learned_vectors
 from featherweight.run import CONFIG, MODEL
-from transformer_eval.classifier import NORMALISER
+from transformer_eval.classifier import NORMALISER, TransformerClassifier
 from transformer_eval.encoder import Encoder
 from transformer_eval.pretrained import Files, fetch
 from transformer_eval.registry import Pretrained
@@ -281,3 +282,14 @@ def test_a_cut_off_reading_leaves_nothing_in_the_cache(tiny_bert: Path, tmp_path
     with pytest.raises(KeyboardInterrupt):
         encoder.embed_cached(TEXTS, 1, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "modernbert", "deberta-v2"])
+def test_a_fine_tuned_model_gives_the_vectors_of_its_frozen_encoder(
+    tiny_transformers: Mapping[str, Path], family: str
+) -> None:
+    folder = tiny_transformers[family]
+    classifier = TransformerClassifier.load(folder, "cpu")
+    np.testing.assert_allclose(
+        learned_vectors(classifier, TEXTS), encoder_of(folder).embed_all(TEXTS, 2), atol=1e-5
+    )

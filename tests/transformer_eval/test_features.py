@@ -19,6 +19,7 @@ from featherweight.contest import contest
 from featherweight.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
 from featherweight.evaluation import evaluate
+from featherweight.exploration import learned_vectors
 from featherweight.loading import read_metadata
 from featherweight.run import CONFIG, MODEL, Run
 from transformer_eval.config import FeaturesConfig
@@ -116,6 +117,16 @@ def test_it_loads_as_any_run_and_answers_as_it_was_evaluated(made: Path, dataset
     saved = json.loads((made / "evaluation.json").read_text(encoding="utf-8"))
     assert json.loads(json.dumps(again.to_json())) == saved
     assert saved["n"] == 12
+
+
+def test_its_vectors_are_those_that_the_regression_was_fitted_on(
+    made: Path, dataset: Dataset, tiny_bert: Path
+) -> None:
+    texts = dataset.train.texts
+    encoder = Encoder(fetch(str(tiny_bert)), "mean", 128, "cpu")
+    np.testing.assert_allclose(
+        learned_vectors(load(made, "cpu"), texts), encoder.embed_all(texts, 8), atol=1e-5
+    )
 
 
 def test_it_learns_its_training_texts(made: Path, dataset: Dataset) -> None:
