@@ -134,12 +134,14 @@ def test_it_answers_without_torch_and_without_the_rest_of_the_project(
         "import sys; from edge.runtime import load\n"
         f"print(load({str(exported_zip)!r}).predict(['so sad']))\n"
         "print({it.split('.')[0] for it in sys.modules} & "
-        "{'torch', 'onnx', 'scipy', 'sklearn', 'transformers', 'lstm', 'compress'})"
+        "{'torch', 'onnx', 'scipy', 'sklearn', 'transformers', 'lstm', 'compress'})\n"
+        "print(*(it for it in sys.modules if it.split('.')[0] == 'featherweight'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=elsewhere, capture_output=True, text=True,
         check=True,
     )  # fmt: skip
-    answer, loaded = done.stdout.splitlines()
+    answer, heavy, own = done.stdout.splitlines()
     assert answer in ("['joy']", "['sadness']", "['anger']")
-    assert (loaded, done.stderr) == ("set()", "")
+    assert (heavy, done.stderr) == ("set()", "")
+    assert set(own.split()) == {"featherweight", "featherweight.errors"}
