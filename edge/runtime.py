@@ -145,9 +145,10 @@ class Bundle:
         """
         if isinstance(texts, str):
             raise UsageError("give a list of texts, not one string")
-        starts = range(0, max(1, len(texts)), _WINDOW)
-        parts = [self.forward(self.encode(texts[start : start + _WINDOW])) for start in starts]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if len(texts) <= _WINDOW:
+            return self.forward(self.encode(texts))
+        starts = range(0, len(texts), _WINDOW)
+        return np.concatenate([self.logits(texts[start : start + _WINDOW]) for start in starts])
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Returns the token ids of each text, as the bytes of int64, cut at the maximum length.
@@ -185,7 +186,7 @@ class Bundle:
         width = max(map(len, rows))
         padded = b"".join([row.ljust(width, b"\0") for row in rows])  # <pad> is 0
         inputs = {
-            "input_ids": np.frombuffer(padded, np.int64).reshape(len(rows), -1),
+            "input_ids": np.ndarray((len(rows), width // _ID_BYTES), np.int64, padded),
             "lengths": np.array([len(row) // _ID_BYTES for row in rows], np.int32),
         }
         logits: FloatArray = self._session.run(_OUTPUTS, inputs)[0]
