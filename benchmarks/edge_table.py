@@ -1,0 +1,83 @@
+"""The table of the bundle beside its peers, from results/edge-speed.json."""
+
+from typing import Any
+
+from record import read_record
+from tabulate import tabulate
+
+from featherweight.comparison_text import DASH, three_digits
+
+_DEPENDS = 1e-3  # of a probability: what the texts beside a text may change
+
+
+def edge_speed() -> str:
+    """Returns a row a peer, how they were timed, and where the bundle's time goes."""
+    record = read_record("edge-speed")
+    headers = [
+        "model", "µs a text, p50", "p99", "times faster than BERT-base", "texts/s in bulk",
+        "size KB", "accuracy", "macro-F1",
+    ]  # fmt: skip
+    align = ("left", *["right"] * 7)
+    table = tabulate(
+        [_row(row) for row in record["rows"]],
+        headers,
+        tablefmt="github",
+        colalign=align,
+        disable_numparse=True,
+    )
+    return f"{table}\n\n{_conditions(record)}\n\n{_bundle(record)}"
+
+
+def _row(row: dict[str, Any]) -> list[str]:
+    one, bulk, test = row["one"], row["bulk"], row["evaluation"]
+    low, high = test["intervals"]["macro_f1"] if test else (0, 0)
+    return [
+        row["model"],
+        *(three_digits(one[key]) + _mark(one) for key in ("p50_us", "p99_us")),
+        three_digits(row["faster"]) if "faster" in row else DASH,
+        three_digits(bulk["texts_per_second"]) + _mark(bulk),
+        f"{row['size_bytes'] / 1000:,.0f}",
+        f"{test['accuracy']:.4f}" if test else DASH,
+        f"{test['macro_f1']:.4f} [{low:.3f}, {high:.3f}]" if test else DASH,
+    ]
+
+
+def _mark(timing: dict[str, Any]) -> str:
+    return " *" if timing["noisy"] else ""
+
+
+def _conditions(record: dict[str, Any]) -> str:
+    """Says how it was measured, what the signs mean and who is missing."""
+    rows = record["rows"]
+    n = record["data"]["splits"]["test"]["n"]
+    few = sorted({row["bulk"]["texts"] for row in rows} - {n})
+    said = [
+        "Text to label on one core, one thread, in turns "
+        f"({record['environment']['cpu']['model']}). In bulk: {n:,} texts at once"
+        f"{''.join(f', {size} for a transformer' for size in few)}. Quality: test split, "
+        f"n = {n:,}, 95 % bootstrap interval."
+    ]
+    if any(row[key]["noisy"] for row in rows for key in ("one", "bulk")):
+        said.append("*: the machine was restless; the rounds' medians lie too far apart.")
+    said += [f"{row['model']}: {row['note']}." for row in rows if row["note"]]
+    said += [
+        f"{row['model']}: {row['same_labels']:.2%} of the labels are the bundle's; the texts "
+        f"beside a text change its probabilities by up to {three_digits(row['by_neighbours'])}."
+        for row in rows
+        if row.get("by_neighbours", 0) > _DEPENDS
+    ]
+    said += [f"Left out: {name} ({why})." for name, why in record["left_out"].items()]
+    return " ".join(said)
+
+
+def _bundle(record: dict[str, Any]) -> str:
+    """Says where the time of one text goes, and how soon a fresh interpreter answers."""
+    stages, cold = record["stages_us"], record["cold_start"]
+    seconds = {name: f"{value / 1000:.2f}" for name, value in cold["median_ms"].items()}
+    return (
+        f"The bundle's median text takes {stages['tokenising']:.1f} µs to tokenise, "
+        f"{stages['graph']:.1f} in the graph and {stages['rest']:.1f} besides. From the start of "
+        f"Python to the first answer: {seconds['total']} s (median of {cold['starts']}: "
+        f"{seconds['interpreter']} Python, {seconds['imports']} imports, {seconds['load']} "
+        "loading). Record: `results/edge-speed.json`."
+    )
