@@ -166,11 +166,17 @@ def answer_format(output_path: Path, rows: Rows, text_column: str, raw: bool) ->
     if kind in (".jsonl", ".ndjson"):
         return JsonAnswers()
     if kind == ".parquet":
-        return ParquetAnswers(_schema(rows))
+        return ParquetAnswers(answer_schema(rows))
     raise UsageError(f"--output_path {output_path}: name a .csv, .jsonl or .parquet file")
 
 
-def _schema(rows: Rows) -> Any:
+def answer_schema(rows: Rows) -> Any:
+    """Returns the Arrow schema of a table of answers: the columns of the input, and theirs.
+
+    Raises:
+        UsageError: The input does not say of which types its columns are.
+        MissingExtraError: pyarrow is not installed.
+    """
     try:
         import pyarrow
         from pyarrow.parquet import read_schema

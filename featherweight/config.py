@@ -26,6 +26,10 @@ class PredictConfig:
     output_path: Path | None = None
     """File for the answers, .csv, .jsonl or .parquet (which cannot be resumed); without it:
     <input name>_predictions.csv beside the input."""
+    engine: Literal["local", "ray"] = "local"
+    """Answer on this machine, or with a bundle on each machine of a Ray cluster: that of
+    RAY_ADDRESS, or one that is started here. With ray, --csv or --parquet names a folder of files
+    and --output_path a new folder (without it: <folder>_predictions); all machines see both."""
     resume: bool = False
     """Go on with a file of answers that was cut off, at the last batch that it holds."""
     min_confidence: float = 0.0

@@ -69,6 +69,8 @@ def _file(config: PredictConfig) -> Path | None:
     if len(files) > 1:
         raise UsageError(f"give one of {' and '.join(flag for flag, _ in files)}, not both")
     ((flag, path),) = files
+    if path.is_dir():
+        raise UsageError(f"{flag} {path} is a folder: name a file, or add --engine ray for all")
     due = _FLAG_OF.get(file_format(path), flag)
     if due != flag:
         raise UsageError(f"{flag} {path}: by its name, that is a file for {due}")

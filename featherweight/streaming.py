@@ -57,7 +57,7 @@ def predict_file(
     """
     _require_place(path, output_path)
     with open_rows(path) as rows:
-        _require_free_columns(rows)
+        require_free_columns(rows)
         answered = iter(text_rows(rows, text_column))
         answers = answer_format(output_path, rows, text_column, raw)
         if resume and not answers.resumable:
@@ -100,7 +100,12 @@ def _require_place(path: Path, output_path: Path) -> None:
         raise UsageError(f"--output_path: no folder {output_path.parent}: make it first")
 
 
-def _require_free_columns(rows: Rows) -> None:
+def require_free_columns(rows: Rows) -> None:
+    """Makes sure that no column of an input is called as one of the answers.
+
+    Raises:
+        UsageError: One is.
+    """
     for column in PREDICTION_COLUMNS:
         if column in rows.columns:
             raise UsageError(

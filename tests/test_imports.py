@@ -22,8 +22,8 @@ BELOW = {
 # These reach upward, but only inside their functions.
 LAZY = {"featherweight.cli", "featherweight.latency_worker", "featherweight.loading"}
 HEAVY = {
-    "accelerate", "datasets", "matplotlib", "nltk", "onnxruntime", "pandas", "pyarrow", "scipy",
-    "sklearn", "torch", "transformers",
+    "accelerate", "datasets", "matplotlib", "nltk", "onnxruntime", "pandas", "pyarrow", "ray",
+    "scipy", "sklearn", "torch", "transformers",
 }  # fmt: skip
 
 
