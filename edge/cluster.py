@@ -39,8 +39,12 @@ def cluster() -> Iterator[None]:
         if ray.is_initialized():
             yield
             return
-        # It writes to stdout of what it does anew after a failure.
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        # It writes to stdout of what it does anew after a failure, and shows its bar if that is a
+        # terminal.
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            redirect_stdout(sys.stderr if sys.stderr.isatty() else nowhere),
+        ):
             try:
                 _begin()
                 yield

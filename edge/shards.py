@@ -177,7 +177,6 @@ def _run(
     context.target_max_block_size = _BLOCK_BYTES
     context.print_on_execution_start = False
     context.enable_progress_bars = sys.stderr.isatty()
-    context.enable_operator_progress_bars = False
     answered.write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
 
 
