@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import card
+import findings
 import tables
 
 from featherweight.run import atomic_open
@@ -15,6 +17,9 @@ ROOT = Path(__file__).parent.parent
 # What stands between <!-- NAME --> and <!-- /NAME -->, by document and name.
 DOCUMENTS: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "README.md": tables.blocks,
+    "docs/findings.md": findings.blocks,
+    "docs/presets.md": tables.presets,
+    "edge/pretrained/README.md": card.blocks,
 }
 
 

@@ -4,11 +4,14 @@ import statistics
 from itertools import groupby
 from typing import Any
 
+import edge_table
 from record import read_record
 from tabulate import tabulate
 
 from featherweight import comparison_text
 from featherweight.plots import latency_at
+
+MOST_LINES = 24  # of what a command prints
 
 
 def blocks() -> dict[str, str]:
@@ -17,11 +20,30 @@ def blocks() -> dict[str, str]:
         "quality": quality("emotion"),
         "other-data": other_data(),
         "training-time": training_time(),
-        "comparison": comparison("comparison"),
         "transformers": comparison("versus-transformers"),
         **{f"compression-{it}": compression(it) for it in ("feather", "classic", "minilm")},
         "distillation": distillation(),
+        "edge": edge_table.edge_speed(),
+        "headline": edge_table.headline(),
+        **prints(),
     }
+
+
+def presets() -> dict[str, str]:
+    """Returns what stands between the markers of docs/presets.md."""
+    return {"comparison": comparison("comparison")}
+
+
+def prints() -> dict[str, str]:
+    """Returns each command of the walkthrough with what it printed, cut where it is long."""
+    shown = {}
+    for step in read_record("walkthrough")["steps"]:
+        lines = step["prints"].splitlines()
+        if len(lines) > MOST_LINES:
+            lines = [*lines[:MOST_LINES], "…"]
+        text = "\n".join([f"$ {step['command']}", *lines])
+        shown[f"prints-{step['name']}"] = f"```console\n{text}\n```"
+    return shown
 
 
 def quality(name: str) -> str:
