@@ -120,7 +120,6 @@ def edge_speed(
     dataset = load_dataset(DataConfig(data=data, labels=labels))
     test = dataset.split("test")
     facts = peers.bundle("cpu", str(bundle)).answering.bundle.facts
-    note = _more_labels(facts, dataset)
     fine_tuned, with_more = runs / f"{transformer}-0", runs / "more" / f"{transformer}-0"
     with TemporaryDirectory() as folder:
         makers = {

@@ -60,7 +60,7 @@ def test_its_name_stands_for_it_wherever_weights_are_asked_for(
     assert load("pretrained").labels == LABELS
     assert main(["verify", "pretrained"]) == 0
     assert "golden texts" in capsys.readouterr().out
-    (tmp_path / "tweets.csv").write_text("text\ni feel so happy\ni miss my mother so much\n")
+    (tmp_path / "tweets.csv").write_text("text\ni feel so happy\ni feel so sad and lonely\n")
     assert run_inference("pretrained", "tweets.csv") == [1, 0]
     assert main(["test", "--weights", "pretrained", "--data", "bundled", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n"] == 358
