@@ -7,6 +7,7 @@ without a label have the second part only.
 Source: Hinton et al. (2015), Distilling the Knowledge in a Neural Network.
 """
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -39,6 +40,11 @@ LEARNED = "learned.json"  # file of the workspace: what the training that it kee
 
 class Student(Protocol):
     """What learns."""
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what it knows before the training, beside what the flags say."""
+        ...
 
     @property
     def run_config(self) -> Mapping[str, Any]:
@@ -89,7 +95,12 @@ def distill(
     student = _student(classifier, origin, config, dataset)
     teachers = config.teachers or [origin.path]
     lesson = ask(teachers, dataset, config, workspace.parent / ANSWERS, classifier.device)
-    _go_on_only_with(lesson, dataset, Run(workspace))
+    learned = {
+        "student": student.sha256,
+        "lesson": lesson.sha256,
+        "validation": dataset.validation.sha256,
+    }
+    _go_on_only_with(learned, Run(workspace))
     name = f"{classifier.name} (distill)"
     graduate = cast(
         _Graduate, student.learn(name, lesson, dataset, config, workspace, classifier.device)
@@ -163,6 +174,11 @@ class LSTMStudent:
         tokenizer = train_tokenizer(dataset.train.texts, training)
         return cls(tokenizer, model_config(training), training, resolved(training))
 
+    @property
+    def sha256(self) -> str:
+        """See `Student`; its weights are drawn anew."""
+        return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
+
     def learn(
         self, name: str, lesson: Lesson, dataset: Dataset, config: DistillConfig, workspace: Path,
         device: str,
@@ -228,14 +244,13 @@ def _student(
     )
 
 
-def _go_on_only_with(lesson: Lesson, dataset: Dataset, workspace: Run) -> None:
-    """Removes the state of a training that learned something else.
+def _go_on_only_with(learned: Mapping[str, str], workspace: Run) -> None:
+    """Removes the state of a training that learned something else, or of another student.
 
     Equal flags do not say that: teachers may have been trained anew, and files changed.
     """
-    now = {"lesson": lesson.sha256, "validation": dataset.validation.sha256}
-    if workspace.file(LEARNED).is_file() and workspace.read_json(LEARNED) == now:
+    if workspace.file(LEARNED).is_file() and workspace.read_json(LEARNED) == learned:
         return
     workspace.file(CHECKPOINT).unlink(missing_ok=True)
     shutil.rmtree(workspace.file(CHECKPOINTS), ignore_errors=True)
-    workspace.write_json(LEARNED, now)
+    workspace.write_json(LEARNED, learned)

@@ -120,8 +120,13 @@ def _texts_sha256(texts: Sequence[str]) -> str:
 
 
 def _answers_sha256(weights: Path, texts_sha256: str) -> str:
-    digest = hashlib.sha256(texts_sha256.encode())
-    for path in _files(weights):
+    return files_sha256(_files(weights), texts_sha256)
+
+
+def files_sha256(paths: Sequence[Path], begun_with: str = "") -> str:
+    """Returns the hex digest of the content of files, behind something else."""
+    digest = hashlib.sha256(begun_with.encode())
+    for path in paths:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -135,16 +140,17 @@ def _files(weights: Path) -> list[Path]:
     if weights.is_file():
         return [weights]
     if Run(weights).exported:
-        return _all(weights / ONNX)
+        return all_files(weights / ONNX)
     if (weights / TRANSFORMER).is_dir():
-        return _all(weights / TRANSFORMER)
+        return all_files(weights / TRANSFORMER)
     if not any(weights.glob("*.safetensors")):
         raise WeightsError(f"--teachers {weights}: no weights there")
     own = weights / MODEL
     if own.is_file() and read_metadata(own).get("format") in (LSTM_FORMAT, FEATURES_FORMAT):
         return [own]  # which has everything in it; other files of the run tell of its tests
-    return _all(weights)
+    return all_files(weights)
 
 
-def _all(folder: Path) -> list[Path]:
+def all_files(folder: Path) -> list[Path]:
+    """Returns the files of a folder, but not of folders in it."""
     return sorted(path for path in folder.iterdir() if path.is_file())

@@ -100,8 +100,7 @@ def _names_on_disk(name: str) -> tuple[str, ...]:
     As it is, by torchao, where zeros are left out, and by peft below and in its adapters.
     """
     module, _, own = name.rpartition(".")
-    learned = name.replace(".modules_to_save", "").replace(".default", "")
+    adapter = f"base_model.model.{name.replace('.default', '')}"
     return (
-        name, f"{module}._{own}_qdata", f"{name}.values", name.replace(".base_layer", ""),
-        f"base_model.model.{learned}",
+        name, f"{module}._{own}_qdata", f"{name}.values", name.replace(".base_layer", ""), adapter
     )  # fmt: skip

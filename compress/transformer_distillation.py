@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from compress.config import CompressConfig, DistillConfig
 from compress.distillation import distillation_loss, flags_of_data
-from compress.teachers import UNLABELLED, Lesson
+from compress.teachers import UNLABELLED, Lesson, all_files, files_sha256
 from featherweight.dataset import Dataset, Split
 from featherweight.errors import UsageError, WeightsError
 from featherweight.experiment import resolved
@@ -56,6 +56,11 @@ class TransformerStudent:
             return cls(fetch(config.student), training)
         except (UsageError, WeightsError) as error:  # it knows the flag of other verbs
             raise type(error)(str(error).replace("--model", "--student")) from None
+
+    @property
+    def sha256(self) -> str:
+        """See `compress.distillation.Student`."""
+        return files_sha256(all_files(self.files.folder))
 
     @property
     def run_config(self) -> Mapping[str, Any]:

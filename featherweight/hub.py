@@ -17,7 +17,9 @@ from featherweight.errors import FeatherweightError
 T = TypeVar("T")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-ANSWER_S = 8.0  # seconds until a Hub without an answer counts as unreachable
+# Seconds until a Hub without an answer counts as unreachable. Ten are promised, and who waits has
+# waited for the libraries before.
+ANSWER_S = 5.0
 METADATA_S = 30.0  # seconds for the ten or so small requests before a download
 OFFLINE = "HF_HUB_OFFLINE is set"
 _CHUNK_BYTES = 1 << 20
@@ -35,7 +37,8 @@ class Repository:
     Attributes:
         id: Such as "dair-ai/emotion".
         noun: "data set" or "model".
-        elsewhere: What else the same word could have meant, such as "file or folder here".
+        elsewhere: What else the same word could have meant, such as "file or folder here"; empty:
+            nothing, for it is a name of ours that stands for this repository.
         instead: What to do where the Hub cannot give it.
         error: The kind of its errors.
     """
@@ -96,12 +99,14 @@ class Repository:
 
     def not_cached(self, obstacle: Unreachable) -> FeatherweightError:
         """Returns what to raise where neither the Hub nor the cache can give it."""
-        return self.error(
-            f"{self.id} is no {self.elsewhere}, and as a {self.noun} of the Hub it is not in the "
-            f"cache, while {obstacle}: {self.instead}"
-        )
+        start = f"{self.id} of the Hub"
+        if self.elsewhere:
+            start = f"{self.id} is no {self.elsewhere}, and as a {self.noun} of the Hub it"
+        return self.error(f"{start} is not in the cache, while {obstacle}: {self.instead}")
 
     def _missing(self) -> FeatherweightError:
+        if not self.elsewhere:
+            return self.error(f"the Hub no longer has the {self.noun} {self.id}: {self.instead}")
         return self.error(
             f"{self.id} is neither a {self.elsewhere} nor a {self.noun} of the Hub: "
             "check the spelling"

@@ -101,6 +101,22 @@ def _fill(network: Any, tensors: dict[str, Any]) -> None:
     set_peft_model_state_dict(network, tensors)
 
 
+def trained_only(network: Any) -> Any:
+    """Returns the network that a `peft.PeftModel` answers with.
+
+    Of modules that were trained as a whole, it has only what they have become.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    answering = network.get_base_model()
+    for name, module in [*answering.named_modules()]:
+        if isinstance(module, ModulesToSaveWrapper):
+            parent, _, own = name.rpartition(".")
+            trained = module.modules_to_save[module.active_adapters[0]]
+            setattr(answering.get_submodule(parent), own, trained)
+    return answering
+
+
 def pack_where_it_fits(network: Any, training: bool = False) -> None:
     """Keeps 4-bit layers from being rearranged for the CPU where that would break them.
 

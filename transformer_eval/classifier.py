@@ -18,7 +18,7 @@ from featherweight.device import cpu_flags, resolve_device
 from featherweight.errors import MissingExtraError, WeightsError
 from featherweight.run import MODEL, TRANSFORMER, Run
 from featherweight.sparse import is_sparse, read_sparse
-from transformer_eval.adapter import ADAPTER, pack_where_it_fits, with_adapter
+from transformer_eval.adapter import ADAPTER, pack_where_it_fits, trained_only, with_adapter
 from transformer_eval.normalisation import NORMALISERS
 from transformer_eval.pooling import mean_state
 
@@ -96,7 +96,7 @@ class TransformerClassifier(Classifier):
         model = load_model(AutoModelForSequenceClassification, folder, dtype)
         _look_words_up_by_row(model)
         if (folder / ADAPTER).is_dir():
-            model = with_adapter(model, folder / ADAPTER).get_base_model()
+            model = trained_only(with_adapter(model, folder / ADAPTER))
         pack_where_it_fits(model)
         names = class_names(model.config, labels)
         return cls(name or folder.name, names, folder, tokenizer, model, device)

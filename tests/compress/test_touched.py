@@ -115,3 +115,4 @@ def test_adapters_are_a_kind_of_their_own(bert_run: Run) -> None:
     assert "nf4" in kinds["attention"]["formats"]
     parameters = sum(kind["parameters"] for kind in kinds.values())
     assert parameters == load(variant.path, "cpu").num_parameters()
+    assert kinds["head"]["parameters"] == (WIDTH * WIDTH + WIDTH) + (WIDTH * 3 + 3)

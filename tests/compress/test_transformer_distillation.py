@@ -175,9 +175,9 @@ def test_the_step_size_is_that_of_the_registry(
     assert rates == [1e-4, 3e-5, 2e-5]
 
 
-@pytest.mark.parametrize("change", ["nothing", "teacher"])
+@pytest.mark.parametrize("change", ["nothing", "teacher", "student"])
 def test_one_that_was_cut_off_ends_as_an_uninterrupted_one(
-    learn: Learn, bert_run: Run, tiny_run: Path, tmp_path: Path,
+    learn: Learn, bert_run: Run, tiny_run: Path, smaller: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, change: str,
 ) -> None:  # fmt: skip
     teacher = Path(shutil.copy(tiny_run / MODEL, tmp_path / "teacher.safetensors"))
@@ -204,6 +204,8 @@ def test_one_that_was_cut_off_ends_as_an_uninterrupted_one(
         with torch.no_grad():
             other.module.head.weight *= -1
         other.save(teacher)
+    if change == "student":
+        shutil.copytree(bert_run.file(TRANSFORMER), smaller, dirs_exist_ok=True)
     with monkeypatch.context() as patched:
         patched.setattr(History, "on_epoch_begin", counted)
         made = learn(**flags)
