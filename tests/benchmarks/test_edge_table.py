@@ -1,5 +1,6 @@
 """The table of the bundle beside its peers shows what its record says."""
 
+import copy
 import importlib
 import sys
 from pathlib import Path
@@ -28,7 +29,10 @@ def timing(texts: int, p50_us: float, noisy: bool = False) -> dict[str, Any]:
 
 def record() -> dict[str, Any]:
     """One row that answers and one that is only timed."""
-    quality = {"accuracy": 0.9251, "macro_f1": 0.8764, "intervals": {"macro_f1": [0.852, 0.899]}}
+    quality = {
+        "accuracy": 0.9251, "macro_f1": 0.8764,
+        "intervals": {"accuracy": [0.913, 0.937], "macro_f1": [0.852, 0.899]},
+    }  # fmt: skip
     return {
         "data": {"splits": {"test": {"n": 2000}}},
         "environment": {"cpu": {"model": "a CPU"}},
@@ -69,7 +73,8 @@ def test_a_row_has_time_speed_size_and_quality(
 ) -> None:
     text = rendered(edge_table, monkeypatch, record())
     assert cells(text, "bundle") == [
-        "bundle", "52.3", "105", "1,230", "40,000", "344", "0.9251", "0.8764 [0.852, 0.899]",
+        "bundle", "52.3", "105", "1,230", "40,000", "344", "0.9251 [0.913, 0.937]",
+        "0.8764 [0.852, 0.899]",
     ]  # fmt: skip
     assert cells(text, "bert-base") == [
         "bert-base", "64,600 *", "129,000 *", "1", "25.6", "438,494", "–", "–",
@@ -109,3 +114,19 @@ def test_answers_that_depend_on_other_texts_are_told(
     text = rendered(edge_table, monkeypatch, other)
     assert "bundle: 99.85% of the labels are the bundle's" in text
     assert "by up to 0.151" in text
+
+
+def test_the_answer_in_a_line_is_given_only_where_the_record_bears_it(
+    edge_table: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = record()
+    minilm = copy.deepcopy(found["rows"][0])
+    minilm |= {"model": "minilm in PyTorch", "one": timing(1, 5_234.0), "size_bytes": 91_000_000}
+    found["rows"].append(minilm)
+    monkeypatch.setattr(edge_table, "read_record", lambda name: {"edge-speed": found}[name])
+    text = edge_table.headline()
+    assert "answers in 52 µs, 100 times as fast as the fine-tuned MiniLM and 1,234" in text
+    assert "0.38% of MiniLM's bytes" in text
+    minilm["evaluation"]["macro_f1"] = 0.9
+    with pytest.raises(ValueError, match="write it anew"):
+        edge_table.headline()
