@@ -111,11 +111,12 @@ def on_typing(shares: Mapping[str, float]) -> str:
     there = ", ".join(f"{kind} in {share:.1%}" for kind, share in shares.items() if share)
     if not absent:
         return f"The texts look as people type them: {there}."
+    none = " or ".join(filter(None, (", ".join(absent[:-1]), absent[-1])))
     if there:
-        return f"Of what people type the texts hold {there}; no {' and no '.join(absent)}."
+        return f"Of what people type the texts hold {there}; none holds {none}."
     return (
-        f"No text holds any {', '.join(absent[:-1])} or {absent[-1]}: they were cleaned, and what "
-        "people type looks different. The tokenizer has to bring it to this form; "
+        f"No text holds any {none}: they were cleaned, and what people type looks different. The "
+        "tokenizer has to bring it to this form; "
         "`featherweight compare --robustness` shows how far it does."
     )
 

@@ -21,7 +21,7 @@ def executed(notebook: Path, folder: Path, **parameters: Any) -> NotebookNode:
     """
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as environment:
-        for variable in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "MPLCONFIGDIR"):
+        for variable in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR"):
             place = folder / ".jupyter" / variable.lower()
             place.mkdir(parents=True, exist_ok=True)
             environment.setenv(variable, str(place))

@@ -91,7 +91,9 @@ def test_typing_is_described_by_what_is_there() -> None:
     assert "as people type them: emoji in 10.0%, links in 1.0%" in text.on_typing(
         {"emoji": 0.1, "links": 0.01}
     )
-    assert "emoji in 10.0%; no links" in text.on_typing({"emoji": 0.1, "links": 0.0})
+    some = text.on_typing({"emoji": 0.1, "links": 0.0, "digits": 0.0})
+    assert "emoji in 10.0%; none holds links or digits." in some
+    assert "none holds links." in text.on_typing({"emoji": 0.1, "links": 0.0})
     cleaned = text.on_typing({"digits": 0.0, "emoji": 0.0, "links": 0.0})
     assert "any digits, emoji or links: they were cleaned" in cleaned
 
