@@ -4,6 +4,8 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from tabulate import tabulate
+
 from compress.config import CompressConfig
 from compress.origin import Origin, origin_of
 from compress.variant import make_variant, methods_for, refuse_existing
@@ -41,11 +43,15 @@ def compress_all(config: CompressConfig) -> str:
 
 def _make_all(origin: Origin, config: CompressConfig) -> dict[str, str]:
     """Makes what is missing, or everything anew; returns why each of the others was not made."""
+    place, methods = origin.run.file(FOLDER), methods_for(origin)
+    kept = [it for it in methods if (place / it / COMPRESSION).is_file() and not config.overwrite]
+    if kept:
+        logger.info("there already, and kept: %s; --overwrite makes them anew", ", ".join(kept))
     skipped: dict[str, str] = {}
-    for method in methods_for(origin):
-        path = origin.run.file(FOLDER) / method
-        if (path / COMPRESSION).is_file() and not config.overwrite:
+    for method in methods:
+        if method in kept:
             continue
+        path = place / method
         logger.info("%s: %s", origin.run.path, method)
         try:
             refuse_existing(path, config.overwrite)
@@ -81,9 +87,19 @@ def _report(origin: Origin, config: CompressConfig, skipped: dict[str, str]) -> 
                 "advice": advised,
             },
         )
-        report.write_text("comparison_report.txt", text + "\n")
+        report.write_text("comparison_report.txt", f"{text}\n\n{class_reports(record)}\n")
         report.write_bytes("compression_comparison.png", plots.trade_off(record))
     return f"{text}\n\nreport: {place / REPORT}"
+
+
+def class_reports(record: dict[str, Any]) -> str:
+    """Returns a table for each contender: precision, recall, F1 and support of each class."""
+    headers = ["precision", "recall", "F1", "support"]
+    tables = []
+    for row in record["rows"]:
+        cells = [[label, *scores.values()] for label, scores in row["per_class"].items()]
+        tables.append(tabulate(cells, [row["model"], *headers], floatfmt=".4f"))
+    return "\n\n".join(tables)
 
 
 def rankings(record: dict[str, Any]) -> str:

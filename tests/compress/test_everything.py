@@ -9,7 +9,7 @@ import torch
 
 from compress import everything, lstm_methods
 from compress.config import CompressConfig
-from compress.everything import advice, compress_all, rankings
+from compress.everything import compress_all
 from compress.origin import Origin
 from compress.variant import make_variant
 from featherweight import contest, plots, reporting
@@ -83,22 +83,6 @@ def reported(run: Path) -> Record:
     return record
 
 
-def rows(*given: tuple[str, int, float, float, str]) -> Record:
-    """A record of rows of name, bytes, milliseconds, macro-F1 and note."""
-    return {
-        "rows": [
-            {
-                "model": name, "size_bytes": size, "scores": {"macro_f1": macro_f1}, "note": note,
-                "latencies": [
-                    {"device": "cpu", "batch_size": 32, "phases": {"total": {"p50": 9.0}}},
-                    {"device": "cpu", "batch_size": 1, "phases": {"total": {"p50": ms}}},
-                ],
-            }
-            for name, size, ms, macro_f1, note in given
-        ]
-    }  # fmt: skip
-
-
 # The report
 
 
@@ -111,7 +95,9 @@ def test_every_method_leaves_a_variant_and_all_are_reported(made: tuple[Path, st
     report = path / "compressed" / "report"
     assert {it.name for it in report.iterdir()} == FILES
     text = (report / "comparison_report.txt").read_text(encoding="utf-8")
-    assert said == f"{text.rstrip()}\n\nreport: {report}"
+    head, end = said.rsplit("\n\n", 1)
+    assert end == f"report: {report}"
+    assert text.startswith(f"{head}\n\ntiny ")
     record = reported(path)
     assert record.keys() == {"comparison", "variants", "skipped", "advice"}
     assert record["skipped"] == {}
@@ -122,6 +108,18 @@ def test_every_method_leaves_a_variant_and_all_are_reported(made: tuple[Path, st
     assert record["advice"] in text
     assert all(model in text for model in models)
     assert (report / "compression_comparison.png").read_bytes() == b"a picture"
+
+
+def test_the_file_has_a_report_by_class_of_each(made: tuple[Path, str]) -> None:
+    text = (made[0] / "compressed" / "report" / "comparison_report.txt").read_text(encoding="utf-8")
+    rows = reported(made[0])["comparison"]["rows"]
+    for row, table in zip(rows, text.split("\n\n")[-len(rows) :], strict=True):
+        head, _, *lines = table.splitlines()
+        assert head.removeprefix(row["model"]).split() == ["precision", "recall", "F1", "support"]
+        assert [line.split() for line in lines] == [
+            [label, *(f"{it[name]:.4f}" for name in ("precision", "recall", "f1")), "4"]
+            for label, it in row["per_class"].items()
+        ]
 
 
 def test_sizes_in_the_report_are_those_of_the_files(made: tuple[Path, str]) -> None:
@@ -175,6 +173,8 @@ def test_a_variant_that_is_missing_is_made_and_no_other(
     with caplog.at_level(logging.INFO, "featherweight"):
         compress_all(flags(run))
     assert [it for it in caplog.messages if it.startswith(f"{run}: ")] == [f"{run}: int8"]
+    kept = ", ".join(it for it in METHODS if it != "int8")
+    assert f"there already, and kept: {kept}; --overwrite makes them anew" in caplog.messages
     assert (run / "compressed" / "int8" / MODEL).is_file()
     record = reported(run)
     assert [it.get("marked", False) for it in record["variants"]] == [
@@ -267,7 +267,7 @@ def test_ctrl_c_says_how_to_go_on_and_what_was_made_stays(
     assert "tiny (prune" in compress_all(flags(run))
 
 
-# Advice and rankings
+# Advice
 
 
 def test_if_all_are_rejected_the_advice_is_to_keep_the_run(run: Path) -> None:
@@ -287,45 +287,6 @@ def test_advice_passes_over_what_is_rejected(run: Path) -> None:
     assert second != first
     sizes = {m: (run / "compressed" / m / MODEL).stat().st_size for m in METHODS if m != first}
     assert second == min(sizes, key=sizes.__getitem__)
-
-
-def test_advice_says_what_is_gained_and_lost() -> None:
-    record = rows(
-        ("tiny", 1000, 1.0, 0.9, ""),
-        ("tiny (fp16)", 500, 1.0, 0.9, ""),
-        ("tiny (int4, rejected)", 100, 1.0, 0.2, "rejected, since it loses 0.7"),
-        ("tiny (int8)", 250, 1.0, 0.895, ""),
-        ("most frequent class", 12, 0.1, 0.1, ""),
-    )
-    assert advice(record) == (
-        "Take tiny (int8): 25% of the size for -0.0050 of validation macro F1."
-    )
-
-
-@pytest.mark.parametrize("name", ["most", "T", "TF-IDF"])
-def test_a_baseline_is_never_advised_whatever_the_run_is_called(name: str) -> None:
-    record = rows(
-        (name, 1000, 1.0, 0.9, ""),
-        (f"{name} (fp16)", 500, 1.0, 0.9, ""),
-        ("most frequent class", 12, 0.1, 0.1, ""),
-        ("TF-IDF + linear SVM", 40, 0.1, 0.8, ""),
-    )
-    assert advice(record).startswith(f"Take {name} (fp16): ")
-
-
-def test_rankings_are_sorted_each_by_its_own_number() -> None:
-    record = rows(("a", 30, 2.0, 0.8, ""), ("b", 10, 3.0, 0.9, ""), ("c", 20, 1.0, 0.7, ""))
-    assert rankings(record).splitlines() == [
-        "by size: b, c, a",
-        "by speed: c, a, b",
-        "by macro F1: b, a, c",
-    ]
-
-
-def test_what_was_not_timed_for_one_text_on_the_cpu_is_ranked_last() -> None:
-    record = rows(("a", 30, 2.0, 0.8, ""), ("b", 10, 3.0, 0.9, ""))
-    record["rows"][0]["latencies"] = []
-    assert "by speed: b, a" in rankings(record)
 
 
 # What is refused
