@@ -46,6 +46,8 @@ class _Graph:
 def lstm_graph(weights: Mapping[str, Array], config: ModelConfig) -> onnx.ModelProto:
     """Returns the network as a model of `input_ids` (B, T) int64 and `lengths` (B,) int32.
 
+    Behind its length a text has the id of padding, which stands nowhere else.
+
     Args:
         weights: The network's state, by its names there.
         config: Its architecture.

@@ -16,6 +16,7 @@ from featherweight.errors import WeightsError
 from featherweight.latency import Contender
 from featherweight.run import Run
 from lstm.classifier import TextClassifier
+from lstm.tokenizer import PAD_ID
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
 
@@ -68,7 +69,7 @@ def test_texts_that_are_cut_are_counted(exported: Path) -> None:
 def test_more_padding_changes_nothing(exported: Path, length: int) -> None:
     classifier = load(exported)
     batch = classifier.encode(TEXTS)
-    wide = np.full((len(TEXTS), length), 5)  # any id: nothing behind a length is looked at
+    wide = np.full((len(TEXTS), length), PAD_ID)
     for row, (ids, n) in enumerate(zip(batch["input_ids"], batch["lengths"], strict=True)):
         wide[row, :n] = ids[:n]
     logits = classifier.forward({**batch, "input_ids": wide})
