@@ -151,7 +151,8 @@ def _recipe(record: Record) -> str:
         f"split; to {more:,} further ones only the teachers' answers were learned."
     )
     return (
-        f"A `feather` of {record['words']:,} words learned what {len(facts['teachers'])} teachers "
+        f"A `feather` of {record['shape']['hidden_dim']} units a direction and "
+        f"{record['shape']['vocab_size']:,} words learned what {len(facts['teachers'])} teachers "
         f"({', '.join(facts['teachers'])}) answer, at temperature {record['temperature']:g} and "
         f"alpha {record['alpha']:g}; its matrices are stored in int8. {labels}"
     )

@@ -22,9 +22,11 @@ def blocks() -> dict[str, str]:
         "compression": (_integers, _transformer_compressed, _taught),
         "robustness": (_as_people_type,),
     }
+    data = [f"{it} [data-emotion]" for it in read_record("data-emotion")["sentences"]]
+    found = {name: [sentence() for sentence in it] for name, it in sections.items()}
     return {
-        name: "\n".join(f"- {sentence()}" for sentence in sentences)
-        for name, sentences in sections.items()
+        name: "\n".join(f"- {sentence}" for sentence in sentences)
+        for name, sentences in {"data": data, **found}.items()
     }
 
 

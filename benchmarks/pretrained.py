@@ -32,7 +32,8 @@ from featherweight.robustness import robustness
 from featherweight.run import atomic_directory
 
 MOST_BYTES = 300_000
-WORDS = 6_000  # with which the bundle keeps below
+# A network of which a core answers 40,000 texts a second, and words with which it keeps below.
+SHAPE = {"hidden_dim": 48, "vocab_size": 6_400}
 # Beyond its training data: what its card shows the limits with.
 PROBES = (
     "i am not happy", "i am not sad at all", "the meeting is at noon on tuesday", "",
@@ -78,7 +79,7 @@ def pretrained(
         ensemble.append(transformer(folder, model, source, teachers[0], epochs))
         facts[recipe] = {"data": dataset.identity(), "teachers": [path.name for path in ensemble]}
         for seed in seeds:
-            small = lstm(folder, "feather", source, seed, called="emotion", vocab_size=WORDS)
+            small = lstm(folder, "feather", source, seed, called="emotion", **SHAPE)
             student = variant(
                 small, "distill", teachers=ensemble, seed=seed, temperature=temperature,
                 alpha=alpha, unlabelled=further if recipe == "plain" else None,
@@ -91,7 +92,7 @@ def pretrained(
     best = max(rows, key=lambda row: row["validation"]["macro_f1"])
     shutil.copyfile(best["path"], PATH)
     figures = {
-        "words": WORDS,
+        "shape": SHAPE,
         "further": {"n": len(further_texts(further)), "sha256": _sha256(further)},
         "temperature": temperature,
         "alpha": alpha,
