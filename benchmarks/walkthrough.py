@@ -23,7 +23,7 @@ STEPS = {
     "compare": "featherweight compare outputs/mine pretrained",
     "compress": "featherweight compress --weights outputs/mine --method int8",
     "export": "featherweight export --weights outputs/mine --output_path bundle",
-    "verify": "featherweight verify bundle pretrained",
+    "verify": "featherweight verify bundle",
     "predict": 'featherweight predict "i feel so happy today" "why would they do that to me"',
     "serve": "featherweight serve --weights bundle --port 8000",
     "curl": "curl -s localhost:8000/predict -H 'Content-Type: application/json' "

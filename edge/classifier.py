@@ -24,7 +24,8 @@ class BundleClassifier(Classifier):
     device = "cpu"  # wherever it was asked to be: the graphs are made for the CPU
 
     def __init__(self, bundle: Bundle, size_bytes: int) -> None:
-        self.name = f"{bundle.facts['name']} (bundle)"
+        name = str(bundle.facts["name"])  # such as "mine" or "mine (int8)"
+        self.name = f"{name[:-1]}, bundle)" if name.endswith(")") else f"{name} (bundle)"
         self.labels = tuple(bundle.classes_.tolist())
         self.dtype = str(bundle.facts["graph"]["dtype"])
         self.bundle = bundle

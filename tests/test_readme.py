@@ -89,6 +89,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sources, "CORPUS", corpus)
     install_tiny_minilm(tmp_path / "site-packages", monkeypatch)
     (tmp_path / "tweets.csv").write_text("text\nso happy\n", encoding="utf-8")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "1.csv").write_text("text\nso happy\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
     return tmp_path

@@ -95,6 +95,23 @@ def test_what_a_reader_must_know_stands_below(
     assert "of the labels" not in text
 
 
+def test_the_headline_answers_the_question(
+    edge_table: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = record()
+    both["rows"].append(
+        both["rows"][0]
+        | {"model": "minilm in PyTorch", "one": timing(1, 5_234.0), "size_bytes": 91_000_000}
+    )
+    monkeypatch.setattr(edge_table, "read_record", lambda _: both)
+    text = edge_table.headline()
+    assert "answers in 52 µs, 100 times as fast as the fine-tuned" in text
+    assert "1,234 times as fast as BERT-base" in text
+    both["rows"][2]["evaluation"] = both["rows"][0]["evaluation"] | {"macro_f1": 0.95}
+    with pytest.raises(ValueError, match="contradicts"):
+        edge_table.headline()
+
+
 def test_no_star_where_all_was_quiet_and_no_ratio_where_nothing_was_slowest(
     edge_table: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
