@@ -19,7 +19,7 @@ T = TypeVar("T")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # Seconds until a Hub without an answer counts as unreachable. Ten are promised, and who waits has
 # waited for the libraries before.
-ANSWER_S = 5.0
+ANSWER_S = 4.0
 METADATA_S = 30.0  # seconds for the ten or so small requests before a download
 OFFLINE = "HF_HUB_OFFLINE is set"
 _CHUNK_BYTES = 1 << 20

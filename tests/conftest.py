@@ -10,9 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from lstm.config import TrainConfig
 from lstm.experiment import train
+
+# The same examples each time, however long one takes: nothing fails since a machine is slow.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("any machine")
 
 TEXTS = {
     "joy": """

@@ -257,7 +257,10 @@ def environment(cache: Path, **settings: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.upper().startswith(("HF_", "HUGGING", "TRANSFORMERS_", "HTTP", "ALL_PROXY"))
     }
-    return kept | {"HF_HOME": str(cache), "HF_TOKEN": TOKEN, "NO_PROXY": "*"} | settings
+    # On a busy machine the answer may take longer than the ten seconds of the library.
+    patient = dict.fromkeys(("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"), "120")
+    own = {"HF_HOME": str(cache), "HF_TOKEN": TOKEN, "NO_PROXY": "*"}
+    return kept | own | patient | settings
 
 
 def run(program: str, cache: Path, *arguments: str, **settings: str) -> tuple[Any, str]:
@@ -268,7 +271,7 @@ def run(program: str, cache: Path, *arguments: str, **settings: str) -> tuple[An
         cwd=cache,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     for secret in (TOKEN, SIGNATURE):
@@ -276,7 +279,7 @@ def run(program: str, cache: Path, *arguments: str, **settings: str) -> tuple[An
     return json.loads(done.stdout), done.stderr
 
 
-def wait_until(condition: Any, seconds: float = 60) -> None:
+def wait_until(condition: Any, seconds: float = 300) -> None:
     """Waits for something to become true, and fails where it does not."""
     end = time.monotonic() + seconds
     while not condition():

@@ -31,8 +31,8 @@ from featherweight.config import PushConfig
 from featherweight.errors import FeatherweightError
 settings = json.loads(sys.argv[1])
 # Short only where no answer is to come: a busy machine may need its time for the others.
-pushing.ANSWER_S = settings.pop("answer_s", pushing.ANSWER_S)
-pushing.METADATA_S = settings.pop("metadata_s", pushing.METADATA_S)
+pushing.ANSWER_S = settings.pop("answer_s", 60.0)
+pushing.METADATA_S = settings.pop("metadata_s", 120.0)
 settings["weights"] = Path(settings["weights"])
 try:
     print(pushing.push(PushConfig(**settings)))
@@ -68,7 +68,7 @@ def pushed(
 ) -> tuple[int, str, str]:
     """Returns exit code, stdout and stderr of a push, which hold no secret."""
     process = started(place, endpoint, environment or {}, **flags)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=600)
     assert "Traceback" not in stderr
     assert TOKEN not in stdout + stderr
     assert "signature=" not in stdout + stderr

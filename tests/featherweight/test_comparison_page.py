@@ -434,7 +434,7 @@ def browse(folder: Path) -> str:
         [CHROMIUM, *flags, (folder / "page.html").as_uri()],
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=600,
         check=True,
     )
     return done.stdout

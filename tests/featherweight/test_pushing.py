@@ -7,7 +7,7 @@ import pytest
 import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
 
@@ -172,7 +172,6 @@ def test_what_is_no_repository_is_refused_before_anything_else(repo_id: str) -> 
         push(PushConfig(weights=Path("gone"), repo_id=repo_id, dry_run=True))
 
 
-@settings(deadline=None)
 @given(st.from_regex(r"[aZ0_.-]{1,6}/[aZ0_.-]{1,6}", fullmatch=True))
 def test_what_the_library_refuses_is_refused(repo_id: str) -> None:
     try:

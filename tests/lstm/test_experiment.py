@@ -356,35 +356,48 @@ def flags(output_dir: Path, data: Path) -> list[str]:
     return [
         *("train", "--data", str(data), "--output_dir", str(output_dir), "--name", "killed"),
         *("--device", "cpu", "--embedding_dim", "8", "--hidden_dim", "8", "--batch_size", "8"),
-        *("--epochs", "30", "--min_steps", "20", "--patience", "30"),
+        *("--epochs", "6", "--min_steps", "20", "--patience", "6"),
     ]
+
+
+KILLED = """
+import os, runpy, signal, sys
+from lstm import training
+rate_at = training.learning_rate_at
+
+def die(step, *given):
+    if step == 50:  # twenty are an epoch
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rate_at(step, *given)
+
+training.learning_rate_at = die
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def test_run_killed_for_real_and_resumed_ends_as_one_left_alone(
     tiny_data: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *flags(tmp_path / "cut", tiny_data)[1:]]
+    command = [str(ROOT / "train.py"), *flags(tmp_path / "cut", tiny_data)[1:]]
     # One thread as in this process, so that all add up in the same order.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = tmp_path / "cut" / "killed"
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        while process.poll() is None and not (run / CHECKPOINT).exists():
-            time.sleep(0.005)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *command], cwd=ROOT, env=environment, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL
     assert (run / CHECKPOINT).exists()
     assert not (run / MODEL).exists()
 
     resumed = subprocess.run(
-        [*command, "--resume"], env=environment, capture_output=True, text=True
+        [sys.executable, *command, "--resume"], env=environment, capture_output=True, text=True
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after epoch" in resumed.stderr
+    assert "going on after epoch 2" in resumed.stderr
     assert main(flags(tmp_path / "whole", tiny_data)) == 0
     assert equal(tensors(run), tensors(tmp_path / "whole" / "killed"))
-    assert len((run / "history.jsonl").read_text().splitlines()) == 30
+    assert len((run / "history.jsonl").read_text().splitlines()) == 6
 
 
 @pytest.fixture

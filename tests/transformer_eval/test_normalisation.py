@@ -57,7 +57,7 @@ def test_bertweet_equals_the_authors_on_a_piece(authors: Callable[[str], str], p
         assert bertweet(text) == authors(text)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=8), glue=st.sampled_from(["", " "]))
 def test_bertweet_equals_the_authors_on_mixtures(
     authors: Callable[[str], str], pieces: list[str], glue: str

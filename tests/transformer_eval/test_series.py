@@ -153,7 +153,7 @@ def test_two_processes_fail_together_and_go_on_together(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert ended.returncode == 1
     assert "1 of 2 failed" in ended.stderr

@@ -565,7 +565,7 @@ def verb(
     own = environment(folder / "home", OMP_NUM_THREADS="1", **settings)
     done = subprocess.run(
         [sys.executable, *map(str, command), "--device", "cpu"],
-        cwd=folder, env=own, capture_output=True, text=True, timeout=300, check=False,
+        cwd=folder, env=own, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
