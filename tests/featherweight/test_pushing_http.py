@@ -136,7 +136,7 @@ def test_a_hiccup_of_the_store_is_overcome_in_silence(run: Path, hub: Any) -> No
 def test_a_push_that_is_killed_in_the_middle_changes_nothing(run: Path, hub: Any) -> None:
     hub.stalls = "PUT /blobs"
     process = started(run.parent, hub.endpoint, {}, weights=run)
-    assert hub.stalled.wait(60)
+    assert hub.stalled.wait(300)
     process.kill()
     process.communicate()
     assert hub.commits == []
