@@ -173,7 +173,7 @@ def _more_labels(facts: Mapping[str, Any], dataset: Dataset) -> str:
     labels, official = facts["data"]["splits"]["train"]["n"], len(dataset.train)
     if labels == official:
         return ""
-    return f"learned from {labels:,} labelled texts, {labels - official:,} more than the others"
+    return f"learned from {labels:,} labelled texts, {labels - official:,} of them beyond the split"
 
 
 def _run(path: Path, heavy: bool = False) -> Peer:

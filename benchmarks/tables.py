@@ -1,5 +1,6 @@
 """The tables of README.md and docs/presets.md, each from the record that it names."""
 
+import itertools
 import statistics
 from itertools import groupby
 from typing import Any
@@ -11,7 +12,7 @@ from tabulate import tabulate
 from featherweight import comparison_text
 from featherweight.plots import latency_at
 
-MOST_LINES = 24  # of what a command prints
+MOST_LINES = 30  # of what a command prints
 
 
 def blocks() -> dict[str, str]:
@@ -38,11 +39,11 @@ def prints() -> dict[str, str]:
     """Returns each command of the walkthrough with what it printed, cut where it is long."""
     shown = {}
     for step in read_record("walkthrough")["steps"]:
-        lines = step["prints"].splitlines()
-        if len(lines) > MOST_LINES:
-            lines = [*lines[:MOST_LINES], "…"]
-        text = "\n".join([f"$ {step['command']}", *lines])
-        shown[f"prints-{step['name']}"] = f"```console\n{text}\n```"
+        paragraphs = step["prints"].split("\n\n")
+        lengths = itertools.accumulate(it.count("\n") + 2 for it in paragraphs)
+        whole = [it for it, lines in zip(paragraphs, lengths, strict=True) if lines <= MOST_LINES]
+        text = "\n\n".join(whole if len(whole) == len(paragraphs) else [*whole, "…"])
+        shown[f"prints-{step['name']}"] = f"```console\n$ {step['command']}\n{text}\n```"
     return shown
 
 

@@ -38,12 +38,13 @@ def record() -> dict[str, Any]:
         "environment": {"cpu": {"model": "a CPU"}},
         "rows": [
             {
-                "model": "bundle", "one": timing(1, 52.34), "bulk": timing(2000, 50_000.0),
+                "model": "bundle", "backend": "onnxruntime",
+                "one": timing(1, 52.34), "bulk": timing(2000, 50_000.0),
                 "faster": 1234.5, "size_bytes": 343_999, "evaluation": quality, "note": "",
                 "same_labels": 1.0, "by_neighbours": 3e-7,
             },
             {
-                "model": "bert-base", "one": timing(1, 64_610.0, noisy=True),
+                "model": "bert-base", "backend": "torch", "one": timing(1, 64_610.0, noisy=True),
                 "bulk": timing(128, 5_000_000.0), "faster": 1.0, "size_bytes": 438_493_727,
                 "evaluation": None, "note": "only timed",
             },
@@ -99,15 +100,18 @@ def test_the_headline_answers_the_question(
     edge_table: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = record()
+    both["rows"] += [both["rows"][0] | {"model": "elsewhere", "backend": "openvino"}]
     both["rows"].append(
         both["rows"][0]
-        | {"model": "minilm in PyTorch", "one": timing(1, 5_234.0), "size_bytes": 91_000_000}
+        | {"model": "minilm, more labels", "one": timing(1, 5_234.0), "size_bytes": 91_000_000}
     )
     monkeypatch.setattr(edge_table, "read_record", lambda _: both)
     text = edge_table.headline()
-    assert "answers in 52 µs, 100 times as fast as the fine-tuned" in text
+    assert "answers in 52 µs, 100 times as fast as a MiniLM" in text
     assert "1,234 times as fast as BERT-base" in text
-    both["rows"][2]["evaluation"] = both["rows"][0]["evaluation"] | {"macro_f1": 0.95}
+    assert "bert-base: only timed." in text
+    assert "elsewhere" not in text
+    both["rows"][3]["evaluation"] = both["rows"][0]["evaluation"] | {"macro_f1": 0.95}
     with pytest.raises(ValueError, match="contradicts"):
         edge_table.headline()
 
