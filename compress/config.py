@@ -104,7 +104,7 @@ class DistillConfig:
     """What learns: feather, classic, or a smaller transformer by registry name, Hub id or folder;
     a transformer needs one, an LSTM teaches its own shape without it."""
     unlabelled: Path | None = None
-    """File of further texts, which only the teachers label."""
+    """File of further texts, in its column `text`, which only the teachers label."""
 
 
 @dataclass(frozen=True)

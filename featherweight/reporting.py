@@ -152,8 +152,8 @@ def model_card(
     trained = "epochs" in config and compression is None
     curves = "![training curves](training_curves.png)\n" if trained else ""
     chosen = (
-        "The checkpoint was chosen on this very split, so these figures flatter it; "
-        "`python test.py` replaces them by those of the test split.\n\n"
+        " The checkpoint was chosen on this very split, so these figures flatter it; "
+        "`python test.py` replaces them by those of the test split."
         if evaluation.split == "validation"
         else ""
     )
@@ -163,7 +163,7 @@ def model_card(
         f"{evaluation.size_bytes / 1000:,.1f} KB) that tells {', '.join(evaluation.labels)} "
         f"apart{_seed(config)}.\n\n{_compressed(compression) if compression else ''}"
         f"## Quality\n\nData `{evaluation.data}`, {evaluation.split} split, "
-        f"n = {len(evaluation.targets):,}, 95 % bootstrap intervals. {chosen}\n"
+        f"n = {len(evaluation.targets):,}, 95 % bootstrap intervals.{chosen}\n\n"
         f"{quality_table([evaluation], 'github')}\n\n"
         f"```\n{per_class_table(evaluation)}\n```\n\n"
         "![confusion matrix](confusion_matrix.png)\n\n"

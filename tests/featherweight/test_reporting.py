@@ -174,6 +174,7 @@ def test_the_model_card_says_which_split_chose_the_checkpoint() -> None:
     for part in ("a, b, c", "12,345", "seed 3", "| train | 2,500 | `abc` |", "`moods`", "0.6984"):
         assert part in test_card
     assert "flatter" not in test_card
+    assert "bootstrap intervals.\n\n| model " in test_card  # a table has a blank line before it
     assert "flatter" in model_card(evaluation(split="validation"), config, data)
 
 
