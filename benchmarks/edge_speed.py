@@ -21,11 +21,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import edge_table
 import numpy as np
 import peers
 import torch
 from jsonargparse import auto_cli
-from record import write_record
+from record import RESULTS, write_record
 from runs import variant
 
 from featherweight.classifier import Classifier, IntArray
@@ -33,7 +34,7 @@ from featherweight.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import FeatherweightError
 from featherweight.evaluation import evaluate
 from featherweight.latency import Contender, Latency, measure
-from featherweight.run import Run
+from featherweight.run import Run, atomic_open
 from transformer_eval.versus import timed_only
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +106,7 @@ def edge_speed(
     origin: Path | None = None,
     transformer: str = "minilm",
 ) -> None:
-    """Measures, and writes results/edge-speed.json.
+    """Measures, and writes results/edge-speed.json and edge_speed.png.
 
     Args:
         data: Hub id, folder or file.
@@ -155,6 +156,8 @@ def edge_speed(
         "peers": _versions(),
     }
     print(write_record("edge-speed", dataset.identity(), figures))
+    with atomic_open(RESULTS / "edge_speed.png", "wb") as file:
+        file.write(edge_table.picture(figures))
 
 
 def _on_one_core() -> int | None:

@@ -5,6 +5,7 @@ from typing import Any
 from record import read_record
 from tabulate import tabulate
 
+from featherweight import plots
 from featherweight.comparison_text import DASH, three_digits
 
 _DEPENDS = 1e-3  # of a probability: what the texts beside a text may change
@@ -60,6 +61,29 @@ def edge_speed() -> str:
         disable_numparse=True,
     )
     return f"{table}\n\n{_conditions(record)}\n\n{_bundle(record)}"
+
+
+def picture(record: dict[str, Any]) -> bytes:
+    """Returns a PNG of macro-F1 against the time of one text."""
+    rows = [
+        {
+            "model": row["model"],
+            "size_bytes": row["size_bytes"],
+            "scores": row["evaluation"],
+            "intervals": row["evaluation"] and row["evaluation"]["intervals"],
+            "latencies": [
+                {
+                    "device": "cpu",
+                    "batch_size": 1,
+                    "phases": {"total": {"p50": row["one"]["p50_us"] / 1000}},
+                    "noisy": row["one"]["noisy"],
+                }
+            ],
+        }
+        for row in record["rows"]
+        if row["backend"] != "openvino"
+    ]
+    return plots.trade_off({"rows": rows})
 
 
 def _row(row: dict[str, Any]) -> list[str]:

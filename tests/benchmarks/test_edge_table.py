@@ -151,3 +151,10 @@ def test_the_answer_in_a_line_is_given_only_where_the_record_bears_it(
     minilm["evaluation"]["macro_f1"] = 0.9
     with pytest.raises(ValueError, match="write it anew"):
         edge_table.headline()
+
+
+def test_the_picture_is_drawn_from_the_record(edge_table: ModuleType) -> None:
+    assert edge_table.picture(record()).startswith(b"\x89PNG")
+    faster = record()
+    faster["rows"][0]["one"] = timing(1, 5.0)
+    assert edge_table.picture(faster) != edge_table.picture(record())
