@@ -1,4 +1,4 @@
-"""Where data is found, how its labels get their ids, and what a user reads when it cannot be."""
+"""Where data is found, and rows without labels."""
 
 import logging
 from collections import Counter
@@ -15,6 +15,9 @@ from tests.data_files import REST, TRAIN, Pairs, folder_of, load, write
 
 def names(split: Split) -> list[str]:
     return [split.label_names[i] for i in split.labels]
+
+
+# Where data is found
 
 
 def test_the_bundled_corpus_is_the_default_and_says_what_it_is_for(
@@ -165,6 +168,19 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     folder_of(tmp_path / "moods", train=TRAIN)
     assert load(Path("~/moods")).name == "moods"
+
+
+# Rows to predict
+
+
+def test_text_rows_give_the_text_its_number_and_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,body\n7,"one\nline"\n8,\n')
+    with open_rows(path) as rows:
+        assert list(text_rows(rows, "body")) == [
+            (2, "one\nline", {"id": "7", "body": "one\nline"}),
+            (4, "", {"id": "8", "body": ""}),
+        ]
 
 
 def test_a_missing_text_column_is_said_before_the_first_row(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
+"""How labels get their ids, and what a user reads when data cannot be used."""
+
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from featherweight.dataset import DataConfig, load_dataset, text_rows
+from featherweight.dataset import DataConfig, load_dataset
 from featherweight.errors import DataError, FeatherweightError, UsageError
-from featherweight.rows import open_rows
 from tests.data_files import REST, TRAIN, Pairs, folder_of, load, write
 
 
@@ -268,13 +269,3 @@ def test_a_path_that_is_not_there(data: str, expected: str) -> None:
 def test_a_directory_where_a_file_is_due(tmp_path: Path) -> None:
     config = DataConfig(train_path=tmp_path)
     assert "is a directory where a file is due" in message(config)
-
-
-def test_text_rows_give_the_text_its_number_and_its_row(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text('id,body\n7,"one\nline"\n8,\n')
-    with open_rows(path) as rows:
-        assert list(text_rows(rows, "body")) == [
-            (2, "one\nline", {"id": "7", "body": "one\nline"}),
-            (4, "", {"id": "8", "body": ""}),
-        ]

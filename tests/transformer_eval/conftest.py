@@ -1,13 +1,16 @@
 """Tiny transformers with random weights, one of each family, as `save_pretrained` writes them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from featherweight import contest
 from featherweight.dataset import DataConfig, load_dataset
+from tests.fetching import Model
+from tests.hub_server import PlayedHub, Repository, serve
 from transformer_eval.architecture import build
 from transformer_eval.registry import Pretrained
 
@@ -63,3 +66,33 @@ def tiny_bert(tiny_transformers: Mapping[str, Path]) -> Path:
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times nothing, since that takes a process for each contender, and seconds."""
     monkeypatch.setattr(contest, "measure", lambda *_, **__: [])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model as `save_pretrained` writes it."""
+    folder = tmp_path_factory.mktemp("models") / "mini"
+    config = BertConfig(
+        vocab_size=7,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=16,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad")
+    vocabulary = {word: number for number, word in enumerate(words)}
+    BertTokenizerFast(vocab=vocabulary).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mini(saved: Path) -> Model:
+    return {path.name: path.read_bytes() for path in saved.iterdir()}
+
+
+@pytest.fixture
+def played(mini: Model) -> Iterator[PlayedHub]:
+    with serve(PlayedHub({"acme/mini": Repository(mini)})) as hub:
+        yield hub
