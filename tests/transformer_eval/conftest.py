@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from featherweight import contest
 from featherweight.dataset import DataConfig, load_dataset
@@ -71,6 +70,9 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model as `save_pretrained` writes it."""
+    # Here, behind `transformer_eval`, which keeps what it imports quiet.
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
     folder = tmp_path_factory.mktemp("models") / "mini"
     config = BertConfig(
         vocab_size=7,
