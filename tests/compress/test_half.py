@@ -178,7 +178,8 @@ def test_a_halved_transformer_is_computed_in_32_bits_on_a_plain_cpu(
     network.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
     with torch.inference_mode():
         rounded = network(**bert.encode(TEXTS)).logits.numpy()
-    assert np.array_equal(half.logits(TEXTS), rounded)
+    # Not to the last digit: some processors round a row by its place in the batch.
+    assert half.logits(TEXTS) == pytest.approx(rounded, abs=1e-4)
     assert (half.name, half.labels) == (f"tiny ({dtype})", bert.labels)
     assert (half.dtype, half.stored_dtype) == ("fp32", dtype)
     assert np.array_equal(bert.logits(TEXTS), before)

@@ -112,7 +112,8 @@ def test_what_is_loaded_answers_as_what_was_stored(
     network = copy.deepcopy(origin.model)
     variant = quantised(origin, network, mode, "prune+int8", tmp_path)
 
-    assert np.array_equal(variant.logits(TEXTS), answers(variant, network))
+    # Not to the last digit: some processors round a row by its place in the batch.
+    assert variant.logits(TEXTS) == pytest.approx(answers(variant, network), abs=1e-4)
     again = load(tmp_path / TRANSFORMER, "cpu")
     assert np.array_equal(again.logits(TEXTS), variant.logits(TEXTS))
     assert (variant.name, variant.labels) == (f"{family} (prune+int8)", LABELS)
