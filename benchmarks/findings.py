@@ -72,6 +72,7 @@ def _transformer() -> str:
     lstm, bert = _row(contest, "feather"), _row(contest, "minilm")
     test = bert["tests"]["macro_f1"]
     low, high = test["interval"]
+    _require(test["verdict"].startswith("no difference"))
     return (
         f"A fine-tuned MiniLM ({bert['parameters'] / 1e6:.1f} M parameters) reaches macro-F1 "
         f"{_spread(bert)} over {len(bert['members'])} seeds, the LSTM "
