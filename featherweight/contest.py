@@ -22,9 +22,9 @@ from featherweight.device import environment
 from featherweight.errors import DataError, UsageError
 from featherweight.evaluation import Evaluation, evaluate
 from featherweight.latency import Contender, Latency, measure, timed_devices
-from featherweight.loading import load
+from featherweight.loading import load, mark_rejected
 from featherweight.robustness import Robustness, robustness
-from featherweight.run import COMPRESSION, CONFIG, Run, atomic_directory
+from featherweight.run import CONFIG, Run, atomic_directory
 from featherweight.testing import data_flags, trained_on
 
 logger = logging.getLogger("featherweight")
@@ -90,10 +90,7 @@ def contest(config: CompareConfig) -> dict[str, Any]:
 def enter(weights: Path, device: str) -> Entrant:
     """Returns a run or portable file as an entrant."""
     classifier = load(weights, "cpu" if device == "cpu" else "auto")
-    variant = Run(weights).file(COMPRESSION)
-    why = Run(weights).read_json(COMPRESSION)["rejected"] if variant.is_file() else ""
-    if why:
-        classifier.name = f"{classifier.name.removesuffix(')')}, rejected)"
+    why = mark_rejected(classifier, weights)
     contender = Contender(classifier.name, weights=weights)
     return Entrant(classifier, contender, _identity(weights), note=why and f"rejected, since {why}")
 

@@ -59,6 +59,17 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
     raise WeightsError(f"{path} was not written by featherweight (or by a newer version)")
 
 
+def mark_rejected(classifier: Classifier, weights: Path) -> str:
+    """Says in its name that a variant is not worth its loss; returns why, or "" if it is."""
+    variant = Run(weights)
+    if not variant.file(COMPRESSION).is_file():
+        return ""
+    why = str(variant.read_json(COMPRESSION)["rejected"])
+    if why:
+        classifier.name = f"{classifier.name.removesuffix(')')}, rejected)"
+    return why
+
+
 def located(weights: str | Path) -> Path:
     """Returns where weights are; "pretrained" names the bundle that ships with the package."""
     if str(weights) != PRETRAINED:

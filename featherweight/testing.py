@@ -15,7 +15,7 @@ from featherweight.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import UsageError, WeightsError
 from featherweight.evaluation import Evaluation, evaluate
 from featherweight.latency import Contender, Latency, measure, timed_devices
-from featherweight.loading import load
+from featherweight.loading import load, mark_rejected
 from featherweight.reporting import write_evaluation
 from featherweight.run import CONFIG, Run
 
@@ -59,6 +59,9 @@ def test(config: EvaluationConfig, weights: Path, variants: Sequence[Path] = ())
         DataError: The data cannot be used.
     """
     classifier = load(weights, config.device)
+    why = mark_rejected(classifier, weights)
+    if why:
+        logger.warning("%s: rejected, since %s", weights, why)
     run = Run(weights) if (weights / CONFIG).is_file() else None
     given = config.data or config.train_path or config.val_path or config.test_path
     if not given and run is None:

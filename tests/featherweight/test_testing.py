@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from compress.variant import halved
+from compress.config import CompressConfig
+from compress.variant import compress_run, halved
 from featherweight import testing
 from featherweight.config import EvaluationConfig
 from featherweight.dataset import DataConfig
@@ -218,3 +219,11 @@ def test_a_damaged_config_is_refused_in_one_line(run: Run, content: str) -> None
     run.write_text("config.json", content)
     with pytest.raises(WeightsError, match=r"config\.json"):
         outcome(run)
+
+
+def test_a_rejected_variant_is_marked(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    variant, _ = compress_run(CompressConfig(weights=run.path, method="fp16", device="cpu"))
+    facts = variant.read_json("compression.json")
+    variant.write_json("compression.json", facts | {"rejected": "it loses too much"})
+    assert outcome(variant).evaluation.model == "tiny (fp16, rejected)"
+    assert "rejected, since it loses too much" in caplog.text
