@@ -118,6 +118,12 @@ def test_the_make_targets_of_the_readme_are_there() -> None:
     assert named <= targets
 
 
+def test_the_programs_of_the_readme_are_there() -> None:
+    programs = {step.split()[1] for kind, step in steps() if step.startswith("python ")}
+    assert len(programs) > len(SCRIPTS)
+    assert [program for program in sorted(programs) if not (ROOT / program).is_file()] == []
+
+
 def test_what_the_readme_links_to_is_there() -> None:
     links = set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README))
     assert [link for link in sorted(links) if not (ROOT / link).exists()] == []
