@@ -46,7 +46,7 @@ class Server(NamedTuple):
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         """Returns the exit code, and what was printed and logged after the first line."""
         self.process.send_signal(number)
-        out, error = self.process.communicate(timeout=40)
+        out, error = self.process.communicate(timeout=120)
         return self.process.returncode, out, error
 
 
@@ -79,7 +79,7 @@ def server(exported: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=20, trust_env=False) as opened:
+    with httpx.Client(base_url=server.url, timeout=120, trust_env=False) as opened:
         yield opened
 
 
@@ -140,7 +140,7 @@ def test_fifty_at_once_get_what_the_runtime_answers(server: Server, bundle: Bund
     questions = [TEXTS[index % len(TEXTS) :][: 1 + index % 5] for index in range(50)]
 
     async def ask() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False) as client:
             return await asyncio.gather(
                 *(client.post("/predict", json={"texts": texts}) for texts in questions)
             )
@@ -238,25 +238,25 @@ def test_a_signal_ends_it_after_what_is_under_way(
     )
     with serving(exported_zip, elsewhere) as server:
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
-        with socket.create_connection(address, timeout=20) as asking:
+        with socket.create_connection(address, timeout=120) as asking:
             asking.sendall(head)
             assert asking.recv(1_000).startswith(b"HTTP/1.1 100")  # it waits for the body
             server.process.send_signal(number)
             with suppress(ConnectionError):
                 while True:  # until nobody listens any more
-                    socket.create_connection(address, timeout=20).close()
+                    socket.create_connection(address, timeout=120).close()
             asking.sendall(body)
             answer = b"".join(iter(lambda: asking.recv(10_000), b""))
         assert answer.startswith(b"HTTP/1.1 200")
         assert b'"predictions":[{"label":"' in answer
-        out, error = server.process.communicate(timeout=40)
+        out, error = server.process.communicate(timeout=120)
         assert (server.process.returncode, out, error) == (0, "", "")
 
 
 def test_any_weights_can_answer(tiny_run: Path, elsewhere: dict[str, str]) -> None:
     with serving(tiny_run, elsewhere, "--device", "cpu", code=MAIN) as server:
         response = httpx.post(
-            f"{server.url}/predict", json={"texts": TEXTS}, timeout=30, trust_env=False
+            f"{server.url}/predict", json={"texts": TEXTS}, timeout=120, trust_env=False
         )
         expected = load_run(tiny_run, "cpu").predict_proba(TEXTS)
         assert answered(response)[1] == pytest.approx(expected, abs=1e-6)
