@@ -25,7 +25,8 @@ def distillation(
     unlabelled: Path | None = None,
     model: str = "minilm",
     epochs: int = 3,
-    seeds: tuple[int, ...] = (0, 1, 2),
+    teachers: tuple[int, ...] = (0, 1, 2),
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
     temperature: float = 2.0,
     alpha: float = 0.0,
 ) -> None:
@@ -36,23 +37,27 @@ def distillation(
         runs: Folder for the runs.
         labels: Label names in id order, where the data does not name its integers.
         unlabelled: Further texts, which only the teachers label.
-        model: The transformer among the teachers, with its first seed.
+        model: The transformer among the teachers.
         epochs: Most passes of its fine-tuning.
-        seeds: Of the LSTM teachers, and of the students.
+        teachers: Seeds of the LSTMs and of the transformers that teach, so that both count alike.
+        seeds: Of the students, and of the LSTMs that they are compared with.
         temperature: Of the answers.
         alpha: Weight of the labels.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
-    tiny = [lstm(runs, "feather", source, seed) for seed in seeds]
+    alone = [lstm(runs, "feather", source, seed) for seed in seeds]
     further = further_texts(unlabelled) if unlabelled else []
     extra = hashlib.sha256(unlabelled.read_bytes()).hexdigest() if unlabelled else None
-    teachers = [*tiny, transformer(runs, model, source, seeds[0], epochs)]
+    ensemble = [
+        *(lstm(runs, "feather", source, seed) for seed in teachers),
+        *(transformer(runs, model, source, seed, epochs) for seed in teachers),
+    ]
     rows = []
-    for seed, origin in zip(seeds, tiny, strict=True):
+    for seed, origin in zip(seeds, alone, strict=True):
         student = variant(
-            origin, "distill", teachers=teachers, unlabelled=unlabelled, seed=seed,
+            origin, "distill", teachers=ensemble, unlabelled=unlabelled, seed=seed,
             temperature=temperature, alpha=alpha,
         )  # fmt: skip
         for path, kind in ((origin, "feather"), (student, "feather, distilled")):
@@ -67,7 +72,7 @@ def distillation(
             )
             print(kind, seed, rows[-1]["validation"]["macro_f1"], rows[-1]["test"]["macro_f1"])
     figures = {
-        "teachers": [path.name for path in teachers],
+        "teachers": [path.name for path in ensemble],
         "unlabelled": len(further),
         "unlabelled_sha256": extra,
         "temperature": temperature,
