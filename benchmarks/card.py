@@ -1,10 +1,10 @@
 """The figures of edge/pretrained/README.md, the card of the bundle that ships."""
 
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from record import read_record
+from tables import interval, spread
 from tabulate import tabulate
 
 Record = Mapping[str, Any]
@@ -45,7 +45,7 @@ def recipes(record: Record) -> str:
                 f"{facts['data']['splits']['train']['n']:,}",
                 len(seeds),
                 *(
-                    _spread([row[split][metric] for row in seeds])
+                    spread([row[split][metric] for row in seeds])
                     for split in ("validation", "test")
                     for metric in ("accuracy", "macro_f1")
                 ),
@@ -65,7 +65,7 @@ def _quality(record: Record, ours: Record) -> str:
             split,
             f"{ours[split]['n']:,}",
             *(
-                f"{ours[split][metric]:.4f} {_interval(ours[split]['intervals'][metric])}"
+                f"{ours[split][metric]:.4f} {interval(ours[split]['intervals'][metric])}"
                 for metric in ("accuracy", "macro_f1")
             ),
             f"{ours[split]['ece']:.3f}",
@@ -113,7 +113,7 @@ def _coverage(test: Record) -> str:
             f"{row['min_confidence']:g}",
             f"{row['answered']:,}",
             f"{row['share']:.1%}",
-            f"{row['accuracy']:.4f} {_interval(row['interval'])}",
+            f"{row['accuracy']:.4f} {interval(row['interval'])}",
         ]
         for row in test["coverage"]
         if row["interval"]
@@ -156,14 +156,6 @@ def _recipe(record: Record) -> str:
         f"({', '.join(facts['teachers'])}) answer, at temperature {record['temperature']:g} and "
         f"alpha {record['alpha']:g}; its matrices are stored in int8. {labels}"
     )
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
-
-
-def _interval(bounds: list[float]) -> str:
-    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
 def _table(rows: list[list[Any]], headers: list[str]) -> str:

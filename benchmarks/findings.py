@@ -142,9 +142,7 @@ def _transformers_speed() -> str:
     lstm = _row(contest, "feather")
     parts = []
     for name in ("minilm", "distilbert", "bert-base"):
-        ratios = [
-            _ms(_row(contest, name), size) / _ms(lstm, size) for size in (1, 32)
-        ]  # fmt: skip
+        ratios = [_ms(_row(contest, name), size) / _ms(lstm, size) for size in (1, 32)]
         parts.append(f"{name} {ratios[0]:,.0f} and {ratios[1]:,.0f} times as long")
     return (
         f"In PyTorch on one thread, for one text and for a batch of 32, {'; '.join(parts)} as "
@@ -239,9 +237,8 @@ def _more_labels() -> str:
     gain = statistics.mean(f1["more labels"]) - statistics.mean(f1["plain"])
     _require(gain > 0)
     return (
-        f"More labels help more than more cleverness: {record['further']['n']:,} further labelled "
-        f"tweets, as many of each emotion, gave {gain:+.4f} of macro-F1 on the test split, means "
-        f"of {len(f1['plain'])} seeds. [pretrained]"
+        f"More labels help: {record['further']['n']:,} further labelled tweets gave {gain:+.4f} of "
+        f"macro-F1 on the test split, means of {len(f1['plain'])} seeds. [pretrained]"
     )
 
 

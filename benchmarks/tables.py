@@ -60,9 +60,9 @@ def quality(name: str) -> str:
                 len(runs) if runs[0]["seed"] is not None else "–",
                 f"{tests[0]['parameters']:,}",
                 f"{tests[0]['size_bytes'] / 1000:,.0f}",
-                *(_spread([test[metric] for test in tests]) for metric in ("accuracy", "macro_f1")),
-                _spread([run["validation"]["macro_f1"] for run in runs]),
-                _interval(tests[0]["intervals"]["macro_f1"]),
+                *(spread([test[metric] for test in tests]) for metric in ("accuracy", "macro_f1")),
+                spread([run["validation"]["macro_f1"] for run in runs]),
+                interval(tests[0]["intervals"]["macro_f1"]),
             ]
         )
     headers = [
@@ -92,8 +92,8 @@ def other_data() -> str:
                 len(record["data"]["labels"]),
                 f"{record['data']['splits']['train']['n']:,}",
                 f"{record['data']['splits']['test']['n']:,}",
-                _spread([test["accuracy"] for test in feather]),
-                _spread([test["macro_f1"] for test in feather]),
+                spread([test["accuracy"] for test in feather]),
+                spread([test["macro_f1"] for test in feather]),
                 f"{svm['accuracy']:.4f}",
                 f"{svm['macro_f1']:.4f}",
             ]
@@ -147,7 +147,7 @@ def compression(origin: str) -> str:
                 f"{row['size_bytes'] / 1000:,.0f}",
                 f"{made[method]['ratio']:.3f}" if method else "1",
                 f"{row['scores']['accuracy']:.4f}",
-                f"{row['scores']['macro_f1']:.4f} {_interval(row['intervals']['macro_f1'])}",
+                f"{row['scores']['macro_f1']:.4f} {interval(row['intervals']['macro_f1'])}",
                 f"{test['difference']:+.4f}, {test['verdict']}" if test else "",
                 *milliseconds,
                 ("rejected" if made[method]["rejected"] else "accepted") if method else "",
@@ -177,7 +177,7 @@ def distillation() -> str:
                 kind,
                 len(runs),
                 *(
-                    _spread([run[split][metric] for run in runs])
+                    spread([run[split][metric] for run in runs])
                     for split, metric in (
                         ("test", "accuracy"), ("test", "macro_f1"), ("validation", "macro_f1"),
                     )
@@ -215,11 +215,13 @@ def training_time() -> str:
     )
 
 
-def _spread(values: list[Any]) -> str:
+def spread(values: list[Any]) -> str:
+    """Returns the mean of a figure over seeds, with its standard deviation."""
     if len(values) == 1:
         return f"{values[0]:.4f}"
     return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
-def _interval(bounds: list[float]) -> str:
+def interval(bounds: list[float]) -> str:
+    """Returns the bounds of an interval, as all tables show it."""
     return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"

@@ -3,7 +3,7 @@
 Source: Geifman & El-Yaniv (2017), Selective Classification for Deep Neural Networks, section 2.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scipy.stats import binomtest
 
@@ -28,10 +28,6 @@ class Coverage(NamedTuple):
     share: float
     accuracy: float | None
     interval: tuple[float, float] | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the object that stands in `evaluation.json`."""
-        return self._asdict()
 
 
 def coverages(targets: IntArray, probabilities: FloatArray) -> list[Coverage]:

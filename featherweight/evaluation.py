@@ -108,7 +108,7 @@ class Evaluation:
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
             "per_class": self.per_class(),
             "confusion_matrix": self.confusion.tolist(),
-            "coverage": [row.to_json() for row in self.coverages()],
+            "coverage": [row._asdict() for row in self.coverages()],
         }
 
     def _average(self, average: str) -> tuple[float, float, float]:

@@ -42,5 +42,5 @@ def test_the_interval_is_wilsons() -> None:
 
 
 def test_rows_are_fit_for_json() -> None:
-    rows = [row.to_json() for row in coverages(TARGETS, PROBABILITIES)]
+    rows = [row._asdict() for row in coverages(TARGETS, PROBABILITIES)]
     assert json.loads(json.dumps(rows))[0]["answered"] == 4
