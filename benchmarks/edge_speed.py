@@ -148,7 +148,7 @@ def edge_speed(
             row["faster"] = one[YARDSTICK].percentile(50) / one[name].percentile(50)
     figures = {
         "core": core,
-        "bundle": {"name": facts["name"], "graph": facts["graph"]["chosen"]},
+        "bundle": {"name": facts["name"], "graph": facts["graph"]["dtype"]},
         "rows": list(rows.values()),
         "left_out": left_out,
         "stages_us": stages,

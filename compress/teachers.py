@@ -18,9 +18,10 @@ from featherweight.classifier import Classifier, FloatArray, IntArray, softmax
 from featherweight.dataset import Dataset, text_rows
 from featherweight.errors import UsageError, WeightsError
 from featherweight.kept import kept
-from featherweight.loading import FEATURES_FORMAT, LSTM_FORMAT, load, read_metadata
+from featherweight.loading import load
 from featherweight.rows import open_rows
 from featherweight.run import MODEL, ONNX, TRANSFORMER, Run
+from featherweight.weights import FEATURES_FORMAT, LSTM_FORMAT, read_metadata
 
 logger = logging.getLogger("featherweight")
 

@@ -5,14 +5,18 @@ import json
 import logging
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path, PureWindowsPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import onnx
+
+from compress.onnx_export import export as export_onnx
 from compress.origin import Origin
 from edge.calibration import fit_temperature
 from edge.config import ExportConfig
 from edge.golden import golden_lines
+from edge.packing import packed
 from edge.runtime import (
     FACTS,
     FORMAT,
@@ -25,16 +29,24 @@ from edge.runtime import (
     facts_hash,
     read,
 )
-from edge.variants import RULE, chosen, graphs, measured
-from featherweight.classifier import softmax
-from featherweight.device import environment
+from featherweight.classifier import FloatArray, softmax
 from featherweight.errors import UsageError, WeightsError
 from featherweight.evaluation import Evaluation
-from featherweight.run import COMPRESSION, CONFIG, Run, atomic_directory, atomic_open, newest_run
+from featherweight.run import (
+    COMPRESSION,
+    CONFIG,
+    ONNX,
+    ONNX_MODEL,
+    Run,
+    atomic_directory,
+    atomic_open,
+    newest_run,
+)
 from lstm.classifier import TextClassifier
 
 logger = logging.getLogger("featherweight")
 
+MIN_AGREEMENT = 0.995  # share of validation labels below which storing in int8 is warned of
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal bundles are equal files
 _SCORES = ("accuracy", "macro_f1")
 _NOT_TRAINING = {"output_dir", "name", "overwrite", "resume", "device", "weights"}
@@ -51,7 +63,7 @@ def export(config: ExportConfig) -> Path:
         UsageError: It is no run of an LSTM, or the place is taken.
         WeightsError: The run cannot be loaded.
         DataError: The run's data, on which confidence is calibrated, has gone.
-        FeatherweightError: No graph answers as the run does.
+        FeatherweightError: The graph gives different results from the run.
     """
     run = Run(config.weights) if config.weights else newest_run(config.output_dir)
     if not run.file(CONFIG).is_file():
@@ -80,19 +92,11 @@ def contents(origin: Origin, classifier: TextClassifier, license_note: str) -> d
     """
     tokenizer = json.loads(classifier.tokenizer.to_str())
     files = {
+        MODEL: _graph(classifier),
         TOKENIZER: json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")).encode(),
         LABELS: json.dumps(classifier.labels, ensure_ascii=False).encode(),
     }
     validation = origin.dataset.validation
-    variants = {name: files | {MODEL: graph} for name, graph in graphs(classifier).items()}
-    figures = measured(
-        {name: Bundle(it, {"temperature": 1.0}) for name, it in variants.items()},
-        {name: len(it[MODEL]) for name, it in variants.items()},
-        validation.texts,
-        classifier.logits(validation.texts),
-    )
-    name = chosen(figures)
-    files = variants[name]
     logits = Bundle(files, {"temperature": 1.0}).logits(validation.texts)
     # As it is written, so that what is expected was computed with what will be read.
     temperature = round(fit_temperature(logits, validation.labels), 6)
@@ -108,11 +112,9 @@ def contents(origin: Origin, classifier: TextClassifier, license_note: str) -> d
         },
         "temperature": temperature,
         "graph": {
-            "chosen": name,
-            "dtype": "int8" if name == "int8-dynamic" else "fp32",  # that it computes in
-            "rule": RULE,
-            "variants": {it: asdict(figure) for it, figure in figures.items()},
-            "measured_on": {it: environment().get(it) for it in ("cpu", "libraries")},
+            "storage": "int8",
+            "dtype": "fp32",  # that it computes in
+            "same_labels": _agreement(logits, classifier.logits(validation.texts)),
         },
         "num_parameters": classifier.num_parameters(),
         "training": _training(origin.run),
@@ -124,6 +126,33 @@ def contents(origin: Origin, classifier: TextClassifier, license_note: str) -> d
     facts["sha256"] = facts_hash(facts)
     files[FACTS] = (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
     return files
+
+
+def _graph(classifier: TextClassifier) -> bytes:
+    """Returns the serialized graph: stored in int8, computed in fp32, the same at every export.
+
+    Raises:
+        FeatherweightError: The graph gives different results from the network.
+    """
+    with TemporaryDirectory() as folder:
+        export_onnx(classifier, None, "fp32", Path(folder))
+        fp32 = onnx.load(Path(folder) / ONNX / ONNX_MODEL)
+    return packed(fp32).SerializeToString(deterministic=True)
+
+
+def _agreement(logits: FloatArray, original: FloatArray) -> float | None:
+    """Returns the share of the N validation texts that keep the label of the run.
+
+    Args:
+        logits: (N, C) of the bundle.
+        original: (N, C) of the run.
+    """
+    if not len(logits):
+        return None
+    share = float((logits.argmax(axis=1) == original.argmax(axis=1)).mean())
+    if share < MIN_AGREEMENT:
+        logger.warning("int8 storage changes the label of %.1f%% of validation", 100 * (1 - share))
+    return share
 
 
 def _metrics(origin: Origin, classifier: TextClassifier, bundle: Bundle) -> dict[str, Any]:

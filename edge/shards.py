@@ -29,11 +29,12 @@ from featherweight.answer_formats import (
 from featherweight.config import PredictConfig
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.examples import text_rows
-from featherweight.loading import is_bundle, newest_or_pretrained
+from featherweight.loading import newest_or_pretrained
 from featherweight.predictions import PREDICTION_COLUMNS, prediction_cells
 from featherweight.rows import listing, open_rows
 from featherweight.run import atomic_directory, atomic_open
 from featherweight.streaming import require_free_columns
+from featherweight.weights import is_bundle
 
 logger = logging.getLogger("featherweight")
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from featherweight.errors import WeightsError
-from featherweight.loading import read_metadata
 from featherweight.run import CONFIG, MODEL, ONNX, ONNX_FACTS, TRANSFORMER, Run
+from featherweight.weights import read_metadata
 
 PICTURES = ("confusion_matrix.png", "training_curves.png")
 ADAPTER = "adapter"  # folder beside a base that stays as it was

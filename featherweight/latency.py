@@ -16,8 +16,8 @@ from featherweight.dataset import Split
 from featherweight.device import environment, resolve_device
 from featherweight.errors import DataError, UsageError
 from featherweight.latency_process import Worker
-from featherweight.loading import is_bundle
 from featherweight.run import Run
+from featherweight.weights import is_bundle
 
 logger = logging.getLogger("featherweight")
 

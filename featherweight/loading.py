@@ -1,6 +1,5 @@
 """weights -> Classifier: reads the header of the file and asks the package that wrote it."""
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +8,11 @@ from pathlib import Path
 from featherweight.classifier import Classifier
 from featherweight.errors import MissingExtraError, UsageError, WeightsError
 from featherweight.run import COMPRESSION, CONFIG, MODEL, ONNX, TRANSFORMER, Run, newest_run
+from featherweight.weights import FEATURES_FORMAT, LSTM_FORMAT, is_bundle, read_metadata
 
 logger = logging.getLogger("featherweight")
 
-LSTM_FORMAT = "featherweight-lstm/2"
-BUNDLE_FACTS = "bundle.json"
 PRETRAINED = "pretrained"  # as weights: the bundle that ships with the package
-FEATURES_FORMAT = "featherweight-features/1"
-_LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own reader
 
 
 def load(weights: str | Path, device: str = "auto") -> Classifier:
@@ -88,11 +84,6 @@ def newest_or_pretrained(output_dir: Path) -> Path:
         return located(PRETRAINED)
 
 
-def is_bundle(path: Path) -> bool:
-    """Says whether weights are what `export` wrote."""
-    return (path / BUNDLE_FACTS).is_file() or (path.suffix == ".zip" and path.is_file())
-
-
 def _of_transformers(folder: Run) -> bool:
     """Says whether a folder is in the format of the `transformers` library."""
     config = folder.read_json(CONFIG) if folder.file(CONFIG).is_file() else None
@@ -137,23 +128,3 @@ def _needing_transformers() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "transformers", "transformers") from None
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Returns the metadata in the header of a safetensors file, without reading any tensor.
-
-    Source: https://github.com/huggingface/safetensors#format
-
-    Raises:
-        WeightsError: The file is no safetensors file.
-    """
-    foreign = WeightsError(f"{path} is not a safetensors file, or a truncated one")
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(_LARGEST_HEADER, path.stat().st_size):
-            raise foreign
-        try:
-            header = json.loads(file.read(length))
-            return dict(header.get("__metadata__", {}))
-        except (ValueError, AttributeError, TypeError, RecursionError):
-            raise foreign from None

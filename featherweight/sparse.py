@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from featherweight.errors import WeightsError
-from featherweight.loading import read_metadata
 from featherweight.run import atomic_open
+from featherweight.weights import read_metadata, with_sorted_metadata
 
 SPARSE_FORMAT = "featherweight-sparse/1"
 _KEPT, _VALUES = ".kept", ".values"
@@ -81,7 +81,7 @@ def make_sparse(path: Path) -> None:
             tensors[name] = tensor
     metadata = {"format": SPARSE_FORMAT, "shapes": json.dumps(shapes)}
     with atomic_open(path, "wb") as file:
-        file.write(safetensors.torch.save(tensors, metadata))
+        file.write(with_sorted_metadata(safetensors.torch.save(tensors, metadata)))
 
 
 def is_sparse(path: Path) -> bool:

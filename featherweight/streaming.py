@@ -11,11 +11,11 @@ from featherweight.answer_formats import answer_format
 from featherweight.classifier import Classifier
 from featherweight.errors import UsageError
 from featherweight.examples import text_rows
-from featherweight.loading import BUNDLE_FACTS, is_bundle
 from featherweight.partial import growing
 from featherweight.predictions import PREDICTION_COLUMNS
 from featherweight.rows import Rows, open_rows
 from featherweight.run import Run
+from featherweight.weights import BUNDLE_FACTS, is_bundle
 from featherweight.workers import Answerer, Batch, Written, cores, on_all_cores
 
 _BATCH_ROWS = 1_024

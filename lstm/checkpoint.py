@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from featherweight.errors import WeightsError
-from featherweight.loading import read_metadata
 from featherweight.optimizer_state import optimizer_tensors, restore_optimizer
 from featherweight.run import atomic_open
+from featherweight.weights import read_metadata, with_sorted_metadata
 
 
 @dataclass
@@ -73,7 +73,7 @@ def save_checkpoint(
     # Clones, since safetensors refuses tensors that share memory.
     copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     with atomic_open(path, "wb") as file:
-        file.write(safetensors.torch.save(copies, metadata))
+        file.write(with_sorted_metadata(safetensors.torch.save(copies, metadata)))
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:

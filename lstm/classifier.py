@@ -16,9 +16,9 @@ from torch import Tensor
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.device import resolve_device
 from featherweight.errors import WeightsError
-from featherweight.loading import LSTM_FORMAT, read_metadata
 from featherweight.run import MODEL, Run, atomic_open
 from featherweight.run import TOKENIZER as RUN_TOKENIZER
+from featherweight.weights import LSTM_FORMAT, read_metadata, with_sorted_metadata
 from lstm.batching import TokenBatch, pad
 from lstm.config import ModelConfig
 from lstm.encoder import LSTMClassifier
@@ -138,7 +138,7 @@ class TextClassifier(Classifier):
             "storage": json.dumps(self.storage),
         }
         metadata["sha256"] = _sha256(tensors, metadata)
-        return safetensors.torch.save(tensors, metadata)
+        return with_sorted_metadata(safetensors.torch.save(tensors, metadata))
 
     def save(self, path: Path) -> None:
         """Writes the portable file atomically."""

@@ -19,9 +19,9 @@ from featherweight.device import resolve_device
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.evaluation import Evaluation, evaluate
 from featherweight.experiment import cut_off_run, first_records, prepare_data
-from featherweight.loading import FEATURES_FORMAT, read_metadata
 from featherweight.reporting import write_evaluation
 from featherweight.run import MODEL, Run, atomic_open
+from featherweight.weights import FEATURES_FORMAT, read_metadata, with_sorted_metadata
 from transformer_eval.classifier import shipped_bytes
 from transformer_eval.config import FeaturesConfig
 from transformer_eval.encoder import Encoder
@@ -88,7 +88,7 @@ class FrozenFeatures(Classifier):
             "encoder": self.encoder.fingerprint,
         }
         with atomic_open(path, "wb") as file:
-            file.write(safetensors.numpy.save(self.head, metadata))
+            file.write(with_sorted_metadata(safetensors.numpy.save(self.head, metadata)))
 
     @classmethod
     def load(cls, path: Path, device: str) -> "FrozenFeatures":

@@ -14,10 +14,10 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from featherweight.errors import WeightsError
-from featherweight.loading import read_metadata
 from featherweight.optimizer_state import optimizer_tensors, restore_optimizer
 from featherweight.run import Run, atomic_open
 from featherweight.training import log_epoch
+from featherweight.weights import read_metadata, with_sorted_metadata
 
 STATE = "state.safetensors"
 HISTORY = "history.jsonl"
@@ -83,7 +83,7 @@ class SafeTrainer(Trainer):
             "scaler": json.dumps(self._scaler.state_dict() if self._scaler else {}),
         }
         with atomic_open(Path(output_dir) / STATE, "wb") as file:
-            file.write(safetensors.torch.save(tensors, metadata))
+            file.write(with_sorted_metadata(safetensors.torch.save(tensors, metadata)))
 
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
         try:

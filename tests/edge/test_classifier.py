@@ -1,14 +1,11 @@
 """A bundle where a run can stand: load, predict, compare; and the verbs that make and check it."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from compress.onnx_export import export as export_onnx
-from edge import variants
 from edge.bundle import export
 from edge.classifier import BundleClassifier
 from edge.config import ExportConfig
@@ -20,15 +17,24 @@ from lstm.classifier import TextClassifier
 from lstm.config import TrainConfig
 from lstm.experiment import train
 
+
+def facts_of(folder: Path) -> dict:
+    return json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+
+
+def make_zip(run: Path, path: Path) -> bytes:
+    return export(ExportConfig(run, path)).read_bytes()
+
+
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
 
 
 @pytest.fixture(scope="module")
 def in_fp32(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the graph in fp32, whatever is the smallest."""
+    """A bundle whose graph is stored in fp32, without the rounding of int8."""
     path = tmp_path_factory.mktemp("fp32") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge.bundle.chosen", lambda _: "fp32")
+        patch.setattr("edge.bundle.packed", lambda graph: graph)
         return export(ExportConfig(tiny_run, path))
 
 
@@ -43,16 +49,13 @@ def test_in_fp32_it_answers_what_the_run_answers(in_fp32: Path, tiny_run: Path) 
     assert bundle.predict(texts) == origin.predict(texts)
 
 
-def test_in_int8_it_answers_nearly_what_the_run_answers(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_int8_it_answers_nearly_what_the_run_answers(tiny_data: Path, tmp_path: Path) -> None:
     # Trained to its end: one that has hardly begun is undecided on every other text.
     config = TrainConfig(
         data=str(tiny_data), output_dir=tmp_path, name="decided", embedding_dim=8, hidden_dim=8,
         epochs=20, min_steps=1, patience=20, batch_size=8, learning_rate=0.03, device="cpu",
     )  # fmt: skip
     run, _ = train(config)
-    monkeypatch.setattr("edge.bundle.chosen", lambda _: "int8")
     path = export(ExportConfig(run.path, tmp_path / "bundle"))
     lines = (tiny_data / "train.csv").read_text(encoding="utf-8").splitlines()[1:]
     texts = [*lines, *(" ".join(line.split()[1:]) for line in lines), *TEXTS]
@@ -122,26 +125,27 @@ def test_export_and_verify_from_the_command_line(
     assert main(["verify"]) == 2
 
 
-def variant(size: int, latency: float, same: float = 1.0, by: float = 0.0) -> variants.Variant:
-    return variants.Variant(size, {1: latency, 32: 1.0}, same, by)
+def test_equal_exports_are_equal_files(tiny_run: Path, exported: Path, tmp_path: Path) -> None:
+    again = export(ExportConfig(tiny_run, tmp_path / "bundle"))
+    for path in exported.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes(), path.name
+    assert facts_of(again)["graph"]["dtype"] == "fp32"
+    assert len({make_zip(tiny_run, tmp_path / name) for name in ("a.zip", "b.zip")}) == 1
 
 
-def test_the_smallest_of_the_fast_and_right_is_chosen() -> None:
-    fp32, int8 = variant(400, 40.0), variant(100, 49.9)
-    assert variants.chosen({"fp32": fp32, "int8": int8}) == "int8"
-    assert variants.chosen({"fp32": fp32, "int8": variant(100, 50.1)}) == "fp32"
-    assert variants.chosen({"fp32": fp32, "int8": variant(100, 40.0, same=0.99)}) == "fp32"
-    # What is not right sets no pace either.
-    dynamic = variant(90, 10.0, by=0.01)
-    assert variants.chosen({"fp32": fp32, "int8": int8, "int8-dynamic": dynamic}) == "int8"
+def test_an_answer_does_not_depend_on_the_texts_beside_it(exported: Path) -> None:
+    bundle = load(exported)
+    together = bundle.predict_proba(TEXTS * 10)[: len(TEXTS)]
+    alone = np.concatenate([bundle.predict_proba([text]) for text in TEXTS])
+    assert together == pytest.approx(alone, abs=1e-6)
 
 
-def test_graphs_are_named_after_what_they_hold(tiny_run: Path, tmp_path: Path) -> None:
-    classifier = load(tiny_run, "cpu")
-    assert isinstance(classifier, TextClassifier)
-    graphs = variants.graphs(classifier)
-    export_onnx(classifier, None, "onnx", tmp_path)
-    assert graphs["fp32"] == (tmp_path / "onnx" / "model.onnx").read_bytes()
-    assert b"DynamicQuantizeLSTM" in graphs["int8-dynamic"]
-    assert b"DynamicQuantizeLSTM" not in graphs["int8"]
-    shutil.rmtree(tmp_path / "onnx")
+def test_export_warns_where_int8_changes_many_labels(
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("edge.bundle.MIN_AGREEMENT", 1.1)
+    export(ExportConfig(tiny_run, tmp_path / "bundle"))
+    assert "int8 storage changes the label of" in caplog.text

@@ -14,8 +14,8 @@ import torch
 
 from featherweight import load
 from featherweight.errors import FeatherweightError, UsageError, WeightsError
-from featherweight.loading import read_metadata
 from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER
+from featherweight.weights import read_metadata
 from transformer_eval.architecture import build
 from transformer_eval.registry import Pretrained
 

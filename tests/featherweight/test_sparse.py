@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from featherweight.errors import WeightsError
-from featherweight.loading import read_metadata
 from featherweight.sparse import (
     SPARSE_FORMAT,
     is_sparse,
@@ -18,6 +17,7 @@ from featherweight.sparse import (
     smaller_when_sparse,
     store_sparse,
 )
+from featherweight.weights import read_metadata
 
 
 def pruned(*shape: int, sparsity: float = 0.7, dtype: torch.dtype = torch.float32) -> Tensor:

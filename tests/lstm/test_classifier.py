@@ -110,10 +110,8 @@ def test_run_and_a_copy_of_its_model_file_answer_alike(tiny_run: Path, tmp_path:
 def test_loaded_classifier_saves_the_same_file(portable: Path) -> None:
     loaded = load(portable, "cpu")
     assert isinstance(loaded, TextClassifier)
-    again, content = loaded.serialise(), portable.read_bytes()
-    # The library writes the metadata in any order.
-    assert header(again) == header(content)
-    assert again[8 + header_length(again) :] == content[8 + header_length(content) :]
+    # Several times, since the library writes metadata in a random order.
+    assert {loaded.serialise() for _ in range(20)} == {portable.read_bytes()}
 
 
 def test_size_is_that_of_the_portable_file(portable: Path) -> None:

@@ -20,8 +20,8 @@ from featherweight.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
 from featherweight.evaluation import evaluate
 from featherweight.exploration import learned_vectors
-from featherweight.loading import read_metadata
 from featherweight.run import CONFIG, MODEL, Run
+from featherweight.weights import read_metadata
 from transformer_eval.config import FeaturesConfig
 from transformer_eval.encoder import Encoder
 from transformer_eval.features import FrozenFeatures, features
