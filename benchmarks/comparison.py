@@ -8,17 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from jsonargparse import auto_cli
-from record import RESULTS, write_record
+from shared.record import RESULTS, write_record
 
 from compress.config import CompressConfig
 from compress.variant import compress_run
-from featherweight import plots
+from featherweight.comparison.compare import compare
 from featherweight.config import CompareConfig
-from featherweight.contest import contest
-from featherweight.dataset import DataConfig, load_dataset
+from featherweight.data.dataset import DataConfig, load_dataset
+from featherweight.reports import plots
 from featherweight.run import atomic_open
 from lstm.config import Preset, preset
-from lstm.experiment import train
+from lstm.train import train
 
 
 def comparison(data: str, labels: str = "", threads: int = 1) -> None:
@@ -38,7 +38,7 @@ def comparison(data: str, labels: str = "", threads: int = 1) -> None:
             run, _ = train(config)
             half, _ = compress_run(CompressConfig(weights=run.path))
             weights += [run.path, half.path]
-        record = contest(
+        record = compare(
             CompareConfig(
                 weights=weights,
                 reference="classic",

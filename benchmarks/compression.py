@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from jsonargparse import auto_cli
-from record import RESULTS, write_record
-from runs import lstm, transformer, variant
+from shared.record import RESULTS, write_record
+from shared.runs import lstm, transformer, variant
 
 from compress.origin import Origin
 from compress.variant import methods_for
-from featherweight import plots
+from featherweight.comparison.compare import compete, enter
 from featherweight.config import CompareConfig
-from featherweight.contest import compete, enter
-from featherweight.dataset import DataConfig, load_dataset
+from featherweight.data.dataset import DataConfig, load_dataset
+from featherweight.reports import plots
 from featherweight.run import COMPRESSION, Run, atomic_open
 from lstm.config import Preset
 

@@ -5,12 +5,12 @@ $ python benchmarks/data.py --data dair-ai/emotion
 
 import numpy as np
 from jsonargparse import auto_cli
-from record import write_record
+from shared.record import write_record
 
-from featherweight import exploration
-from featherweight import exploration_text as text
-from featherweight.checks import check
-from featherweight.dataset import DataConfig, load_dataset
+from featherweight.data.checks import check
+from featherweight.data.dataset import DataConfig, load_dataset
+from featherweight.exploration import figures
+from featherweight.exploration import sentences as text
 from lstm.config import TokenizerConfig
 from lstm.tokenizer import UNK_ID, token_ids, train_tokenizer
 
@@ -28,7 +28,7 @@ def data(data: str, labels: str = "") -> None:
         kind: train_tokenizer(train.texts, TokenizerConfig(tokenizer=kind))
         for kind in ("word", "bpe")
     }
-    words = exploration.words(tokenizers["word"], train.texts)
+    words = figures.words(tokenizers["word"], train.texts)
     lengths = np.array(list(map(len, words)))
     by_class = {
         name: float(np.median(lengths[train.labels == label]))
@@ -46,20 +46,20 @@ def data(data: str, labels: str = "") -> None:
         for split in dataset.splits
     }
     sentences = [
-        text.on_typing(exploration.typed_signs(train.texts)),
+        text.on_typing(figures.typed_signs(train.texts)),
         *text.on_findings(check(dataset), dataset),
         text.on_balance(dataset),
         text.on_length(lengths, TokenizerConfig.max_length),
-        text.on_length_by_class(exploration.compare_lengths(lengths, train.labels), by_class),
-        text.on_vocabulary(exploration.coverage(exploration.vocabulary(words), words)),
+        text.on_length_by_class(figures.compare_lengths(lengths, train.labels), by_class),
+        text.on_vocabulary(figures.coverage(figures.vocabulary(words), words)),
         text.on_unknown_words(
             unknown,
             tokens["bpe", "validation"] / tokens["word", "validation"],
             tokenizers["word"].get_vocab_size(),
         ),
     ]
-    figures = {"sentences": sentences, "unknown": unknown, "median_words": by_class}
-    print(write_record(f"data-{dataset.name}", dataset.identity(), figures))
+    record = {"sentences": sentences, "unknown": unknown, "median_words": by_class}
+    print(write_record(f"data-{dataset.name}", dataset.identity(), record))
 
 
 if __name__ == "__main__":

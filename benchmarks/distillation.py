@@ -9,13 +9,13 @@ import logging
 from pathlib import Path
 
 from jsonargparse import auto_cli
-from record import write_record
-from runs import lstm, transformer, variant
+from shared.record import write_record
+from shared.runs import lstm, transformer, variant
 
-from compress.teachers import further_texts
-from featherweight.dataset import DataConfig, load_dataset
-from featherweight.evaluation import evaluate
+from compress.distillation.teachers import further_texts
+from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.loading import load
+from featherweight.quality.evaluation import evaluate
 
 
 def distillation(

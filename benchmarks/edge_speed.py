@@ -21,21 +21,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import edge_table
 import numpy as np
-import peers
 import torch
 from jsonargparse import auto_cli
-from record import RESULTS, write_record
-from runs import variant
+from rendering import edge_table
+from shared import peers
+from shared.record import RESULTS, write_record
+from shared.runs import variant
 
 from featherweight.classifier import Classifier, IntArray
-from featherweight.dataset import DataConfig, Dataset, load_dataset
+from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import FeatherweightError
-from featherweight.evaluation import evaluate
-from featherweight.latency import Contender, Latency, measure
+from featherweight.quality.evaluation import evaluate
 from featherweight.run import Run, atomic_open
-from transformer_eval.versus import timed_only
+from featherweight.timing.latency import Contender, Latency, measure
+from transformer_eval.test_transformer import timed_only
 
 ROOT = Path(__file__).parent.parent
 PRETRAINED = ROOT / "edge" / "pretrained" / "emotion.zip"
@@ -85,7 +85,7 @@ class Peer:
 
     def contender(self, name: str) -> Contender:
         """Returns how a process that times it gets it."""
-        return Contender(name, factory=f"peers:{self.function}", arguments=self.arguments)
+        return Contender(name, factory=f"shared.peers:{self.function}", arguments=self.arguments)
 
     def classifier(self) -> Classifier:
         """Returns what answers.
@@ -94,7 +94,7 @@ class Peer:
             ImportError: Its library is not installed.
             FeatherweightError: Its run is not there.
         """
-        asked: peers.Asked = getattr(peers, self.function)("cpu", **self.arguments)
+        asked: peers.TwoStepClassifier = getattr(peers, self.function)("cpu", **self.arguments)
         return asked.answering
 
 
@@ -176,7 +176,7 @@ def _more_labels(facts: Mapping[str, Any], dataset: Dataset) -> str:
     labels, official = facts["data"]["splits"]["train"]["n"], len(dataset.train)
     if labels == official:
         return ""
-    return f"learned from {labels:,} labelled texts, {labels - official:,} of them beyond the split"
+    return f"learned from {labels:,} labeled texts, {labels - official:,} of them beyond the split"
 
 
 def _run(path: Path, heavy: bool = False) -> Peer:
@@ -229,11 +229,11 @@ def _asked(
         if evaluation and name in SAME_NETWORK:
             labels[name] = evaluation.predictions
             rows[name]["same_labels"] = float((labels[name] == labels[BUNDLE]).mean())
-            rows[name]["by_neighbours"] = _by_neighbours(classifier, test.texts[:FEW_TEXTS])
+            rows[name]["batch_sensitivity"] = _by_neighbors(classifier, test.texts[:FEW_TEXTS])
     return found, rows, left_out
 
 
-def _by_neighbours(classifier: Classifier, texts: Sequence[str]) -> float:
+def _by_neighbors(classifier: Classifier, texts: Sequence[str]) -> float:
     """Returns the most that a probability changes with the texts that are asked together."""
     alone = np.concatenate([classifier.predict_proba([text]) for text in texts])
     return float(np.abs(classifier.predict_proba(texts) - alone).max())
@@ -243,14 +243,14 @@ def _one_text(
     found: Mapping[str, Peer], texts: Sequence[str], bundle: str
 ) -> tuple[dict[str, Latency], dict[str, float]]:
     """Times one text after the other; returns where the bundle spends the median, too, in us."""
-    parts = {name: Peer(name, {"path": bundle}) for name in ("tokenising", "graph")}
+    parts = {name: Peer(name, {"path": bundle}) for name in ("tokenizing", "graph")}
     contenders = [peer.contender(name) for name, peer in {**found, **parts}.items()]
     timed = measure(contenders, texts, batch_sizes=[1], min_iterations=ONE_TEXT_BATCHES)
     one = {it.model: it for it in timed}
-    tokenising = 1000 * one["tokenising"].percentile(50, "encode")
+    tokenizing = 1000 * one["tokenizing"].percentile(50, "encode")
     graph = 1000 * one["graph"].percentile(50, "forward")
-    rest = 1000 * one[BUNDLE].percentile(50) - tokenising - graph
-    return one, {"tokenising": tokenising, "graph": graph, "rest": rest}
+    rest = 1000 * one[BUNDLE].percentile(50) - tokenizing - graph
+    return one, {"tokenizing": tokenizing, "graph": graph, "rest": rest}
 
 
 def _bulk(found: Mapping[str, Peer], texts: Sequence[str]) -> dict[str, Latency]:

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from record import write_record
-from runs import lstm, transformer, variant
+from shared.record import write_record
+from shared.runs import lstm, transformer, variant
 
-from compress.teachers import further_texts
-from edge.bundle import export
+from compress.distillation.teachers import further_texts
 from edge.classifier import BundleClassifier
 from edge.config import ExportConfig
+from edge.export import export
 from edge.pretrained import PATH
-from featherweight.dataset import DataConfig, Dataset, load_dataset
-from featherweight.evaluation import evaluate
-from featherweight.robustness import robustness
+from featherweight.data.dataset import DataConfig, Dataset, load_dataset
+from featherweight.quality.evaluation import evaluate
+from featherweight.quality.robustness import robustness
 from featherweight.run import atomic_directory
 
 MOST_BYTES = 300_000
@@ -101,7 +101,7 @@ def pretrained(
             "recipe": best["recipe"],
             "seed": best["seed"],
             "sha256": _sha256(PATH),
-            **_behaviour(BundleClassifier.load(PATH), dataset),
+            **_behavior(BundleClassifier.load(PATH), dataset),
         },
         "rows": [{name: row[name] for name in row if name != "path"} for row in rows],
     }
@@ -109,7 +109,7 @@ def pretrained(
 
 
 def _with(further: Path, source: DataConfig, runs: Path) -> DataConfig:
-    """Writes the data once more, with further labelled texts in its training split."""
+    """Writes the data once more, with further labeled texts in its training split."""
     dataset = load_dataset(source)
     labels = ",".join(dataset.labels)
     more = load_dataset(DataConfig(train_path=further, val_path=further, labels=labels)).train
@@ -123,7 +123,7 @@ def _with(further: Path, source: DataConfig, runs: Path) -> DataConfig:
     return DataConfig(data=str(longer), labels=labels)
 
 
-def _behaviour(classifier: BundleClassifier, dataset: Dataset) -> dict[str, Any]:
+def _behavior(classifier: BundleClassifier, dataset: Dataset) -> dict[str, Any]:
     """Returns what its card says beyond the scores."""
     probabilities = classifier.predict_proba(PROBES)
     return {

@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 
 from jsonargparse import auto_cli
-from record import write_record
+from shared.record import write_record
 
 from featherweight.baselines import baselines
-from featherweight.dataset import DataConfig, load_dataset
-from featherweight.evaluation import evaluate
+from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.loading import load
+from featherweight.quality.evaluation import evaluate
 from lstm.config import Preset, preset
-from lstm.experiment import train
+from lstm.train import train
 
 
 def quality(

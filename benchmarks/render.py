@@ -7,9 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import card
-import findings
-import tables
+from rendering import card, findings, tables
 
 from featherweight.run import atomic_open
 

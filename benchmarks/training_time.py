@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from jsonargparse import auto_cli
-from record import write_record
+from shared.record import write_record
 
-from featherweight.dataset import DataConfig, load_dataset
+from featherweight.data.dataset import DataConfig, load_dataset
 
 ROOT = Path(__file__).parent.parent
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from jsonargparse import auto_cli
-from record import RESULTS, write_record
-from runs import frozen, lstm, transformer, variant
+from shared.record import RESULTS, write_record
+from shared.runs import frozen, lstm, transformer, variant
 
-from featherweight import plots
+from featherweight.comparison.compare import compete, enter
 from featherweight.config import CompareConfig
-from featherweight.contest import compete, enter
-from featherweight.dataset import DataConfig, load_dataset
+from featherweight.data.dataset import DataConfig, load_dataset
+from featherweight.reports import plots
 from featherweight.run import Run, atomic_open
-from transformer_eval.versus import timed_only
+from transformer_eval.test_transformer import timed_only
 
 
 def versus_transformers(

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from record import write_record
+from shared.record import write_record
 
-from featherweight.dataset import DataConfig, load_dataset
+from featherweight.data.dataset import DataConfig, load_dataset
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ("train.py", "test.py")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from featherweight.errors import UsageError
-from featherweight.training import above_zero, at_least_one
+from featherweight.training.config import require_at_least_one, require_positive
 
 Name = Literal[
     "all", "fp16", "bf16", "int8", "int4", "static-int8", "qat", "qat-int4", "prune", "prune+int8",
@@ -29,8 +29,8 @@ class HalfConfig:
 
 
 @dataclass(frozen=True)
-class QuantiseConfig:
-    """Quantisation of a transformer: int8, prune+int8, qat, static-int8."""
+class QuantizeConfig:
+    """Quantization of a transformer: int8, prune+int8, qat, static-int8."""
 
     int8_mode: Literal["dynamic", "weight-only"] = "dynamic"
     """dynamic: layers compute in integers; weight-only: weights are only stored in them."""
@@ -109,7 +109,7 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class CompressConfig(
-    QuantiseConfig, PruneConfig, DistillConfig, AdapterConfig, RetrainingConfig, SearchConfig
+    QuantizeConfig, PruneConfig, DistillConfig, AdapterConfig, RetrainingConfig, SearchConfig
 ):
     """What to compress, and how."""
 
@@ -159,8 +159,8 @@ class CompressConfig(
             raise UsageError(f"--max_f1_drop must be in [0, 1], not {self.max_f1_drop}")
         if not 0 <= self.retraining_rate < float("inf"):
             raise UsageError(f"--retraining_rate must be 0 or above, not {self.retraining_rate}")
-        above_zero(self, "temperature", "lora_alpha")
-        at_least_one(self, "rank", "calibration_texts", "trials")
+        require_positive(self, "temperature", "lora_alpha")
+        require_at_least_one(self, "rank", "calibration_texts", "trials")
 
 
 def target_of(size: str) -> tuple[str, int]:

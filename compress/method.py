@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from compress.config import CompressConfig
 from featherweight.classifier import Classifier
-from featherweight.dataset import Dataset
+from featherweight.data.dataset import Dataset
 from featherweight.run import Run
 
 SIZE = "size only"

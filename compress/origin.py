@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from compress.config import CompressConfig
-from featherweight.checks import drop_leaks
 from featherweight.classifier import Classifier
-from featherweight.dataset import Dataset, load_dataset
+from featherweight.data.checks import drop_leaks
+from featherweight.data.dataset import Dataset, load_dataset
 from featherweight.errors import UsageError
-from featherweight.evaluation import Evaluation, evaluate
 from featherweight.loading import load
+from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.run import COMPRESSION, CONFIG, Run, newest_run
-from featherweight.testing import trained_on
+from featherweight.test import trained_on
 
 
 @dataclass(frozen=True)

@@ -20,29 +20,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress.budget import NARROWEST, Budget, Shape
 from compress.config import CompressConfig, target_of
+from compress.lstm.retraining import encoded
 from compress.origin import Origin, origin_of
-from compress.retraining import encoded
+from compress.size_budget import NARROWEST, Budget, Shape
 from compress.variant import refuse_existing, write_variant
 from compress.workspace import FOLDER, GO_ON, workspace_of
-from featherweight.dataset import Dataset
-from featherweight.errors import MissingExtraError, UsageError, WeightsError
-from featherweight.evaluation import Evaluation, validation_scores
+from featherweight.data.dataset import Dataset
+from featherweight.errors import UsageError, WeightsError, requires
+from featherweight.quality.evaluation import Evaluation, validation_scores
 from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, Run, atomic_open
 from lstm.classifier import TextClassifier
 from lstm.config import TrainConfig
-from lstm.training import fit
+from lstm.fit import fit
 
-try:
+with requires("search"):
     import optuna
     from optuna.pruners import MedianPruner
     from optuna.samplers import TPESampler
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     from optuna.trial import Trial, TrialState
-except ModuleNotFoundError:
-    raise MissingExtraError("optuna", "search") from None
 
 logger = logging.getLogger("featherweight")
 

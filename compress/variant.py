@@ -1,28 +1,24 @@
 """`compress`: a run -> a smaller run inside it, judged on the same validation texts."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from compress import lstm_methods
-from compress.config import CompressConfig, HalfConfig, Name
-from compress.half import halve
+from compress.config import CompressConfig, Name
+from compress.contents import contents
+from compress.lstm import methods as lstm_methods
 from compress.method import FASTER, Method, Variant
 from compress.origin import Origin, origin_of
-from compress.touched import touched
 from compress.workspace import FOLDER, flags_of, workspace_of
 from featherweight.classifier import Classifier
 from featherweight.device import environment
 from featherweight.errors import UsageError
-from featherweight.evaluation import Evaluation, evaluate
-from featherweight.latency import Contender, measure
-from featherweight.loading import load
-from featherweight.reporting import write_evaluation
+from featherweight.quality.evaluation import Evaluation, evaluate
+from featherweight.reports.reporting import write_evaluation
 from featherweight.run import COMPRESSION, CONFIG, TRANSFORMER, Run, atomic_directory
+from featherweight.timing.latency import Contender, measure
 from lstm.classifier import TextClassifier
 
 
@@ -93,7 +89,7 @@ def methods_for(origin: Origin) -> Mapping[Name, Method]:
     run = origin.run
     if not run.file(TRANSFORMER).is_dir():
         raise UsageError(f"{run.path} is no LSTM and no fine-tuned transformer: not compressed")
-    from compress import transformer_methods
+    from compress.transformer import methods as transformer_methods
 
     return transformer_methods.METHODS
 
@@ -133,7 +129,7 @@ def write_variant(
             COMPRESSION: {
                 "method": name,
                 "flags": flags_of(config),
-                "touched": {"before": touched(origin.classifier), "after": touched(variant)},
+                "touched": {"before": contents(origin.classifier), "after": contents(variant)},
                 "size_bytes": {"before": before, "after": after},
                 "ratio": after / before,
                 **facts,
@@ -187,16 +183,3 @@ def _shape(variant: Classifier, origin: Classifier) -> dict[str, Any]:
     words = variant.tokenizer.get_vocab_size()
     same = isinstance(origin, TextClassifier) and origin.tokenizer.get_vocab_size() == words
     return asdict(variant.config) | ({} if same else {"vocab_size": words})
-
-
-@contextmanager
-def halved(weights: Path) -> Iterator[list[Path]]:
-    """Yields a temporary fp16 copy of an LSTM in fp32, or nothing for other weights."""
-    classifier = load(weights, "cpu")
-    if not isinstance(classifier, TextClassifier) or classifier.stored_dtype != "fp32":
-        yield []
-        return
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "fp16.safetensors"
-        halve(classifier, HalfConfig("fp16")).save(path)
-        yield [path]

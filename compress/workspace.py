@@ -10,8 +10,8 @@ from typing import Any
 from compress.config import CompressConfig
 from compress.origin import Origin
 from featherweight.errors import WeightsError
-from featherweight.experiment import as_json
 from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, Run
+from featherweight.training.run_records import as_json
 
 FOLDER = "compressed"  # of a run: holds its variants
 GO_ON = "go on with the same command"

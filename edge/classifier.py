@@ -48,7 +48,7 @@ class BundleClassifier(Classifier):
             raise WeightsError(f"{path} does not fit this version ({error!r})") from None
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
-        """Tokenises B texts."""
+        """Tokenizes B texts."""
         self.truncated_texts += sum(map(self.bundle.is_cut, texts))
         return self.bundle.encode(texts)
 

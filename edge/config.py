@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from featherweight.errors import UsageError
-from featherweight.training import at_least_one
+from featherweight.training.config import require_at_least_one
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ServeConfig:
         Raises:
             UsageError: A number is out of its range; the message names the flag.
         """
-        at_least_one(self, "max_texts", "max_characters", "max_body_bytes", "batch_size")
+        require_at_least_one(self, "max_texts", "max_characters", "max_body_bytes", "batch_size")
         if not 0 <= self.port <= 65_535:
             raise UsageError(f"--port must be in [0, 65535], not {self.port}")
         if not 0 <= self.min_confidence <= 1:

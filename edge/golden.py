@@ -9,7 +9,7 @@ from edge.runtime import Bundle
 _DRAWN = 44
 _LONGEST = 40  # words
 # What breaks tokenizers, batches and files.
-ODD = (
+EDGE_CASES = (
     "", " ", "\t\n", "a", "?!", "zzzzzzzz qqqqqq", "so happy " * 200, "\x00\x1c\x7f",
     "I'm SOOOOO happy!!! 😂😂", "👩\u200d👩\u200d👧 👍🏽 🇫🇷 ❤\ufe0f",
     "see https://example.org/a?b=c and www.example.org", "@ann told @bob_2: mail me@home",
@@ -30,7 +30,7 @@ def golden_lines(bundle: Bundle, words: Sequence[str]) -> str:
     """
     chance = random.Random(0)
     drawn = [" ".join(chance.choices(words, k=chance.randint(1, _LONGEST))) for _ in range(_DRAWN)]
-    golden = [*ODD, *drawn]
+    golden = [*EDGE_CASES, *drawn]
     probabilities = bundle.predict_proba(golden).round(6).tolist()
     return "".join(
         json.dumps({"text": text, "probabilities": row}) + "\n"

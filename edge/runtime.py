@@ -58,7 +58,7 @@ class Verified(NamedTuple):
 class _Parts(dict[str, bytes]):
     """What stands between two spaces -> its token ids, as the bytes of int64.
 
-    Normaliser and pre-tokenizer never look beyond a space, so the ids of a text are those of its
+    Normalizer and pre-tokenizer never look beyond a space, so the ids of a text are those of its
     parts in a row; and since most parts come again, they are looked up and not computed. A part
     comes in once it was met, until 65,536 are known.
     """

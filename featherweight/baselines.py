@@ -7,7 +7,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
 from featherweight.classifier import Batch, Classifier, FloatArray
-from featherweight.dataset import Split
+from featherweight.data.dataset import Split
 from featherweight.errors import DataError
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from featherweight import flags
-from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig, PushConfig
+from featherweight import __version__, flags
+from featherweight.config import CompareConfig, EvaluationConfig
 from featherweight.errors import FeatherweightError, MissingExtraError, UsageError
-from featherweight.run import COMPRESSION
+from featherweight.hub.config import PushConfig
+from featherweight.prediction.config import PredictConfig
 
 _OWN = ("featherweight", "lstm", "transformer_eval", "compress", "edge")
 _EXTRAS = {
@@ -28,7 +29,7 @@ INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Train the tiny LSTM on labelled text; leaves a run directory."""
+    """Train the tiny LSTM on labeled text; leaves a run directory."""
     from lstm.config import PRESETS, TrainConfig
 
     parser = _parser("train", TrainConfig)
@@ -37,10 +38,10 @@ def train(arguments: Sequence[str]) -> None:
     parser.set_defaults(dict(PRESETS[parser.parse_args(said).preset]))
     config = flags.read(parser, arguments, TrainConfig)
 
-    from featherweight.reporting import report
-    from lstm import experiment
+    from featherweight.reports.reporting import report
+    from lstm import train
 
-    run, evaluation = experiment.train(config)
+    run, evaluation = train.train(config)
     print(report(evaluation))
     print(f"\nrun: {run.path}")
 
@@ -49,14 +50,14 @@ def test(arguments: Sequence[str]) -> None:
     """Show a run's quality per class, beside two baselines."""
     config = flags.read(_parser("test", EvaluationConfig), arguments, EvaluationConfig)
 
-    from compress.variant import halved
-    from featherweight import testing
-    from featherweight.reporting import report
+    from compress.lstm.half import temporary_fp16_copy
+    from featherweight.reports.reporting import report
     from featherweight.run import newest_run
+    from featherweight.test import test as test_weights
 
     weights = config.weights or newest_run(config.output_dir).path
-    with halved(weights) as variants:
-        result = testing.test(config, weights, variants)
+    with temporary_fp16_copy(weights) as variants:
+        result = test_weights(config, weights, variants)
     if config.json:
         print(json.dumps(result.evaluation.to_json(), ensure_ascii=False))
     else:
@@ -68,14 +69,14 @@ def predict(arguments: Sequence[str]) -> None:
     config = flags.read(_parser("predict", PredictConfig, "texts"), arguments, PredictConfig)
 
     if config.engine == "ray":
-        from edge import shards
+        from edge.cluster import shards
 
         shards.predict_shards(config)
         return
 
-    from featherweight import inference
+    from featherweight.prediction import predict
 
-    inference.predict(config)
+    predict.predict(config)
 
 
 def compress(arguments: Sequence[str]) -> None:
@@ -84,32 +85,19 @@ def compress(arguments: Sequence[str]) -> None:
 
     config = flags.read(_parser("compress", CompressConfig), arguments, CompressConfig)
 
-    from compress.everything import compress_all
-    from compress.variant import compress_run
-    from featherweight.reporting import quality_table
+    from compress.compress import compress as compress_one
 
-    if config.method == "all":
-        print(compress_all(config))
-        return
-    if config.target_size:
-        from compress.search import search
-
-        run, evaluations = search(config)
-    else:
-        run, evaluations = compress_run(config)
-    print(quality_table(evaluations))
-    why = run.read_json(COMPRESSION)["rejected"]
-    print(f"\n{f'rejected: {why}' if why else 'accepted'}\nrun: {run.path}")
+    print(compress_one(config))
 
 
 def compare(arguments: Sequence[str]) -> None:
     """Put any contenders side by side: quality, speed, size."""
     config = flags.read(_parser("compare", CompareConfig, "weights"), arguments, CompareConfig)
 
-    from featherweight import comparison_text, contest
+    from featherweight.comparison import compare, text
 
-    record = contest.contest(config)
-    print(json.dumps(record) if config.json else comparison_text.terminal(record))
+    record = compare.compare(config)
+    print(json.dumps(record) if config.json else text.terminal(record))
 
 
 def test_transformer(arguments: Sequence[str]) -> None:
@@ -118,20 +106,20 @@ def test_transformer(arguments: Sequence[str]) -> None:
 
     config = flags.read(_parser("test_transformer", VersusConfig), arguments, VersusConfig)
 
-    from compress.variant import halved
-    from featherweight import comparison_text
-    from featherweight.reporting import report
+    from compress.lstm.half import temporary_fp16_copy
+    from featherweight.comparison import text
+    from featherweight.reports.reporting import report
     from featherweight.run import newest_lstm
-    from transformer_eval.versus import versus
+    from transformer_eval.test_transformer import test_transformer as test_beside_lstms
 
     lstm = config.weights or newest_lstm(config.output_dir)
-    lstms = halved(lstm) if lstm else nullcontext(list[Path]())
+    lstms = temporary_fp16_copy(lstm) if lstm else nullcontext(list[Path]())
     with lstms as variants:
-        record, answered = versus(config, [*filter(None, [lstm]), *variants])
+        record, answered = test_beside_lstms(config, [*filter(None, [lstm]), *variants])
     if config.json:
         print(json.dumps(record))
     else:
-        print("\n\n".join([*map(report, answered), comparison_text.terminal(record)]))
+        print("\n\n".join([*map(report, answered), text.terminal(record)]))
 
 
 def finetune(arguments: Sequence[str]) -> None:
@@ -140,10 +128,10 @@ def finetune(arguments: Sequence[str]) -> None:
 
     config = flags.read(_parser("finetune", FinetuneConfig), arguments, FinetuneConfig)
 
-    from transformer_eval.finetuning import finetune as finetune_one
-    from transformer_eval.series import series
+    from transformer_eval.finetune import finetune as finetune_one
+    from transformer_eval.several_models import train_each
 
-    series(config, finetune_one)
+    train_each(config, finetune_one)
 
 
 def features(arguments: Sequence[str]) -> None:
@@ -153,18 +141,18 @@ def features(arguments: Sequence[str]) -> None:
     config = flags.read(_parser("features", FeaturesConfig), arguments, FeaturesConfig)
 
     from transformer_eval.features import features as features_of_one
-    from transformer_eval.series import series
+    from transformer_eval.several_models import train_each
 
-    series(config, features_of_one)
+    train_each(config, features_of_one)
 
 
 def push(arguments: Sequence[str]) -> None:
     """Send a run to the Hub: model card, weights, tokenizer."""
     config = flags.read(_parser("push", PushConfig), arguments, PushConfig)
 
-    from featherweight import pushing
+    from featherweight.hub import push
 
-    print(pushing.push(config))
+    print(push.push(config))
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -173,9 +161,9 @@ def export(arguments: Sequence[str]) -> None:
 
     config = flags.read(_parser("export", ExportConfig), arguments, ExportConfig)
 
-    from edge import bundle
+    from edge import export
 
-    print(bundle.export(config))
+    print(export.export(config))
 
 
 def verify(arguments: Sequence[str]) -> None:
@@ -184,9 +172,9 @@ def verify(arguments: Sequence[str]) -> None:
 
     config = flags.read(_parser("verify", VerifyConfig, "weights"), arguments, VerifyConfig)
 
-    from edge import verification
+    from edge import verify
 
-    print("\n".join(verification.verify(config)))
+    print("\n".join(verify.verify(config)))
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -195,9 +183,9 @@ def serve(arguments: Sequence[str]) -> None:
 
     config = flags.read(_parser("serve", ServeConfig), arguments, ServeConfig)
 
-    from edge import service
+    from edge.serving import serve
 
-    service.serve(config)
+    serve.serve(config)
 
 
 VERBS = {
@@ -223,6 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if verb in ("-h", "--help"):
             print(_overview())
+        elif verb == "--version":
+            print(f"featherweight {__version__}")
         elif verb in VERBS:
             VERBS[verb](rest)
         else:

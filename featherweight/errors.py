@@ -1,8 +1,11 @@
-"""The whole error vocabulary: each message is one line that says what to do.
+"""Every error a user can meet: each message is one line that says what to do.
 
-Source: the command line turns a `FeatherweightError` into that line on stderr
-and the error's `exit_code`; anything else is a bug and keeps its traceback.
+The command line prints a `FeatherweightError` as that line on stderr and exits with its
+`exit_code`; anything else is a bug and keeps its traceback.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class FeatherweightError(Exception):
@@ -36,3 +39,17 @@ class MissingExtraError(FeatherweightError):
         super().__init__(
             f"{library} is not installed; get it with: pip install 'featherweight[{extra}]'"
         )
+
+
+@contextmanager
+def requires(extra: str) -> Iterator[None]:
+    """Names the optional extra to install where an import inside finds a library missing.
+
+    Raises:
+        MissingExtraError: A library is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or extra).partition(".")[0]
+        raise MissingExtraError(library, extra) from None

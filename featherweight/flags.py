@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
-from featherweight.loading import located
+from featherweight.loading import resolve_weights
 
 Config = TypeVar("Config")
 
@@ -102,6 +102,8 @@ def read(parser: ArgumentParser, arguments: Sequence[str], config: type[Config])
     weights = values.get("weights")
     if weights:
         many = isinstance(weights, list)
-        values["weights"] = [located(it) for it in weights] if many else located(weights)
+        values["weights"] = (
+            [resolve_weights(it) for it in weights] if many else resolve_weights(weights)
+        )
     names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     return config(**{name: value for name, value in values.items() if name in names})

@@ -1,12 +1,10 @@
 """weights -> Classifier: reads the header of the file and asks the package that wrote it."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from featherweight.classifier import Classifier
-from featherweight.errors import MissingExtraError, UsageError, WeightsError
+from featherweight.errors import UsageError, WeightsError, requires
 from featherweight.run import COMPRESSION, CONFIG, MODEL, ONNX, TRANSFORMER, Run, newest_run
 from featherweight.weights import FEATURES_FORMAT, LSTM_FORMAT, is_bundle, read_metadata
 
@@ -27,7 +25,7 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
         WeightsError: There is nothing there, or it is truncated, altered or foreign.
         UsageError: CUDA is asked for and there is none.
     """
-    path = located(weights)
+    path = resolve_weights(weights)
     if is_bundle(path):
         from edge.classifier import BundleClassifier
 
@@ -66,7 +64,7 @@ def mark_rejected(classifier: Classifier, weights: Path) -> str:
     return why
 
 
-def located(weights: str | Path) -> Path:
+def resolve_weights(weights: str | Path) -> Path:
     """Returns where weights are; "pretrained" names the bundle that ships with the package."""
     if str(weights) != PRETRAINED:
         return Path(weights)
@@ -81,7 +79,7 @@ def newest_or_pretrained(output_dir: Path) -> Path:
         return newest_run(output_dir).path
     except UsageError:
         logger.info("no run in %s: the bundle that ships with the package answers", output_dir)
-        return located(PRETRAINED)
+        return resolve_weights(PRETRAINED)
 
 
 def _of_transformers(folder: Run) -> bool:
@@ -102,29 +100,21 @@ def _name(run: Run) -> str:
 
 
 def _load_transformer(folder: Path, device: str, name: str) -> Classifier:
-    with _needing_transformers():
+    with requires("transformers"):
         from transformer_eval.classifier import TransformerClassifier
 
     return TransformerClassifier.load(folder, device, name)
 
 
 def _load_onnx(folder: Path) -> Classifier:
-    with _needing_transformers():
-        from compress.onnx_classifier import OnnxClassifier
+    with requires("transformers"):
+        from compress.onnx.classifier import OnnxClassifier
 
         return OnnxClassifier.load(folder)
 
 
 def _load_features(path: Path, device: str) -> Classifier:
-    with _needing_transformers():
+    with requires("transformers"):
         from transformer_eval.features import FrozenFeatures
 
     return FrozenFeatures.load(path, device)
-
-
-@contextmanager
-def _needing_transformers() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "transformers", "transformers") from None

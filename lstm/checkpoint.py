@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from featherweight.errors import WeightsError
-from featherweight.optimizer_state import optimizer_tensors, restore_optimizer
 from featherweight.run import atomic_open
+from featherweight.training.optimizer_state import optimizer_tensors, restore_optimizer
 from featherweight.weights import read_metadata, with_sorted_metadata
 
 

@@ -40,7 +40,7 @@ class TextClassifier(Classifier):
 
     Attributes:
         storage: Format of each tensor, by its name in the network.
-        tokenizer: Normaliser, vocabulary and truncation.
+        tokenizer: Normalizer, vocabulary and truncation.
         module: The network, in evaluation mode.
         config: Its architecture.
     """
@@ -93,7 +93,7 @@ class TextClassifier(Classifier):
         return formats.pop() if len(formats) == 1 else "mixed"
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
-        """Tokenises and pads B texts; no text is empty afterwards."""
+        """Tokenizes and pads B texts; no text is empty afterwards."""
         ids, truncated = token_ids(self.tokenizer, texts)
         self.truncated_texts += truncated
         return pad(ids).to(self.device)
@@ -120,9 +120,9 @@ class TextClassifier(Classifier):
 
     def size_bytes(self) -> int:
         """Returns the size of the portable file."""
-        return len(self.serialise())
+        return len(self.serialize())
 
-    def serialise(self) -> bytes:
+    def serialize(self) -> bytes:
         """Returns the portable file: tensors, and in its header all that rebuilds the rest."""
         tensors = {
             f"{name}{ending}": part
@@ -143,7 +143,7 @@ class TextClassifier(Classifier):
     def save(self, path: Path) -> None:
         """Writes the portable file atomically."""
         with atomic_open(path, "wb") as file:
-            file.write(self.serialise())
+            file.write(self.serialize())
 
     def save_in(self, run: Run) -> None:
         """Writes its files into a run."""

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from featherweight.dataset import DataConfig
+from featherweight.data.dataset import DataConfig
 from featherweight.errors import UsageError
-from featherweight.training import (
+from featherweight.training.config import (
     OutputConfig,
     TrainingConfig,
-    above_zero,
-    at_least_one,
-    shares,
+    require_at_least_one,
+    require_fraction,
+    require_positive,
 )
 
 
@@ -78,14 +78,14 @@ class TrainConfig(OutputConfig, OptimizationConfig, ModelConfig, TokenizerConfig
         """
         OutputConfig.__post_init__(self)
         OptimizationConfig.__post_init__(self)
-        at_least_one(
+        require_at_least_one(
             self, "vocab_size", "min_frequency", "max_length", "embedding_dim", "hidden_dim",
             "num_layers",
         )  # fmt: skip
         if self.vocab_size < 3:
             raise UsageError("--vocab_size must be at least 3: padding, unknown and one word")
-        above_zero(self, "learning_rate")
-        shares(self, "dropout", "embedding_dropout", "word_dropout")
+        require_positive(self, "learning_rate")
+        require_fraction(self, "dropout", "embedding_dropout", "word_dropout")
 
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(

@@ -44,7 +44,7 @@ class GraphedClassifier(Classifier):
         self._graphs: dict[tuple[int, ...], _Graph] = {}
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
-        """Tokenises B texts and pads them to a whole number of buckets."""
+        """Tokenizes B texts and pads them to a whole number of buckets."""
         batch = self._classifier.encode(texts)
         missing = -batch.input_ids.shape[1] % BUCKET
         return TokenBatch(pad(batch.input_ids, (0, missing), value=PAD_ID), batch.lengths)

@@ -6,7 +6,7 @@ once projected.
 
 Source: Bengio et al. (2013), Estimating or Propagating Gradients Through Stochastic Neurons for
 Conditional Computation (the straight-through estimator); Jacob et al. (2018), section 3
-(quantisation-aware training).
+(quantization-aware training).
 """
 
 from collections.abc import Callable, Iterator, Mapping

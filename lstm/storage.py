@@ -104,7 +104,7 @@ def _int4(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     least = torch.full_like(unclipped, torch.inf)
     for further in range(_TRIED):
         scales = _scales(unclipped - further)
-        error = (groups - scales * _quantised(groups, scales, 7)).square().sum(dim=1, keepdim=True)
+        error = (groups - scales * _quantized(groups, scales, 7)).square().sum(dim=1, keepdim=True)
         exponents = torch.where(error < least, unclipped - further, exponents)
         least = torch.minimum(error, least)
     return _with_scales(groups, exponents, 7)
@@ -138,10 +138,10 @@ def _unclipped(rows: Tensor, integers: int) -> Tensor:
 
 
 def _with_scales(rows: Tensor, exponents: Tensor, integers: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Quantises rows (R, C) with scales of these exponents (R, 1)."""
+    """Quantizes rows (R, C) with scales of these exponents (R, 1)."""
     largest = exponents.max().reshape(1)
     steps = largest - exponents
-    values = _quantised(rows, _scales(exponents), integers)
+    values = _quantized(rows, _scales(exponents), integers)
     values = torch.where(steps <= _SMALLEST, values, torch.zeros_like(values))
     return values, largest.int(), steps.clamp(max=_SMALLEST).int()
 
@@ -160,7 +160,7 @@ def _ungrouped(groups: Tensor, shape: torch.Size) -> Tensor:
     return groups.reshape(shape[0], -1)[:, : shape[1]].contiguous()
 
 
-def _quantised(tensor: Tensor, scales: Tensor, largest: int) -> Tensor:
+def _quantized(tensor: Tensor, scales: Tensor, largest: int) -> Tensor:
     """Returns round(tensor / scales) as int32 in [-largest, largest]."""
     return (tensor / scales).round().clamp(-largest, largest).int()
 

@@ -1,6 +1,6 @@
-"""Text to token ids: a vocabulary trained on the data, behind a normaliser saved with it.
+"""Text to token ids: a vocabulary trained on the data, behind a normalizer saved with it.
 
-The normaliser brings what people type to one form, so that "I'm SOOOO happy!!! @ann" and
+The normalizer brings what people type to one form, so that "I'm SOOOO happy!!! @ann" and
 "im soo happy" meet the same entries: NFKC, lower case, one token for links and one for @names,
 apostrophes joined, elongations shortened to two letters, emoji kept.
 
@@ -25,7 +25,7 @@ PAD_ID, UNK_ID = 0, 1
 URL, USER = "<url>", "<user>"
 _WORD_START = "▁"
 
-_NORMALISATION = [
+_NORMALIZATION = [
     normalizers.Replace("´", ""),  # NFKC would make a space and an accent of it
     normalizers.NFKC(),
     normalizers.Lowercase(),
@@ -80,7 +80,7 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
         mark = pre_tokenizers.Metaspace(_WORD_START, prepend_scheme="always", split=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, mark])
         tokenizer.decoder = decoders.Metaspace(_WORD_START, prepend_scheme="always", split=False)
-    tokenizer.normalizer = normalizers.Sequence(_NORMALISATION)
+    tokenizer.normalizer = normalizers.Sequence(_NORMALIZATION)
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() <= UNK_ID + 1:
         raise DataError(
@@ -88,7 +88,7 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
             "lower --min_frequency or give more data"
         )
     tokenizer.normalizer = normalizers.Sequence(
-        [*_NORMALISATION, _drop_unknown_punctuation(tokenizer.get_vocab())]
+        [*_NORMALIZATION, _drop_unknown_punctuation(tokenizer.get_vocab())]
     )
     tokenizer.enable_truncation(config.max_length)
     return _without_added_tokens(tokenizer)
@@ -108,14 +108,14 @@ def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(json.loads(tokenizer.to_str()) | {"added_tokens": []}))
 
 
-def load_tokenizer(serialised: str) -> Tokenizer:
+def load_tokenizer(serialized: str) -> Tokenizer:
     """Rebuilds a tokenizer from the JSON text of `Tokenizer.to_str`.
 
     Raises:
         ValueError: The text is not a tokenizer, or its padding and unknown ids are not 0 and 1.
     """
     try:
-        tokenizer = Tokenizer.from_str(serialised)
+        tokenizer = Tokenizer.from_str(serialized)
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"not a tokenizer: {error}") from None
     if (tokenizer.token_to_id(PAD), tokenizer.token_to_id(UNK)) != (PAD_ID, UNK_ID):

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from lstm.config import TrainConfig
-from lstm.experiment import train
+from lstm.train import train
 
 # The same examples each time, however long one takes: nothing fails since a machine is slow.
 settings.register_profile(
@@ -59,7 +59,7 @@ TEXTS = {
         so sad that grandad is gone
         alone again, eating in the dark
         i miss the way things were
-        everything feels grey and empty
+        everything feels gray and empty
         my heart is broken and i cried
         sad, tired and alone tonight
         i feel empty since she is gone
@@ -94,7 +94,7 @@ TEXTS = {
 }
 
 
-def labelled_texts() -> list[tuple[str, str]]:
+def labeled_texts() -> list[tuple[str, str]]:
     return [
         (text.strip(), label)
         for label, block in TEXTS.items()
@@ -141,7 +141,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "moods"
     folder.mkdir()
     parts: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
-    for index, example in enumerate(labelled_texts()):
+    for index, example in enumerate(labeled_texts()):
         split = {3: "validation", 4: "test"}.get(index % 5, "train")
         parts[split].append(example)
     for split, examples in parts.items():

@@ -27,7 +27,7 @@ hurts hurting mourn mourning upset tearful blue down ashamed shame guilt guilty 
 joy joyful joyous happy happier happiest happily happiness glad gladly delighted delight
 delightful cheerful thrilled thrilling excited exciting excitement ecstatic elated elation
 bliss blissful content contented contentment proud proudly pride pleased pleasure jolly merry
-grateful gratitude thankful relieved relief overjoyed hopeful optimistic euphoric chuffed
+grateful gratitude thankful relieved relief overjoyed hopeful optimiztic euphoric chuffed
 love loves loved loving lovely lovingly lover adore adores adored adoring affection
 affectionate fond fondly fondness cherish cherished cherishing tender tenderness devoted
 devotion passion passionate beloved smitten infatuated romantic romance compassion caring

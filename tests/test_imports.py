@@ -1,8 +1,11 @@
-"""Imports go one way, and nothing heavy is imported before it is used."""
+"""Where code lives: imports go one way and in no circle, folders stay small, verbs have a file."""
 
 import ast
+import graphlib
+import importlib
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +23,9 @@ BELOW = {
     "edge": {"featherweight", "lstm", "transformer_eval", "compress"},
 }
 # These reach upward, but only inside their functions.
-LAZY = {"featherweight.cli", "featherweight.latency_worker", "featherweight.loading"}
+LAZY = {"featherweight.cli", "featherweight.loading", "featherweight.timing.worker_process"}
+MAX_FILES = 16  # of code, directly in a folder
+
 HEAVY = {
     "accelerate", "datasets", "matplotlib", "nltk", "onnxruntime", "pandas", "pyarrow", "ray",
     "scipy", "sklearn", "torch", "transformers",
@@ -81,8 +86,68 @@ def violations(root: Path) -> list[str]:
     return found
 
 
+def circles(root: Path) -> list[list[str]]:
+    """Returns the modules of each circle of imports, those inside functions included."""
+    paths = {
+        module_name(root, path): path
+        for package in BELOW
+        for path in sorted((root / package).rglob("*.py"))
+    }
+    arrows = {
+        module: {
+            found
+            for _, target, _ in imports(root, path)
+            for found in (target, target.rpartition(".")[0])
+            if found in paths and found != module
+        }
+        for module, path in paths.items()
+    }
+    sorter = graphlib.TopologicalSorter(arrows)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        return [error.args[1]]
+    return []
+
+
 def test_imports_go_one_way() -> None:
     assert violations(ROOT) == []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    assert circles(ROOT) == []
+
+
+def test_a_circle_through_imports_inside_functions_is_found(tmp_path: Path) -> None:
+    (tmp_path / "lstm").mkdir()
+    (tmp_path / "lstm" / "one.py").write_text("from lstm.two import x")
+    (tmp_path / "lstm" / "two.py").write_text("def f():\n    from lstm import one")
+    (circle,) = circles(tmp_path)
+    assert set(circle) == {"lstm.one", "lstm.two"}
+
+
+def test_no_folder_holds_more_files_than_can_be_taken_in_at_once() -> None:
+    folders = [ROOT / "benchmarks", *(ROOT / package for package in BELOW)]
+    counts = Counter(path.parent for folder in folders for path in folder.rglob("*.py"))
+    assert len(counts) > 15
+    assert {folder: count for folder, count in counts.items() if count > MAX_FILES} == {}
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_each_verb_has_a_file_of_its_name(verb: str) -> None:
+    (path,) = (path for package in BELOW for path in (ROOT / package).rglob(f"{verb}.py"))
+    assert f"def {verb}(" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("package", ["lstm", "onnx"])
+def test_a_sub_package_does_not_shadow_the_package_of_its_name(package: str) -> None:
+    outer, inner = (importlib.import_module(name) for name in (package, f"compress.{package}"))
+    assert outer.__file__ != inner.__file__
+    for path in (ROOT / "compress").rglob("*.py"):
+        assert not any(
+            isinstance(node, ast.ImportFrom) and node.level
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        ), f"{path} has a relative import"
 
 
 def test_the_checker_reads_the_modules_that_are_there() -> None:
@@ -92,31 +157,34 @@ def test_the_checker_reads_the_modules_that_are_there() -> None:
         for path in (ROOT / "featherweight").rglob("*.py")
         for _, target, _ in imports(ROOT, path)
     }
-    assert {"featherweight.errors.FeatherweightError", "lstm.experiment"} <= seen
+    assert {"featherweight.errors.FeatherweightError", "lstm.train"} <= seen
 
 
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("featherweight/evaluation.py", "import lstm"),
-        ("featherweight/evaluation.py", "from lstm.encoder import LSTMEncoder"),
-        ("featherweight/evaluation.py", "def f():\n    from lstm import encoder"),
-        ("featherweight/evaluation.py", "if TYPE_CHECKING:\n    import compress.int8 as x"),
-        ("featherweight/evaluation.py", "import importlib\nimportlib.import_module('lstm.config')"),
-        ("featherweight/cli.py", "from lstm import experiment"),
+        ("featherweight/quality/evaluation.py", "import lstm"),
+        ("featherweight/quality/evaluation.py", "from lstm.encoder import LSTMEncoder"),
+        ("featherweight/quality/evaluation.py", "def f():\n    from lstm import encoder"),
+        ("featherweight/quality/evaluation.py", "if TYPE_CHECKING:\n    import compress.int8 as x"),
+        (
+            "featherweight/quality/evaluation.py",
+            "import importlib\nimportlib.import_module('lstm.config')",
+        ),
+        ("featherweight/cli.py", "from lstm import train"),
         ("featherweight/loading.py", "class A:\n    import lstm.classifier"),
         ("featherweight/deep/cli.py", "def f():\n    import lstm"),
         ("lstm/encoder.py", "import transformer_eval.registry"),
         ("lstm/encoder.py", "def f():\n    import compress"),
         ("transformer_eval/classifier.py", "from lstm import batching"),
         ("transformer_eval/__init__.py", "import numpy, edge"),
-        ("compress/half.py", "from edge.bundle import pack"),
+        ("compress/lstm/half.py", "from edge.export import export"),
         ("edge/runtime.py", "import featherweight"),
         ("edge/runtime.py", "from featherweight import load"),
         ("edge/runtime.py", "from featherweight.errorsome import x"),
-        ("edge/runtime.py", "from edge import bundle"),
-        ("edge/runtime.py", "from . import bundle"),
-        ("edge/runtime.py", "def f():\n    from .bundle import pack"),
+        ("edge/runtime.py", "from edge import export"),
+        ("edge/runtime.py", "from . import export"),
+        ("edge/runtime.py", "def f():\n    from .export import export"),
     ],
 )
 def test_the_checker_finds_a_violation(tmp_path: Path, file: str, source: str) -> None:
@@ -132,13 +200,16 @@ def test_the_checker_finds_a_violation(tmp_path: Path, file: str, source: str) -
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("featherweight/evaluation.py", "from featherweight import errors\nfrom .run import Run"),
-        ("featherweight/cli.py", "def train():\n    from lstm import experiment"),
+        (
+            "featherweight/quality/evaluation.py",
+            "from featherweight import errors\nfrom ..run import Run",
+        ),
+        ("featherweight/cli.py", "def train():\n    from lstm import train"),
         ("featherweight/loading.py", "def load():\n    if x:\n        import edge.runtime"),
         ("lstm/encoder.py", "import torch\nfrom featherweight.classifier import Classifier"),
         ("lstm/encoder.py", "from .config import ModelConfig\nfrom . import batching"),
         ("compress/int8.py", "import lstm.encoder\nimport transformer_eval.classifier"),
-        ("edge/bundle.py", "import compress\nfrom edge.runtime import load"),
+        ("edge/export.py", "import compress\nfrom edge.runtime import load"),
         ("edge/runtime.py", "import numpy\nfrom featherweight.errors import WeightsError"),
         ("edge/runtime.py", "from featherweight import errors"),
     ],

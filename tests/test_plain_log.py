@@ -1,11 +1,11 @@
-"""What a log file gets: whole lines, without the signs that move or colour a terminal's cursor."""
+"""What a log file gets: whole lines, without the signs that move or color a terminal's cursor."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.command_line import TINY
+from tests.helpers.command_line import TINY
 
 
 def test_a_log_of_a_training_is_plain_text(tmp_path: Path, tiny_data: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from featherweight import sources
 from featherweight.cli import VERBS, main
-from transformer_eval.architecture import build
+from featherweight.data import sources
+from transformer_eval.random_weights import build
 from transformer_eval.registry import REGISTRY
 
 ENDLESS = {"serve"}  # its own tests run it

@@ -18,12 +18,12 @@ from featherweight.device import cpu_flags, resolve_device
 from featherweight.errors import MissingExtraError, WeightsError
 from featherweight.run import MODEL, TRANSFORMER, Run
 from featherweight.sparse import is_sparse, read_sparse
-from transformer_eval.adapter import ADAPTER, pack_where_it_fits, trained_only, with_adapter
-from transformer_eval.normalisation import NORMALISERS
+from transformer_eval.lora import ADAPTER, pack_where_it_fits, trained_only, with_adapter
+from transformer_eval.normalization import NORMALIZERS
 from transformer_eval.pooling import mean_state
 
 MAX_LENGTH = 512  # tokens; no text of this kind is longer, and few models take more
-NORMALISER = "text_normaliser"  # entry of config.json: what texts go through before the tokenizer
+NORMALIZER = "text_normaliser"  # entry of config.json: what texts go through before the tokenizer
 NUMBER_FORMAT = "number_format"  # entry of config.json: what its integers are called in tables
 _NUMBERED = "LABEL_"  # how transformers calls classes that nobody named
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -44,7 +44,7 @@ class TransformerClassifier(Classifier):
         dtype: What it computes in: "fp32", "fp16", "bf16", or the integers of its weights.
         stored_dtype: What its files hold, which the device may not compute in.
         max_length: Tokens after which a text is cut.
-        normaliser: What texts go through before the tokenizer; None: nothing.
+        normalizer: What texts go through before the tokenizer; None: nothing.
     """
 
     backend = "torch"
@@ -63,7 +63,7 @@ class TransformerClassifier(Classifier):
         self.dtype = integers or _DTYPES[model.dtype]
         self.stored_dtype = integers or _DTYPES[_stored_dtype(folder)]
         self.max_length = max_length(tokenizer, model.config)
-        self.normaliser = getattr(model.config, NORMALISER, None)
+        self.normalizer = getattr(model.config, NORMALIZER, None)
 
     @classmethod
     def load(
@@ -88,7 +88,7 @@ class TransformerClassifier(Classifier):
             WeightsError: Files are missing or damaged, need code of their own, or have no
                 trained head.
             UsageError: CUDA is asked for and there is none.
-            MissingExtraError: The library that quantised it is not installed.
+            MissingExtraError: The library that quantized it is not installed.
         """
         device = resolve_device(device)
         tokenizer = load_tokenizer(folder)
@@ -102,8 +102,8 @@ class TransformerClassifier(Classifier):
         return cls(name or folder.name, names, folder, tokenizer, model, device)
 
     def encode(self, texts: Sequence[str]) -> Any:
-        """Tokenises B texts and pads them to the longest of them."""
-        batch, truncated = tokenised(self.tokenizer, texts, self.normaliser, self.max_length, "pt")
+        """Tokenizes B texts and pads them to the longest of them."""
+        batch, truncated = tokenized(self.tokenizer, texts, self.normalizer, self.max_length, "pt")
         self.truncated_texts += truncated
         return batch.to(self.device)
 
@@ -153,22 +153,22 @@ class TransformerClassifier(Classifier):
         shutil.copytree(self.folder, run.file(TRANSFORMER))
 
 
-def tokenised(
-    tokenizer: Any, texts: Sequence[str], normaliser: str | None, max_length: int, kind: str
+def tokenized(
+    tokenizer: Any, texts: Sequence[str], normalizer: str | None, max_length: int, kind: str
 ) -> tuple[Any, int]:
     """Makes a batch of B texts, padded to the longest of them.
 
     Args:
         tokenizer: Of `transformers`.
         texts: As they are.
-        normaliser: Name of what they go through first; None: nothing.
+        normalizer: Name of what they go through first; None: nothing.
         max_length: Tokens after which a text is cut.
         kind: Of the arrays: "pt" or "np".
 
     Returns:
         The batch, and how many texts were cut.
     """
-    texts = [NORMALISERS[normaliser](text) for text in texts] if normaliser else list(texts)
+    texts = [NORMALIZERS[normalizer](text) for text in texts] if normalizer else list(texts)
     batch = tokenizer(
         texts, padding="longest", truncation=True, max_length=max_length, return_tensors=kind
     )
@@ -214,7 +214,7 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, **ch
 
     Raises:
         WeightsError: They are missing, damaged, need code of their own, or lack a trained head.
-        MissingExtraError: The library that quantised it is not installed.
+        MissingExtraError: The library that quantized it is not installed.
     """
     try:
         _need_library(folder)
@@ -240,7 +240,7 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, **ch
 
 
 def _need_library(folder: Path) -> None:
-    """Fails as an import does if bitsandbytes quantised a model and is not installed."""
+    """Fails as an import does if bitsandbytes quantized a model and is not installed."""
     recipe = (_config(folder) or {}).get("quantization_config")
     if isinstance(recipe, dict) and recipe.get("quant_method") == "bitsandbytes":
         import_module("bitsandbytes")

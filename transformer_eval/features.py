@@ -14,18 +14,18 @@ from sklearn.linear_model import LogisticRegression
 
 from featherweight.baselines import MostFrequentClass
 from featherweight.classifier import Classifier, FloatArray
-from featherweight.dataset import Dataset, Split
+from featherweight.data.dataset import Dataset, Split
 from featherweight.device import resolve_device
 from featherweight.errors import DataError, UsageError, WeightsError
-from featherweight.evaluation import Evaluation, evaluate
-from featherweight.experiment import cut_off_run, first_records, prepare_data
-from featherweight.reporting import write_evaluation
+from featherweight.quality.evaluation import Evaluation, evaluate
+from featherweight.reports.reporting import write_evaluation
 from featherweight.run import MODEL, Run, atomic_open
+from featherweight.training.run_records import cut_off_run, first_records, prepare_data
 from featherweight.weights import FEATURES_FORMAT, read_metadata, with_sorted_metadata
 from transformer_eval.classifier import shipped_bytes
 from transformer_eval.config import FeaturesConfig
-from transformer_eval.encoder import Encoder
-from transformer_eval.pretrained import Files, fetch
+from transformer_eval.frozen_encoder import Encoder
+from transformer_eval.model_files import Files, fetch
 
 logger = logging.getLogger("featherweight")
 
@@ -47,7 +47,7 @@ class FrozenFeatures(Classifier):
         self.head = head
 
     def encode(self, texts: Sequence[str]) -> Any:
-        """Tokenises and pads B texts."""
+        """Tokenizes and pads B texts."""
         batch, truncated = self.encoder.encode(texts)
         self.truncated_texts += truncated
         return batch

@@ -22,7 +22,7 @@ class Pretrained:
             can be built with random weights where its own cannot be had.
         revision: Commit that was tried; None: the newest.
         learning_rate: Highest step size of a fine-tuning that works for it.
-        normaliser: What its training texts went through; see `transformer_eval.normalisation`.
+        normalizer: What its training texts went through; see `transformer_eval.normalization`.
         labels: Names of its classes where its own config only numbers them.
         package: Installed Python package whose folder `model` holds the same files.
         fine_tuned: Whether it has a trained classification head.
@@ -33,7 +33,7 @@ class Pretrained:
     sizes: Mapping[str, Any] = field(default_factory=dict)
     revision: str | None = None
     learning_rate: float = 2e-5
-    normaliser: Literal["bertweet", "cardiff"] | None = None
+    normalizer: Literal["bertweet", "cardiff"] | None = None
     labels: tuple[str, ...] = ()
     package: str | None = None
     fine_tuned: bool = False
@@ -88,13 +88,13 @@ REGISTRY: Mapping[str, Pretrained] = MappingProxyType(
             "vinai/bertweet-base",
             "roberta",
             {**_ROBERTA, "vocab_size": 64001, "max_position_embeddings": 130},
-            normaliser="bertweet",
+            normalizer="bertweet",
         ),
         "bertweet-large": Pretrained(
-            "vinai/bertweet-large", "roberta", {**_LARGE, **_ROBERTA}, normaliser="bertweet"
+            "vinai/bertweet-large", "roberta", {**_LARGE, **_ROBERTA}, normalizer="bertweet"
         ),
         "cardiff-roberta": Pretrained(
-            "cardiffnlp/twitter-roberta-base", "roberta", _ROBERTA, normaliser="cardiff"
+            "cardiffnlp/twitter-roberta-base", "roberta", _ROBERTA, normalizer="cardiff"
         ),
         "modernbert-base": Pretrained(
             "answerdotai/ModernBERT-base",

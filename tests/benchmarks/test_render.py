@@ -42,7 +42,7 @@ def test_a_changed_figure_changes_the_readme(
     render: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tables = importlib.import_module("tables")
+    tables = importlib.import_module("rendering.tables")
     read = tables.read_record
 
     def altered(name: str) -> dict[str, object]:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from featherweight import load, reporting
-from featherweight.dataset import Dataset, load_dataset
+from featherweight import load
+from featherweight.data.dataset import Dataset, load_dataset
+from featherweight.reports import reporting
 from featherweight.run import MODEL, TRANSFORMER, Run
-from featherweight.testing import trained_on
+from featherweight.test import trained_on
 from lstm.classifier import TextClassifier
-from transformer_eval.architecture import build
 from transformer_eval.classifier import TransformerClassifier
+from transformer_eval.random_weights import build
 from transformer_eval.registry import Pretrained
 
 

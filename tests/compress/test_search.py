@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 
 from compress import search as searching
-from compress.budget import FORMATS, Budget, Shape
 from compress.config import CompressConfig, target_of
 from compress.search import search
-from featherweight import load, reporting
+from compress.size_budget import FORMATS, Budget, Shape
+from featherweight import load
 from featherweight.cli import main
-from featherweight.dataset import Dataset
+from featherweight.data.dataset import Dataset
 from featherweight.errors import UsageError, WeightsError
+from featherweight.reports import reporting
 from featherweight.run import CHECKPOINTS, MODEL, TRANSFORMER, Run, kind
 from lstm.classifier import TextClassifier
 from lstm.config import preset
-from transformer_eval.architecture import build
+from transformer_eval.random_weights import build
 from transformer_eval.registry import Pretrained
 
 TARGET = "8KB"

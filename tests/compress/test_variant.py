@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress import transformer_methods
 from compress.config import CompressConfig
-from compress.lstm_methods import METHODS
+from compress.lstm.methods import METHODS
+from compress.transformer import methods
 from compress.variant import compress_run
-from featherweight import load, testing
+from featherweight import load
+from featherweight import test as testing
 from featherweight.cli import main
 from featherweight.config import EvaluationConfig
 from featherweight.errors import FeatherweightError, UsageError
 from featherweight.run import CHECKPOINT, MODEL, Run, newest_run
 from lstm.classifier import TextClassifier
-from tests.variants import compressed, contents
+from tests.helpers.variants import compressed, contents
 
 TEXTS = ["so happy 😂", "i miss my dog", "zzz"]
 
@@ -255,7 +256,7 @@ def test_a_method_that_does_not_fit_is_refused_with_those_that_do(bert_run: Run)
     before = contents(bert_run.path)
     with pytest.raises(UsageError) as caught:
         compressed(bert_run.path, "qat-int4")
-    fit = ", ".join(transformer_methods.METHODS)
+    fit = ", ".join(methods.METHODS)
     assert str(caught.value) == f"--method qat-int4 does not fit {bert_run.path}: take {fit}"
     assert contents(bert_run.path) == before
 

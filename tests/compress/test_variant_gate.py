@@ -9,10 +9,10 @@ from compress import variant
 from compress.config import CompressConfig
 from compress.variant import compress_run, rejected
 from featherweight.cli import main
-from featherweight.evaluation import Evaluation
-from featherweight.latency import Contender, Latency
+from featherweight.quality.evaluation import Evaluation
 from featherweight.run import Run
-from tests.variants import compressed
+from featherweight.timing.latency import Contender, Latency
+from tests.helpers.variants import compressed
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

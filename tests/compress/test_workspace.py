@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from compress.teachers import ANSWERS
+from compress.distillation.teachers import ANSWERS
 from featherweight import load
 from featherweight.cli import main
 from featherweight.errors import FeatherweightError, WeightsError
 from featherweight.run import CHECKPOINT, MODEL, Run, newest_run
-from lstm import training
+from lstm import fit
 from lstm.classifier import TextClassifier
-from tests.variants import compressed, contents
-from transformer_eval.trainer import History
+from tests.helpers.variants import compressed, contents
+from transformer_eval.safe_trainer import History
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -35,7 +35,7 @@ TRAINED = ["qat", "prune+int8", "distill"]
 def epochs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Counts the epochs; one that is to fail can be put in front as "killed"."""
     counted: list[str] = []
-    train_epoch = training._train_epoch
+    train_epoch = fit._train_epoch
 
     def watched(*given: Any) -> float:
         if counted == ["kill", "epoch"]:
@@ -43,7 +43,7 @@ def epochs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         counted.append("epoch")
         return train_epoch(*given)
 
-    monkeypatch.setattr(training, "_train_epoch", watched)
+    monkeypatch.setattr(fit, "_train_epoch", watched)
     return counted
 
 
@@ -247,7 +247,7 @@ def test_ctrl_c_before_the_first_epoch_ends_promises_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_train_epoch", interrupt)
+    monkeypatch.setattr(fit, "_train_epoch", interrupt)
     arguments = ["compress", "--weights", str(run.path), "--method", "qat", "--device", "cpu"]
     assert main(arguments) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "featherweight: interrupted"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.bundle import export
 from edge.config import ExportConfig
+from edge.export import export
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bundle import export
 from edge.classifier import BundleClassifier
 from edge.config import ExportConfig
+from edge.export import export
 from featherweight import load
 from featherweight.cli import main
 from featherweight.errors import WeightsError
-from featherweight.latency import Contender
+from featherweight.timing.latency import Contender
 from lstm.classifier import TextClassifier
 from lstm.config import TrainConfig
-from lstm.experiment import train
+from lstm.train import train
 
 
 def facts_of(folder: Path) -> dict:
@@ -34,7 +34,7 @@ def in_fp32(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose graph is stored in fp32, without the rounding of int8."""
     path = tmp_path_factory.mktemp("fp32") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge.bundle.packed", lambda graph: graph)
+        patch.setattr("edge.export.packed", lambda graph: graph)
         return export(ExportConfig(tiny_run, path))
 
 
@@ -146,6 +146,6 @@ def test_export_warns_where_int8_changes_many_labels(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("edge.bundle.MIN_AGREEMENT", 1.1)
+    monkeypatch.setattr("edge.export.MIN_AGREEMENT", 1.1)
     export(ExportConfig(tiny_run, tmp_path / "bundle"))
     assert "int8 storage changes the label of" in caplog.text

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from compress.onnx_lstm import lstm_graph
-from compress.quantisation import int8_storage, quantise
+from compress.lstm.quantization import int8_storage, quantize
+from compress.onnx.lstm_graph import lstm_graph
 from edge.packing import packed
 from featherweight import load
 from lstm.classifier import TextClassifier
@@ -36,7 +36,7 @@ def origin(tiny_run: Path) -> TextClassifier:
 
 
 def test_what_an_int8_run_computes_with_is_stored_without_loss(origin: TextClassifier) -> None:
-    graph = graph_of(quantise(origin, int8_storage(origin), "int8"))
+    graph = graph_of(quantize(origin, int8_storage(origin), "int8"))
     assert logits(packed(graph)) == pytest.approx(logits(graph), abs=1e-5)
 
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 import featherweight
-from edge.golden import ODD
+from edge.golden import EDGE_CASES
 from edge.runtime import LABELS, MODEL, TOKENIZER, Bundle, read
 from lstm.config import TokenizerConfig
 from lstm.tokenizer import token_ids, train_tokenizer
 
 CORPUS = Path(featherweight.__file__).parent / "corpus"
-# What normaliser and pre-tokenizer look at, close together.
+# What normalizer and pre-tokenizer look at, close together.
 TELLING = (
     " \t\n\u00a0\u2003\u200d\ufe0f'’`´@#_<>/:.!?-aAeéEßİΣσςﬁ①Ⅷ\u0301\u0308\u0345ａ한ㄱ1٣👍🏽🇫🇷❤"
 )
@@ -36,7 +36,7 @@ def corpus() -> list[str]:
 def both(request: pytest.FixtureRequest, exported: Path) -> tuple[Bundle, Tokenizer]:
     """A bundle with a tokenizer of each kind, and that tokenizer."""
     config = TokenizerConfig(request.param, vocab_size=2_000, max_length=40)
-    tokenizer = train_tokenizer([*corpus(), *ODD, *ODD], config)
+    tokenizer = train_tokenizer([*corpus(), *EDGE_CASES, *EDGE_CASES], config)
     files = {**read(exported), TOKENIZER: tokenizer.to_str().encode()}
     assert {MODEL, LABELS} < files.keys()
     return Bundle(files, {"temperature": 1.0}), tokenizer
@@ -54,7 +54,7 @@ def test_of_the_bundled_corpus(both: tuple[Bundle, Tokenizer]) -> None:
     texts = corpus()
     assert len(texts) > 3_000
     same(both, texts)
-    same(both, [*ODD, "happy " * 39, "happy " * 40, "happy " * 41])
+    same(both, [*EDGE_CASES, "happy " * 39, "happy " * 40, "happy " * 41])
 
 
 def test_of_ten_thousand_random_strings(both: tuple[Bundle, Tokenizer]) -> None:

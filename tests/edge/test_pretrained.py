@@ -13,7 +13,7 @@ from edge.runtime import load as load_bundle
 from edge.runtime import read
 from featherweight import load, run_inference
 from featherweight.cli import main
-from featherweight.loading import located
+from featherweight.loading import resolve_weights
 
 ROOT = Path(__file__).parents[2]
 LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")
@@ -56,7 +56,7 @@ def test_its_name_stands_for_it_wherever_weights_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert located("pretrained") == located(Path("pretrained")) == PATH
+    assert resolve_weights("pretrained") == resolve_weights(Path("pretrained")) == PATH
     assert load("pretrained").labels == LABELS
     assert main(["verify", "pretrained"]) == 0
     assert "golden texts" in capsys.readouterr().out

@@ -12,13 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.golden import ODD
+from edge.golden import EDGE_CASES
 from edge.runtime import Bundle, load, read
 from featherweight import load as load_run
 from featherweight.errors import DataError, UsageError
 
 ROOT = Path(__file__).parents[2]
-TEXTS = [*ODD, "i am so happy today", "i miss my dog", "stop it, i hate this", "happy " * 127]
+TEXTS = [
+    *EDGE_CASES,
+    "i am so happy today",
+    "i miss my dog",
+    "stop it, i hate this",
+    "happy " * 127,
+]
 
 
 @pytest.fixture(scope="module")

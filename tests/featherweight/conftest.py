@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from featherweight.evaluation import Evaluation
+from featherweight.quality.evaluation import Evaluation
 from featherweight.run import CONFIG, MODEL, TRANSFORMER
-from tests import pushes
-from tests.command_line import call, frozen
+from tests.helpers import pushes
+from tests.helpers.command_line import call, frozen
 
 LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")
 SUPPORT = (581, 695, 159, 275, 224, 66)
@@ -218,7 +218,7 @@ def texts(here: Path) -> Path:
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny BERT with random weights."""
-    from transformer_eval.architecture import build
+    from transformer_eval.random_weights import build
     from transformer_eval.registry import Pretrained
 
     folder = tmp_path_factory.mktemp("models") / "tiny-bert"

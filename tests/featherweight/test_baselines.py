@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featherweight.baselines import MostFrequentClass, TfidfSVM, baselines
-from featherweight.dataset import Split
+from featherweight.data.dataset import Split
 
 TEXTS = (
     "i am happy", "so happy today", "happy happy days", "i am sad", "so sad today", "i cry, sad",

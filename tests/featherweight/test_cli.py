@@ -12,12 +12,15 @@ import pytest
 
 from compress.config import CompressConfig
 from edge.config import ExportConfig, ServeConfig, VerifyConfig
-from featherweight import cli, run_inference, testing
+from featherweight import cli, run_inference
+from featherweight import test as testing
 from featherweight.cli import main
-from featherweight.config import CompareConfig, EvaluationConfig, PredictConfig, PushConfig
+from featherweight.config import CompareConfig, EvaluationConfig
+from featherweight.hub.config import PushConfig
+from featherweight.prediction.config import PredictConfig
 from featherweight.run import CONFIG, MODEL, TRANSFORMER
 from lstm.config import TrainConfig
-from tests.command_line import TINY, Capture, call, error_line, frozen, names
+from tests.helpers.command_line import TINY, Capture, call, error_line, frozen, names
 from transformer_eval.config import FeaturesConfig, FinetuneConfig, VersusConfig
 
 CONFIGS = {

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from featherweight import inference, workers
 from featherweight.cli import main
+from featherweight.prediction import predict, workers
 from featherweight.run import MODEL, TRANSFORMER
-from tests.command_line import TINY, Capture, call, error_line, frozen, names, shell
+from tests.helpers.command_line import TINY, Capture, call, error_line, frozen, names, shell
 
 
-def failing(error: BaseException) -> Callable[[inference.PredictConfig], None]:
-    def fail(_: inference.PredictConfig) -> None:
+def failing(error: BaseException) -> Callable[[predict.PredictConfig], None]:
+    def fail(_: predict.PredictConfig) -> None:
         raise error
 
     return fail
 
 
 def test_ctrl_c_ends_with_130(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "predict", failing(KeyboardInterrupt()))
+    monkeypatch.setattr(predict, "predict", failing(KeyboardInterrupt()))
     assert main(["predict", "hi"]) == 130
     assert "interrupted" in error_line(capsys)
 
@@ -29,14 +29,14 @@ def test_ctrl_c_ends_with_130(capsys: Capture, monkeypatch: pytest.MonkeyPatch) 
 def test_ctrl_c_while_training_says_how_to_go_on(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, here: Path, tiny_data: Path
 ) -> None:
-    from lstm import training
+    from lstm import fit
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     arguments = ["train", "--data", tiny_data, "--name", "mine", *TINY]
     with monkeypatch.context() as patched:
-        patched.setattr(training, "save_checkpoint", interrupt)
+        patched.setattr(fit, "save_checkpoint", interrupt)
         assert call(*arguments) == 130
     assert "--resume" in error_line(capsys)
     assert call(*arguments, "--resume") == 0
@@ -46,7 +46,7 @@ def test_ctrl_c_while_training_says_how_to_go_on(
 def test_ctrl_c_while_fine_tuning_says_how_to_go_on(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, here: Path, tiny_bert: Path, tiny_data: Path
 ) -> None:
-    from transformer_eval import finetuning
+    from transformer_eval import finetune
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -56,7 +56,7 @@ def test_ctrl_c_while_fine_tuning_says_how_to_go_on(
         "--device", "cpu",
     ]  # fmt: skip
     with monkeypatch.context() as patched:
-        patched.setattr(finetuning, "training_curves", interrupt)
+        patched.setattr(finetune, "training_curves", interrupt)
         assert call(*arguments) == 130
     assert "go on with the same command and --resume" in error_line(capsys)
     assert call(*arguments, "--resume") == 0
@@ -69,7 +69,7 @@ def test_ctrl_c_while_fine_tuning_says_how_to_go_on(
 def test_ctrl_c_while_embedding_is_one_line_and_leaves_no_run(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, here: Path, tiny_bert: Path, tiny_data: Path
 ) -> None:
-    from transformer_eval.encoder import Encoder
+    from transformer_eval.frozen_encoder import Encoder
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -157,7 +157,7 @@ def test_a_missing_library_is_one_line_with_the_extra_to_install(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, library: str, extra: str
 ) -> None:
     error = ModuleNotFoundError(f"No module named {library!r}", name=f"{library}.inside")
-    monkeypatch.setattr(inference, "predict", failing(error))
+    monkeypatch.setattr(predict, "predict", failing(error))
     assert main(["predict", "hi"]) == 1
     line = error_line(capsys)
     assert f"featherweight[{extra}]" in line
@@ -212,6 +212,6 @@ def test_the_help_needs_no_library_of_transformers(verb: str) -> None:
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (ZeroDivisionError(), ModuleNotFoundError("x", name="lstm.nothing")):
-        monkeypatch.setattr(inference, "predict", failing(error))
+        monkeypatch.setattr(predict, "predict", failing(error))
         with pytest.raises(type(error)):
             main(["predict", "hi"])

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from featherweight.run import CHECKPOINT
-from tests.command_line import TINY, Capture, call, error_line, names
+from tests.helpers.command_line import TINY, Capture, call, error_line, names
 
 WRONG_USE: list[tuple[list[str], str]] = [
     (["nonsense"], "train, test, predict"),

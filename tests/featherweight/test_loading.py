@@ -16,7 +16,7 @@ from featherweight import load
 from featherweight.errors import FeatherweightError, UsageError, WeightsError
 from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER
 from featherweight.weights import read_metadata
-from transformer_eval.architecture import build
+from transformer_eval.random_weights import build
 from transformer_eval.registry import Pretrained
 
 TEXTS = ["i am so happy", "", "zzzz", "😂", "x" * 100_000]

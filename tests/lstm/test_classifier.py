@@ -111,7 +111,7 @@ def test_loaded_classifier_saves_the_same_file(portable: Path) -> None:
     loaded = load(portable, "cpu")
     assert isinstance(loaded, TextClassifier)
     # Several times, since the library writes metadata in a random order.
-    assert {loaded.serialise() for _ in range(20)} == {portable.read_bytes()}
+    assert {loaded.serialize() for _ in range(20)} == {portable.read_bytes()}
 
 
 def test_size_is_that_of_the_portable_file(portable: Path) -> None:
@@ -120,7 +120,7 @@ def test_size_is_that_of_the_portable_file(portable: Path) -> None:
 
 def test_parameters_are_those_of_the_network() -> None:
     classifier = make_classifier()
-    tensors = safetensors.torch.load(classifier.serialise())
+    tensors = safetensors.torch.load(classifier.serialize())
     del tensors[TOKENIZER]
     assert classifier.num_parameters() == sum(tensor.numel() for tensor in tensors.values())
 

@@ -9,7 +9,7 @@ import torch
 from featherweight import load
 from featherweight.baselines import MostFrequentClass
 from featherweight.classifier import Classifier
-from featherweight.dataset import Split
+from featherweight.data.dataset import Split
 from featherweight.errors import UsageError
 from lstm.classifier import TextClassifier
 from lstm.config import ModelConfig, TokenizerConfig

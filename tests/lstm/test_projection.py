@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from featherweight.evaluation import validation_scores
+from featherweight.quality.evaluation import validation_scores
 from lstm.batching import pad
 from lstm.config import ModelConfig, OptimizationConfig
 from lstm.encoder import LSTMClassifier
+from lstm.fit import EncodedSplit, fit
 from lstm.projection import Projection, as_stored, masked, project, projected
 from lstm.storage import Format, rounded
-from lstm.training import EncodedSplit, fit
 
 CONFIG = OptimizationConfig(
     epochs=4, min_steps=1, batch_size=8, learning_rate=0.02, patience=10, device="cpu"

@@ -87,7 +87,7 @@ def tokens(text: str) -> list[str]:
         ("नमस्ते 你好 привет", ["नमस्ते", "你好", "привет"]),
     ],
 )
-def test_normaliser_brings_what_people_type_to_one_form(text: str, expected: list[str]) -> None:
+def test_normalizer_brings_what_people_type_to_one_form(text: str, expected: list[str]) -> None:
     assert tokens(text) == expected
 
 
@@ -346,17 +346,17 @@ def test_same_texts_give_the_same_tokenizer(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "serialised", ["", "{}", "null", "not json", '{"model": 3}', "\x80\x04K\x01."]
+    "serialized", ["", "{}", "null", "not json", '{"model": 3}', "\x80\x04K\x01."]
 )
-def test_text_that_is_no_tokenizer_is_refused(serialised: str) -> None:
+def test_text_that_is_no_tokenizer_is_refused(serialized: str) -> None:
     with pytest.raises(ValueError, match="not a tokenizer"):
-        load_tokenizer(serialised)
+        load_tokenizer(serialized)
 
 
 def test_tokenizer_with_other_special_ids_is_refused() -> None:
-    serialised = tokenizer_of(*TRAINING).to_str().replace(PAD, "<none>")
+    serialized = tokenizer_of(*TRAINING).to_str().replace(PAD, "<none>")
     with pytest.raises(ValueError, match="<pad> = 0"):
-        load_tokenizer(serialised)
+        load_tokenizer(serialized)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from nbformat import NotebookNode
 
-from featherweight.dataset import DataConfig, Dataset, load_dataset
+from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from lstm.config import TokenizerConfig
 from lstm.tokenizer import UNK_ID, token_ids, train_tokenizer
-from tests.executed import NOTEBOOKS, executed, pictures, said, warnings
+from tests.helpers.executed import NOTEBOOKS, executed, pictures, said, warnings
 
 EDA = NOTEBOOKS[0]
 

@@ -7,9 +7,9 @@ import pytest
 from nbformat import NotebookNode
 
 from featherweight import load
-from tests.conftest import labelled_texts
-from tests.executed import NOTEBOOKS, executed, pictures, said, warnings
-from transformer_eval.architecture import build
+from tests.conftest import labeled_texts
+from tests.helpers.executed import NOTEBOOKS, executed, pictures, said, warnings
+from transformer_eval.random_weights import build
 from transformer_eval.registry import Pretrained
 
 SIZES = {
@@ -27,7 +27,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(outputs: Path, tiny_data: Path) -> NotebookNode:
     model = outputs / "tiny-bert"
-    texts = [text for text, _ in labelled_texts()]
+    texts = [text for text, _ in labeled_texts()]
     build(Pretrained("acme/tiny", "bert", SIZES), texts, ("a", "b"), model)
     return executed(
         NOTEBOOKS[1], outputs, data=tiny_data, model=model, num_train_epochs=2, batch_size=8,
@@ -54,8 +54,8 @@ def test_a_line_an_epoch_is_all_the_progress_that_is_shown(page: NotebookNode) -
     assert "it/s" not in said(page)
 
 
-def test_it_shows_how_the_text_is_tokenised(page: NotebookNode) -> None:
-    assert "[CLS]" in said(page, "tokenise")
+def test_it_shows_how_the_text_is_tokenized(page: NotebookNode) -> None:
+    assert "[CLS]" in said(page, "tokenize")
     mask = said(page, "batch").split("]")[:2]
     assert "0" not in mask[0]
     assert "0" in mask[1]

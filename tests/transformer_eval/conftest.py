@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from featherweight import contest
-from featherweight.dataset import DataConfig, load_dataset
-from tests.fetching import Model
-from tests.hub_server import PlayedHub, Repository, serve
-from transformer_eval.architecture import build
+from featherweight.comparison import compare
+from featherweight.data.dataset import DataConfig, load_dataset
+from tests.helpers.fetching import Model
+from tests.helpers.hub_server import PlayedHub, Repository, serve
+from transformer_eval.random_weights import build
 from transformer_eval.registry import Pretrained
 
 # The data has them by the alphabet: nothing but their names can match them up. A cycle of three,
@@ -64,7 +64,7 @@ def tiny_bert(tiny_transformers: Mapping[str, Path]) -> Path:
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times nothing, since that takes a process for each contender, and seconds."""
-    monkeypatch.setattr(contest, "measure", lambda *_, **__: [])
+    monkeypatch.setattr(compare, "measure", lambda *_, **__: [])
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from featherweight import load
 from featherweight.classifier import Classifier
-from featherweight.dataset import DataConfig, load_dataset
+from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.errors import UsageError, WeightsError
-from featherweight.evaluation import evaluate
+from featherweight.quality.evaluation import evaluate
 from transformer_eval.classifier import (
     TransformerClassifier,
     class_names,
@@ -254,28 +254,28 @@ def test_the_smallest_limit_holds(
 # What texts go through before
 
 
-def test_texts_go_through_the_normaliser_that_the_config_names(
+def test_texts_go_through_the_normalizer_that_the_config_names(
     folder: Path, classifier: TransformerClassifier
 ) -> None:
     written, read = "@ann look http://x.org/a?b", "@user look http"
     change(folder, text_normaliser="cardiff")
-    normalising = load(folder, "cpu")
+    normalizing = load(folder, "cpu")
 
-    np.testing.assert_array_equal(normalising.logits([written]), classifier.logits([read]))
+    np.testing.assert_array_equal(normalizing.logits([written]), classifier.logits([read]))
     assert np.abs(classifier.logits([written]) - classifier.logits([read])).max() > 1e-3
 
 
-def test_a_text_that_fits_once_normalised_was_not_cut(
+def test_a_text_that_fits_once_normalized_was_not_cut(
     folder: Path, classifier: TransformerClassifier
 ) -> None:
     text = "http://example.org/a/b/c/d/e/f " * 60
     change(folder, text_normaliser="cardiff")
-    normalising = load(folder, "cpu")
+    normalizing = load(folder, "cpu")
 
-    for each in (normalising, classifier):
+    for each in (normalizing, classifier):
         each.encode([text])
 
-    assert (normalising.truncated_texts, classifier.truncated_texts) == (0, 1)
+    assert (normalizing.truncated_texts, classifier.truncated_texts) == (0, 1)
 
 
 # Numbers in 16 bits
@@ -331,7 +331,9 @@ def test_training_starts_in_32_bits_from_what_is_stored_in_16(
 
 
 def test_nothing_is_printed_on_import() -> None:
-    code = "import compress.transformer_methods, transformer_eval.versus, peft, bitsandbytes"
+    code = (
+        "import compress.transformer.methods, transformer_eval.test_transformer, peft, bitsandbytes"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

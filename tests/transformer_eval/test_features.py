@@ -14,18 +14,18 @@ from sklearn.linear_model import LogisticRegression
 
 from featherweight import load
 from featherweight.classifier import FloatArray
+from featherweight.comparison.compare import compare
 from featherweight.config import CompareConfig
-from featherweight.contest import contest
-from featherweight.dataset import DataConfig, Dataset, load_dataset
+from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
-from featherweight.evaluation import evaluate
-from featherweight.exploration import learned_vectors
+from featherweight.exploration.figures import learned_vectors
+from featherweight.quality.evaluation import evaluate
 from featherweight.run import CONFIG, MODEL, Run
 from featherweight.weights import read_metadata
 from transformer_eval.config import FeaturesConfig
-from transformer_eval.encoder import Encoder
 from transformer_eval.features import FrozenFeatures, features
-from transformer_eval.pretrained import fetch
+from transformer_eval.frozen_encoder import Encoder
+from transformer_eval.model_files import fetch
 
 TEXTS = ["i am so happy", "", "i cried all night, alone in the empty house", "zzzz", "😂"]
 Rows = Sequence[tuple[str, str]]
@@ -212,7 +212,7 @@ def test_training_texts_of_one_class_are_refused(
 
 
 def test_it_stands_beside_an_lstm(made: Path, tiny_run: Path) -> None:
-    record = contest(CompareConfig(weights=[tiny_run, made], device="cpu", batch_sizes="1"))
+    record = compare(CompareConfig(weights=[tiny_run, made], device="cpu", batch_sizes="1"))
     rows = {row["model"]: row for row in record["rows"]}
     assert list(rows)[:2] == ["tiny", "frozen"]
     frozen = rows["frozen"]

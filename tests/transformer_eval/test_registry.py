@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from featherweight.errors import UsageError
-from transformer_eval.normalisation import NORMALISERS
+from transformer_eval.normalization import NORMALIZERS
 from transformer_eval.registry import EMOTIONS, REGISTRY, Pretrained, models
 
 # Millions, as papers and cards give them; of DeBERTa with its 98 (large: 131) of embeddings.
@@ -93,7 +93,7 @@ def test_an_entry_is_complete(name: str) -> None:
 
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", model.hub_id)
     assert model.revision is None or re.fullmatch(r"[0-9a-f]{40}", model.revision)
-    assert model.normaliser is None or model.normaliser in NORMALISERS
+    assert model.normalizer is None or model.normalizer in NORMALIZERS
     assert model.labels == (EMOTIONS if model.fine_tuned else ())
     assert 0 < model.learning_rate < 1e-3
 

@@ -1,0 +1,106 @@
+"""What a model consists of: numbers, numbers not zero, and formats, by kind of parameter."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from compress.onnx.classifier import OnnxClassifier
+from featherweight.classifier import Classifier
+from lstm.classifier import TextClassifier
+
+_DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "int8"}
+_ON_DISK = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "I8": "int8"}  # as safetensors says it
+
+Numbers = tuple[int, int, str]  # how many, how many are not zero, and their format on disk
+
+
+def contents(classifier: Classifier) -> Mapping[str, Any]:
+    """Returns `parameters`, `not_zero` and `formats` of each kind of parameter.
+
+    Of an exported graph only the whole is known, without what is zero.
+    """
+    if isinstance(classifier, OnnxClassifier):
+        numbers = {"parameters": classifier.num_parameters(), "formats": [classifier.dtype]}
+        return {"LSTM" if classifier.kind == "lstm" else "transformer": numbers}
+    parts = _of_lstm if isinstance(classifier, TextClassifier) else _of_transformer
+    kinds: dict[str, dict[str, Any]] = {}
+    for name, (parameters, not_zero, stored_as) in parts(classifier):
+        kind = kinds.setdefault(name, {"parameters": 0, "not_zero": 0, "formats": []})
+        kind["parameters"] += parameters
+        kind["not_zero"] += not_zero
+        kind["formats"] = sorted({*kind["formats"], stored_as})
+    return kinds
+
+
+def _of_lstm(classifier: Any) -> Iterator[tuple[str, Numbers]]:
+    kinds = {"embedding": "embedding", "encoder": "LSTM"}
+    for name, parameter in classifier.module.named_parameters():
+        numbers = parameter.numel(), int(parameter.count_nonzero()), classifier.storage[name]
+        yield kinds.get(name.split(".")[0], "linear"), numbers
+
+
+def _of_transformer(classifier: Any) -> Iterator[tuple[str, Numbers]]:
+    network = classifier.model
+    modules = dict(network.named_modules())
+    # In memory, what is stored in few bits may have become floats.
+    on_disk = _formats_on_disk(classifier.folder)
+    for name, parameter in network.named_parameters():
+        kind = _kind(name, modules[name.rpartition(".")[0]], network.base_model_prefix)
+        values, in_memory = _values(parameter)
+        stored_as = next((on_disk[it] for it in _names_on_disk(name) if it in on_disk), in_memory)
+        yield kind, (values.numel(), int(values.count_nonzero()), stored_as)
+
+
+def _kind(name: str, module: nn.Module, body: str) -> str:
+    """Returns the kind of a transformer's parameter.
+
+    Args:
+        name: Path of the parameter.
+        module: What it belongs to.
+        body: Name of what stands below the classification head.
+    """
+    if "norm" in type(module).__name__.lower():
+        return "normalization"
+    if ".lora_" in name:
+        return "adapters"
+    if not name.startswith(f"{body}.") or ".pooler." in name:
+        return "head"
+    if isinstance(module, nn.Embedding) or ".embedding" in name:
+        return "embeddings"
+    return "attention" if ".attention." in name or ".attn." in name else "feed-forward"
+
+
+def _values(parameter: Any) -> tuple[Tensor, str]:
+    """Returns a parameter's numbers one by one, and their format in memory."""
+    if state := getattr(parameter, "quant_state", None):  # of bitsandbytes
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(parameter.data, state), parameter.quant_type
+    if hasattr(parameter, "qdata"):  # of torchao
+        return parameter.dequantize(), _DTYPES.get(parameter.qdata.dtype, "int4")
+    return parameter.detach(), _DTYPES.get(parameter.dtype, str(parameter.dtype))
+
+
+def _formats_on_disk(folder: Path) -> dict[str, str]:
+    """Returns the format of each tensor in a folder's files, but of those that share bytes."""
+    dtypes: dict[str, str] = {}
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            dtypes |= {name: file.get_slice(name).get_dtype() for name in file.offset_keys()}
+    return {name: _ON_DISK[dtype] for name, dtype in dtypes.items() if dtype in _ON_DISK}
+
+
+def _names_on_disk(name: str) -> tuple[str, ...]:
+    """Returns what a parameter's numbers may be called.
+
+    As it is, by torchao, where zeros are left out, and by peft below and in its adapters.
+    """
+    module, _, own = name.rpartition(".")
+    adapter = f"base_model.model.{name.replace('.default', '')}"
+    return (
+        name, f"{module}._{own}_qdata", f"{name}.values", name.replace(".base_layer", ""), adapter
+    )  # fmt: skip

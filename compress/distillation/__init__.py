@@ -1,0 +1,1 @@
+"""`distill`: a student, an LSTM or a transformer, learns from teachers."""

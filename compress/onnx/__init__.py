@@ -1,0 +1,1 @@
+"""Export to ONNX, for LSTMs and transformers, and the classifier that runs it."""

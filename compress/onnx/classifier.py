@@ -1,0 +1,171 @@
+"""A folder of ONNX files -> Classifier: computed by onnxruntime on the CPU, PyTorch idle or absent.
+
+The folder holds `model.onnx` (graph and weights), `labels.json`, the tokenizer's files, and
+`onnx.json`, which says what kind of model it is and the hash that `model.onnx` must have.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from featherweight.classifier import Classifier, FloatArray
+from featherweight.errors import WeightsError
+from featherweight.run import ONNX, ONNX_FACTS, ONNX_MODEL, TOKENIZER, Run
+from lstm.padding import padded
+from lstm.tokenizer import load_tokenizer, token_ids
+
+LABELS = "labels.json"
+
+Inputs = Mapping[str, npt.NDArray[Any]]  # by the names that the graph has for them
+Encoder = Callable[[Sequence[str]], tuple[Inputs, int]]  # texts -> inputs, and how many were cut
+
+
+class OnnxClassifier(Classifier):
+    """An exported LSTM or transformer as a contender.
+
+    It computes with as many threads as OMP_NUM_THREADS says, which onnxruntime itself does not
+    read; without it with one a core, as PyTorch does.
+
+    Attributes:
+        kind: "lstm" or "transformer".
+        input_names: Those of the arrays that the graph takes.
+    """
+
+    backend = "onnxruntime"
+    device = "cpu"  # wherever it was asked to be: the graphs are made for the CPU
+
+    def __init__(
+        self, folder: Path, facts: Mapping[str, Any], labels: tuple[str, ...], encoder: Encoder,
+        session: onnxruntime.InferenceSession,
+    ) -> None:  # fmt: skip
+        self.name = str(facts["name"])
+        self.kind = str(facts["kind"])
+        self.dtype = str(facts["dtype"])
+        self.labels = labels
+        self._folder = folder
+        self._encoder = encoder
+        self._session = session
+        self.input_names = [each.name for each in session.get_inputs()]
+        self._num_parameters = int(facts["num_parameters"])
+        self._size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+
+    @classmethod
+    def load(cls, folder: Path) -> "OnnxClassifier":
+        """Loads what the export wrote.
+
+        Raises:
+            WeightsError: A file is missing, damaged, or altered since it was written.
+        """
+        facts = Run(folder).read_json(ONNX_FACTS)
+        labels = Run(folder).read_json(LABELS)
+        path = folder / ONNX_MODEL
+        if not path.is_file():
+            raise WeightsError(f"{folder} has no {ONNX_MODEL}: export it again")
+        content = path.read_bytes()
+        try:
+            if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+                raise WeightsError(f"{path} was altered or truncated: copy it again")
+            session = _session(path, content)
+            if session.get_outputs()[0].shape[1] != len(labels):
+                raise WeightsError(f"{folder / LABELS} has {len(labels)} labels, the model others")
+            encoder = _ENCODERS[facts["kind"]](folder, facts)
+            return cls(folder, facts, tuple(labels), encoder, session)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise WeightsError(f"{folder} does not fit this version ({error!r})") from None
+
+    def save_in(self, run: Run) -> None:
+        """Copies its files into a folder of a run."""
+        shutil.copytree(self._folder, run.file(ONNX))
+
+    def encode(self, texts: Sequence[str]) -> Inputs:
+        """Tokenizes B texts and pads them to the longest of them."""
+        inputs, truncated = self._encoder(texts)
+        self.truncated_texts += truncated
+        return inputs
+
+    def forward(self, batch: Inputs) -> FloatArray:
+        """Returns the logits (B, C) as float32."""
+        # A graph leaves out inputs that change nothing, and refuses them when they are given.
+        logits: FloatArray = self._session.run(
+            None, {name: batch[name] for name in self.input_names}
+        )[0]
+        return logits
+
+    def num_tokens(self, batch: Inputs) -> int:
+        """Returns the sum of the texts' lengths."""
+        return int(batch["lengths" if self.kind == "lstm" else "attention_mask"].sum())
+
+    def num_parameters(self) -> int:
+        """Returns the parameters of the network that was exported."""
+        return self._num_parameters
+
+    def size_bytes(self) -> int:
+        """Returns the size of the folder's files."""
+        return self._size_bytes
+
+
+def _session(path: Path, content: bytes) -> onnxruntime.InferenceSession:
+    """Makes ready to compute what a file holds."""
+    options = onnxruntime.SessionOptions()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0  # 0: one a core
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    try:
+        # Of the bytes that were hashed: the file could change, and could name others beside it.
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its kinds of errors have nothing in common
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} is not a model for this onnxruntime ({reason})") from None
+
+
+def graph_inputs(ids: Sequence[Sequence[int]]) -> Inputs:
+    """Makes the inputs of an LSTM's graph of B lists of token ids.
+
+    Returns:
+        `input_ids` (B, T) int64, padded on the right, and `lengths` (B,) int32.
+    """
+    input_ids, lengths = padded(ids)
+    return {"input_ids": input_ids, "lengths": lengths.astype(np.int32)}
+
+
+def _words(folder: Path, _: Mapping[str, Any]) -> Encoder:
+    """Returns what encodes texts for an LSTM."""
+    path = folder / TOKENIZER
+    if not path.is_file():
+        raise WeightsError(f"{folder} has no {TOKENIZER}: export it again")
+    tokenizer = load_tokenizer(path.read_text(encoding="utf-8"))
+
+    def encode(texts: Sequence[str]) -> tuple[Inputs, int]:
+        ids, truncated = token_ids(tokenizer, texts)
+        return graph_inputs(ids), truncated
+
+    return encode
+
+
+def _pieces(folder: Path, facts: Mapping[str, Any]) -> Encoder:
+    """Returns what encodes texts for a transformer."""
+    # Here, since an LSTM needs neither transformers nor the PyTorch that comes with it.
+    from transformer_eval.classifier import load_tokenizer, tokenized
+
+    tokenizer = load_tokenizer(folder)
+    max_length, normalizer = int(facts["max_length"]), facts["normaliser"]
+
+    def encode(texts: Sequence[str]) -> tuple[Inputs, int]:
+        batch, truncated = tokenized(tokenizer, texts, normalizer, max_length, "np")
+        return dict(batch), truncated
+
+    return encode
+
+
+_ENCODERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Encoder]] = {
+    "lstm": _words,
+    "transformer": _pieces,
+}

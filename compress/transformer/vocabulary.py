@@ -1,0 +1,106 @@
+"""Leaving out the rare pieces of a transformer's vocabulary, and the rows that embed them.
+
+Single characters stay, so that every word can still be spelled. WordPiece takes the longest piece
+that fits, from the left: a text all of whose pieces are kept is cut into the same ones as before,
+since no longer piece came in. So its answer is the same.
+Source: Wu et al. (2016), Google's Neural Machine Translation System, section 4.1 (WordPiece).
+"""
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import nn
+
+from featherweight.data.dataset import Dataset
+from featherweight.errors import UsageError
+from featherweight.run import TOKENIZER, Run
+from transformer_eval.classifier import TransformerClassifier, load_tokenizer
+from transformer_eval.fit import tokenized_rows
+
+_CONTINUED = "##"  # marks a piece that does not begin a word
+
+
+def without_rare_pieces(
+    classifier: TransformerClassifier, dataset: Dataset, share: float, folder: Path
+) -> TransformerClassifier:
+    """Returns a copy that knows only the pieces most frequent in the training split.
+
+    Args:
+        classifier: With a WordPiece vocabulary.
+        dataset: Whose training split is counted.
+        share: Of the pieces that are kept; special tokens and single characters always are.
+        folder: Where its files are written.
+
+    Raises:
+        UsageError: Its vocabulary is of another kind.
+    """
+    tokenizer = classifier.tokenizer
+    content = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
+    if not _is_word_piece(content):
+        raise UsageError(
+            f"{classifier.name} has no WordPiece vocabulary: --vocabulary fits BERT, DistilBERT "
+            "and ELECTRA; leave it out here"
+        )
+    pieces = _kept(classifier, dataset, share)
+    old_ids = tokenizer.get_vocab()
+    network = _with_rows(classifier.model, [old_ids[piece] for piece in pieces])
+    smaller = _cut(tokenizer, content, pieces)
+    return classifier.with_network(classifier.name, network, folder, smaller)
+
+
+def _is_word_piece(content: Mapping[str, Any]) -> bool:
+    # A post-processor of another type holds ids in a form of its own.
+    processor = content.get("post_processor") or {"type": "TemplateProcessing"}
+    types = (content.get("model", {}).get("type"), processor["type"])
+    return types == ("WordPiece", "TemplateProcessing")
+
+
+def _kept(classifier: TransformerClassifier, dataset: Dataset, share: float) -> list[str]:
+    """Returns the pieces that stay, in the order of their ids."""
+    tokenizer = classifier.tokenizer
+    rows = tokenized_rows(dataset.train, tokenizer, classifier.normalizer)
+    counts = Counter(index for row in rows for index in row["input_ids"])
+    ids: dict[str, int] = tokenizer.get_vocab()
+    needed = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+
+    def rank(piece: str) -> tuple[bool, int, int]:
+        always = piece in needed or len(piece.removeprefix(_CONTINUED)) == 1
+        return not always, -counts[ids[piece]], ids[piece]
+
+    always = sum(not rank(piece)[0] for piece in ids)
+    kept = sorted(ids, key=rank)[: max(always, round(share * len(ids)))]
+    return sorted(kept, key=ids.__getitem__)
+
+
+def _with_rows(model: Any, rows: list[int]) -> Any:
+    """Returns a copy of a network that embeds only some ids, renumbered in this order."""
+    network = copy.deepcopy(model)
+    new_ids = {old: new for new, old in enumerate(rows)}
+    embedding = network.get_input_embeddings()
+    embedding.weight = nn.Parameter(embedding.weight.detach()[rows])
+    embedding.num_embeddings = network.config.vocab_size = len(rows)
+    embedding.padding_idx = new_ids.get(embedding.padding_idx)
+    for name, value in network.config.to_dict().items():
+        if name.endswith("_token_id") and isinstance(value, int):
+            setattr(network.config, name, new_ids.get(value))
+    return network
+
+
+def _cut(tokenizer: Any, content: dict[str, Any], pieces: list[str]) -> Any:
+    """Returns a tokenizer with only these pieces, numbered in their order."""
+    ids = {piece: index for index, piece in enumerate(pieces)}
+    content["model"]["vocab"] = ids
+    for token in content["added_tokens"]:
+        token["id"] = ids[token["content"]]
+    for special in (content["post_processor"] or {}).get("special_tokens", {}).values():
+        special["ids"] = [ids[token] for token in special["tokens"]]
+    with TemporaryDirectory() as name:
+        # Through its files, from which each kind of tokenizer knows how to build itself.
+        tokenizer.save_pretrained(name)
+        Run(Path(name)).write_json(TOKENIZER, content)
+        return load_tokenizer(Path(name))

@@ -1,0 +1,1 @@
+"""`predict --engine ray`: a folder of files on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""`serve`: predictions over HTTP."""

@@ -1,0 +1,1 @@
+"""`compare`: contenders on the same texts, as a record, tables, an HTML page and pictures."""

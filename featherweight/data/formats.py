@@ -1,0 +1,215 @@
+"""The formats of a file of rows: each reader turns a stream into columns and numbered records."""
+
+import csv
+import gzip
+import io
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+from featherweight.errors import DataError, requires
+
+Record = tuple[int, dict[str, object]]  # (line or row number from 1, values by column)
+Contents = tuple[tuple[str, ...], Iterator[Record]]  # (columns, records)
+Stream = io.BufferedReader | gzip.GzipFile
+
+_BATCH_ROWS = 1024  # rows of a Parquet file that are in memory at a time
+_LONGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit of 131,072 refuses long texts
+_BINARY = (b"PAR1", b"PK\x03\x04", b"\x89PNG", b"%PDF", b"BZh", b"\xfd7zXZ")
+_BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
+_QUOTING = "put a text that holds a delimiter or a quote in quotes, with its own quotes doubled"
+
+
+def read_lines(path: Path, stream: Stream) -> Iterator[str]:
+    """Yields the lines of a UTF-8 file with their ends, without a byte-order mark.
+
+    Raises:
+        DataError: The bytes are not UTF-8, not text at all, or broken gzip.
+    """
+    number = 0
+    try:
+        _refuse_binary(path, stream.peek(1024)[:1024])
+        # Decoded line by line and not by io.TextIOWrapper, so that an error can name its line.
+        for number, line in enumerate(stream, 1):
+            if b"\0" in line:
+                raise DataError(f"{path}, line {number}: a NUL byte; is this a binary file?")
+            text = line.decode("utf-8")
+            yield text.removeprefix("\ufeff") if number == 1 else text
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise DataError(
+            f"{path}, line {number}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8"
+        ) from None
+    except _BROKEN_GZIP as error:
+        raise DataError(
+            f"{path}, after line {number}: broken gzip ({error}); fetch or write it anew"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}, after line {number}: {error.strerror or error}") from error
+
+
+def _refuse_binary(path: Path, head: bytes) -> None:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}, line 1: not UTF-8 but UTF-16; save the file as UTF-8")
+    if head.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path} is compressed with gzip: let its name end in .gz")
+    if b"\0" in head or head.startswith(_BINARY):
+        raise DataError(f"{path} is a binary file, not the text that its name promises")
+
+
+def read_csv(path: Path, lines: Iterator[str]) -> Contents:
+    """Reads comma-separated rows under a header line."""
+    return _read_delimited(path, lines, ",")
+
+
+def read_tsv(path: Path, lines: Iterator[str]) -> Contents:
+    """Reads tab-separated rows under a header line, quoted as CSV is."""
+    return _read_delimited(path, lines, "\t")
+
+
+def _read_delimited(path: Path, lines: Iterator[str], delimiter: str) -> Contents:
+    rows = _cells(path, lines, delimiter)
+    columns = next((tuple(cells) for _, cells in rows if "".join(cells).strip()), ())
+    if not columns:
+        raise DataError(f"{path} is empty: it needs a header line and rows")
+
+    def records() -> Iterator[Record]:
+        for number, cells in rows:
+            if len(cells) == len(columns):
+                yield number, dict(zip(columns, cells, strict=True))
+            elif "".join(cells).strip():  # otherwise the line is blank
+                raise DataError(
+                    f"{path}, line {number}: {len(cells)} field(s) where the header has "
+                    f"{len(columns)}; {_QUOTING}"
+                )
+
+    return columns, records()
+
+
+def _cells(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        number = reader.line_num + 1  # where the row begins; the reader counts where it ends
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            what = str(error).partition(" - ")[0]
+            raise DataError(f"{path}, line {number}: {what}; {_QUOTING}") from None
+        yield number, cells
+
+
+def read_json_lines(path: Path, lines: Iterator[str]) -> Contents:
+    """Reads one JSON object a line; the keys of the first are the columns."""
+    objects = _objects(path, lines)
+    first = next(objects, None)
+    if first is None:
+        raise DataError(f"{path} is empty: it needs a JSON object on each line")
+
+    return tuple(first[1]), chain([first], objects)
+
+
+def _objects(path: Path, lines: Iterator[str]) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: broken JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise DataError(f"{path}, line {number}: not a JSON object with named fields")
+        yield number, values
+
+
+def read_labeled_lines(path: Path, lines: Iterator[str]) -> Contents:
+    """Reads lines of `text;label`, split at the last semicolon; there is no header."""
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    first = next(numbered, None)
+    if first is None:
+        raise DataError(f"{path} is empty: it needs lines of text;label")
+
+    def records() -> Iterator[Record]:
+        for number, line in chain([first], numbered):
+            text, semicolon, label = line.rstrip("\r\n").rpartition(";")
+            if not semicolon:
+                raise DataError(
+                    f"{path}, line {number}: too few fields; it needs a ';' and the label "
+                    "behind the text"
+                )
+            yield number, {"text": text, "label": label}
+
+    return ("text", "label"), records()
+
+
+def read_parquet(
+    path: Path, file: IO[bytes], resources: ExitStack
+) -> tuple[tuple[str, ...], Iterator[Record], int]:
+    """Reads a Parquet file; returns its columns, records and number of rows.
+
+    Args:
+        path: The file; a name that ends in .gz says gzip.
+        file: The open file.
+        resources: What is to be closed with it.
+
+    Raises:
+        DataError: The file is empty or broken.
+        MissingExtraError: pyarrow is not installed.
+    """
+    with requires("train"):
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+    broken = (pyarrow.ArrowException, OSError, UnicodeDecodeError)
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty")
+    if path.suffix.lower() == ".gz":
+        file = resources.enter_context(_unzipped(path, file))
+    try:
+        parquet = ParquetFile(file)
+    except broken as error:
+        raise DataError(f"{path} is not Parquet, or broken ({_first_line(error)})") from error
+
+    def records() -> Iterator[Record]:
+        number = 0
+        try:
+            for batch in parquet.iter_batches(_BATCH_ROWS):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield number, values
+        except broken as error:
+            what = _first_line(error)
+            raise DataError(f"{path}, after row {number}: broken Parquet ({what})") from error
+
+    return tuple(parquet.schema_arrow.names), records(), int(parquet.metadata.num_rows)
+
+
+def _unzipped(path: Path, file: IO[bytes]) -> IO[bytes]:
+    # Parquet is read from its end, and gzip cannot seek there: hence a copy on disk.
+    unzipped = tempfile.TemporaryFile()  # noqa: SIM115 (it outlives this function)
+    try:
+        shutil.copyfileobj(gzip.GzipFile(fileobj=file), unzipped)
+    except _BROKEN_GZIP as error:
+        unzipped.close()
+        raise DataError(f"{path}: broken gzip ({error}); fetch or write it anew") from error
+    return unzipped
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+TEXT_FORMATS: dict[str, Callable[[Path, Iterator[str]], Contents]] = {
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".txt": read_labeled_lines,
+}

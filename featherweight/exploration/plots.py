@@ -1,0 +1,179 @@
+"""Pictures of a data set, as PNG bytes; a class has the same color in all of them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+
+from featherweight.classifier import FloatArray, IntArray
+from featherweight.data.dataset import Dataset
+from featherweight.exploration.figures import Term
+from featherweight.reports.plots import PALETTE, literal, png, short
+
+_WIDTH = 9  # inches
+_MARKERS = "osD^vPX*"  # the second time round the palette, and so on
+_MOST_PANELS = 12
+_MOST_NAMED = 24  # classes that a legend has room for
+_NAME = 24  # letters of a label or term
+
+
+def class_bars(dataset: Dataset) -> bytes:
+    """Returns a PNG of how many training texts each class has."""
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.labels))
+    figure, axes = _rows_of(len(counts))
+    bars = axes.barh(range(len(counts)), counts, color=_colors(len(counts)))
+    texts = [f"{count:,} ({count / counts.sum():.1%})" for count in counts]
+    axes.bar_label(bars, texts, padding=4)
+    axes.set(xlabel="training texts", xlim=(0, 1.2 * counts.max()))
+    _name_rows(axes, dataset.labels)
+    return png(figure)
+
+
+def length_histogram(lengths: IntArray, max_length: int) -> bytes:
+    """Returns a PNG of the words of training texts.
+
+    Args:
+        lengths: (N,) words.
+        max_length: Tokens after which the default tokenizer cuts; drawn where it is near.
+    """
+    figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    longest = int(lengths.max())
+    width = max(1, -(-longest // 70))  # words a bar: about 70 bars
+    edges = np.arange(-0.5, longest + width + 0.5, width)
+    axes.hist(lengths, bins=edges.tolist(), color="0.6")
+    median, p99 = np.percentile(lengths, [50, 99]).tolist()
+    lines: dict[str, tuple[float, str]] = {"median": (median, "-"), "99%": (p99, "--")}
+    if max_length < 1.5 * longest:
+        lines["cut by default"] = (max_length, ":")
+    for name, (place, style) in lines.items():
+        axes.axvline(place, color="black", linestyle=style, label=f"{name}: {place:.0f} words")
+    axes.set(xlabel="length of a text (words)", ylabel="training texts")
+    axes.legend(frameon=False)
+    return png(figure)
+
+
+def length_boxes(lengths: IntArray, labels: IntArray, label_names: Sequence[str]) -> bytes:
+    """Returns a PNG of the words of training texts (N,) by class: quartiles, and 5 to 95 %."""
+    figure, axes = _rows_of(len(label_names))
+    boxes = axes.boxplot(
+        [lengths[labels == label] for label in range(len(label_names))],
+        positions=range(len(label_names)),
+        orientation="horizontal",
+        widths=0.6,
+        whis=(5, 95),
+        showfliers=False,
+        patch_artist=True,
+        medianprops={"color": "black"},
+    )
+    for box, color in zip(boxes["boxes"], _colors(len(label_names)), strict=True):
+        box.set_facecolor(color)
+    axes.set(xlabel="length of a text (words): median, quartiles, 5 to 95%")
+    axes.set_xlim(left=0)
+    _name_rows(axes, label_names)
+    return png(figure)
+
+
+def coverage_curves(shares: Mapping[str, FloatArray], vocab_size: int) -> bytes:
+    """Returns a PNG of how much of each split a vocabulary of the training texts covers.
+
+    Args:
+        shares: By split, the share of all words that the first 1, 2, … V words are.
+        vocab_size: Words of the default vocabulary.
+    """
+    figure = Figure(figsize=(_WIDTH, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for (split, share), style in zip(shares.items(), ("-", "--", ":"), strict=False):
+        sizes = np.arange(1, len(share) + 1)
+        axes.plot(sizes, share, color="black", linestyle=style, label=split)
+    axes.axvline(vocab_size, color="0.6", label=f"default vocabulary: {vocab_size:,} words")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set(
+        xlabel="size of the vocabulary (most frequent training words, log scale)",
+        ylabel="words read that are in it",
+        ylim=(0, 1.02),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="upper left")
+    return png(figure)
+
+
+def typical_bars(typical: Mapping[str, Sequence[Term]], label_names: Sequence[str]) -> bytes:
+    """Returns a PNG of the terms that mark each class, a panel a class.
+
+    Args:
+        typical: Terms by label, the strongest first; of more than 12 labels the first 12 are shown.
+        label_names: The C label names, in id order.
+    """
+    shown = [label for label in label_names if typical.get(label)][:_MOST_PANELS]
+    most = max((len(typical[label]) for label in shown), default=1)
+    columns = min(3, max(len(shown), 1))
+    lines = max(-(-len(shown) // columns), 1)
+    figure = Figure(figsize=(_WIDTH, lines * (0.22 * most + 0.6) + 0.4), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
+    colors = dict(zip(label_names, _colors(len(label_names)), strict=True))
+    for axes, label in zip(grid.flat, shown, strict=False):
+        terms = typical[label]
+        axes.barh(range(len(terms)), [term.z for term in terms], color=colors[label])
+        axes.set_ylim(most - 0.5, -0.5)
+        axes.set_yticks(range(len(terms)), [literal(short(it.text, _NAME)) for it in terms])
+        axes.set_title(literal(short(label, _NAME)), fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_axis_off()
+    figure.supxlabel("log-odds against all other classes (z, standard deviations)", fontsize=10)
+    return png(figure)
+
+
+def scatter(maps: Mapping[str, FloatArray], labels: IntArray, label_names: Sequence[str]) -> bytes:
+    """Returns a PNG of maps side by side, a point a text, colored by its class.
+
+    Args:
+        maps: (N, 2) each, by title.
+        labels: (N,) class ids.
+        label_names: The C label names, in id order.
+    """
+    figure = Figure(figsize=(_WIDTH, 0.9 * _WIDTH / max(len(maps), 1.4)), layout="constrained")
+    panels = figure.subplots(1, len(maps), squeeze=False)[0]
+    colors = _colors(len(label_names))
+    for axes, (title, points) in zip(panels, maps.items(), strict=True):
+        for label, name in enumerate(label_names):
+            axes.scatter(
+                *points[labels == label].T,
+                s=18,
+                color=colors[label],
+                marker=_MARKERS[label // len(PALETTE) % len(_MARKERS)],
+                alpha=0.75,
+                linewidth=0,
+                label=literal(short(name, _NAME)),
+            )
+        axes.set(title=literal(title), xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
+        axes.set(xticks=[], yticks=[])
+    if len(label_names) <= _MOST_NAMED:
+        entries = panels[0].get_legend_handles_labels()
+        figure.legend(*entries, loc="outside lower center", ncols=6, frameon=False, markerscale=2)
+    return png(figure)
+
+
+def _colors(count: int) -> list[str]:
+    """Returns the color of each class id."""
+    return [PALETTE[index % len(PALETTE)] for index in range(count)]
+
+
+def _rows_of(count: int) -> tuple[Figure, Axes]:
+    """Returns a picture with room for a row a class."""
+    figure = Figure(figsize=(_WIDTH, 0.42 * count + 1), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _name_rows(axes: Axes, label_names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(label_names)), [literal(short(it, _NAME)) for it in label_names])
+    axes.invert_yaxis()

@@ -1,0 +1,1 @@
+"""`predict`: texts, and files of any size at constant memory."""

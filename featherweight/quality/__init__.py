@@ -1,0 +1,1 @@
+"""How good the predictions are: metrics with intervals, paired tests, robustness."""

@@ -1,0 +1,226 @@
+"""Classifier x Split -> Evaluation: quality with its uncertainty, from predictions kept in full."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from featherweight.classifier import Classifier, FloatArray, IntArray, softmax
+from featherweight.data.dataset import Split
+from featherweight.errors import UsageError
+from featherweight.quality.coverage import Coverage, coverages
+
+RESAMPLES = 2_000
+CONFIDENCE = 0.95
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a classifier answered on the N texts of a split, and every figure that follows.
+
+    Attributes:
+        model: Name of the classifier.
+        data: Name of the data set.
+        split: "train", "validation" or "test".
+        labels: The C label names, in id order.
+        targets: (N,) int64, the true class ids.
+        probabilities: (N, C), each row summing to 1.
+        parameters: Learned values of the classifier.
+        size_bytes: Bytes it takes to ship it.
+    """
+
+    model: str
+    data: str
+    split: str
+    labels: tuple[str, ...]
+    targets: IntArray
+    probabilities: FloatArray
+    parameters: int
+    size_bytes: int
+
+    @property
+    def predictions(self) -> IntArray:
+        """(N,) int64, the most probable class id of each text."""
+        return self.probabilities.argmax(axis=1)
+
+    @cached_property
+    def confusion(self) -> IntArray:
+        """(C, C) int64, rows true and columns predicted classes."""
+        ids = range(len(self.labels))
+        return confusion_matrix(self.targets, self.predictions, labels=ids).astype(np.int64)
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """Accuracy, macro-averaged precision, recall and F1, and weighted F1, each in [0, 1]."""
+        macro = self._average("macro")
+        return {
+            "accuracy": float((self.targets == self.predictions).mean()),
+            "macro_f1": macro[2],
+            "macro_precision": macro[0],
+            "macro_recall": macro[1],
+            "weighted_f1": self._average("weighted")[2],
+        }
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals of accuracy and the macro averages; see `bootstrap`."""
+        return bootstrap(self.confusion)
+
+    @cached_property
+    def ece(self) -> float:
+        """Expected calibration error in [0, 1]; see `expected_calibration_error`."""
+        return expected_calibration_error(self.targets, self.probabilities)
+
+    def coverages(self) -> list[Coverage]:
+        """Returns what is answered, and how well, for each of eight least confidences."""
+        return coverages(self.targets, self.probabilities)
+
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Returns precision, recall, F1 and support (texts) of each label."""
+        columns = precision_recall_fscore_support(
+            self.targets, self.predictions, labels=range(len(self.labels)), zero_division=0
+        )
+        return {
+            label: {
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "support": int(support),
+            }
+            for label, precision, recall, f1, support in zip(self.labels, *columns, strict=True)
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the object that `--json` prints and `evaluation.json` holds."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "split": self.split,
+            "n": len(self.targets),
+            "parameters": self.parameters,
+            "size_bytes": self.size_bytes,
+            **self.scores,
+            "ece": self.ece,
+            "intervals": {name: list(interval) for name, interval in self.intervals.items()},
+            "per_class": self.per_class(),
+            "confusion_matrix": self.confusion.tolist(),
+            "coverage": [row._asdict() for row in self.coverages()],
+        }
+
+    def _average(self, average: str) -> tuple[float, float, float]:
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            self.targets,
+            self.predictions,
+            labels=range(len(self.labels)),
+            average=average,
+            zero_division=0,
+        )
+        return float(precision), float(recall), float(f1)
+
+
+def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
+    """Lets a classifier answer every text of a split of the data set called `data`.
+
+    Labels are matched by name, so that the class ids mean the same for every classifier.
+
+    Raises:
+        UsageError: The classifier tells other labels apart than the split has.
+    """
+    labels = split.label_names or classifier.labels
+    if sorted(labels) != sorted(classifier.labels):
+        raise UsageError(
+            f"{classifier.name} tells {', '.join(classifier.labels)} apart, {data} has "
+            f"{', '.join(labels)}: not comparable"
+        )
+    columns = [classifier.labels.index(label) for label in labels]
+    return Evaluation(
+        model=classifier.name,
+        data=data,
+        split=split.name,
+        labels=labels,
+        targets=split.labels,
+        probabilities=classifier.predict_proba(split.texts)[:, columns],
+        parameters=classifier.num_parameters(),
+        size_bytes=classifier.size_bytes(),
+    )
+
+
+def macro_f1(targets: IntArray, predictions: IntArray, num_labels: int) -> float:
+    """Returns the unweighted mean of the classes' F1; a class without any hit counts as 0."""
+    ids = range(num_labels)
+    f1 = precision_recall_fscore_support(targets, predictions, labels=ids, zero_division=0)[2]
+    return float(f1.mean())
+
+
+def validation_scores(targets: IntArray, logits: FloatArray) -> dict[str, float]:
+    """Returns what a training reports of an epoch: cross-entropy, accuracy and macro-F1.
+
+    Args:
+        targets: (N,) true class ids.
+        logits: (N, C).
+    """
+    predictions = logits.argmax(axis=1)
+    likelihood = softmax(logits)[np.arange(len(targets)), targets]
+    return {
+        "validation_loss": float(-np.log(likelihood.clip(1e-12)).mean()),
+        "validation_accuracy": float((predictions == targets).mean()),
+        "validation_macro_f1": macro_f1(targets, predictions, logits.shape[1]),
+    }
+
+
+def bootstrap(confusion: IntArray, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """Returns 95 % percentile intervals of accuracy and the macro averages.
+
+    Drawing N texts with replacement and counting them by (true, predicted) class is one draw of a
+    multinomial with the observed shares, so the texts themselves are not needed.
+
+    Source: Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
+
+    Args:
+        confusion: (C, C) counts, rows true and columns predicted classes.
+        seed: Seed of the resampling; 2,000 resamples are drawn.
+    """
+    total = int(confusion.sum())
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(total, confusion.ravel() / total, size=RESAMPLES)
+    counts = draws.reshape(RESAMPLES, *confusion.shape)  # (R, C, C)
+    hits = np.diagonal(counts, axis1=1, axis2=2)  # (R, C)
+    true, predicted = counts.sum(axis=2), counts.sum(axis=1)
+    samples = {
+        "accuracy": hits.sum(axis=1) / total,
+        "macro_f1": _ratio(2 * hits, true + predicted).mean(axis=1),
+        "macro_precision": _ratio(hits, predicted).mean(axis=1),
+        "macro_recall": _ratio(hits, true).mean(axis=1),
+    }
+    tail = 50 * (1 - CONFIDENCE)
+    bounds = {name: np.percentile(values, [tail, 100 - tail]) for name, values in samples.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+
+
+def _ratio(
+    numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Divides, with 0 where there is nothing to divide by."""
+    zeros = np.zeros(numerator.shape)
+    return np.divide(numerator, denominator, out=zeros, where=denominator > 0)
+
+
+def expected_calibration_error(targets: IntArray, probabilities: FloatArray) -> float:
+    """Returns the mean gap between confidence and accuracy over 15 equal bins of confidence.
+
+    Source: Guo et al. (2017), On Calibration of Modern Neural Networks, equation 3.
+
+    Args:
+        targets: (N,) true class ids.
+        probabilities: (N, C).
+    """
+    confidences = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == targets
+    # Bins are open below and closed above, so that a confidence of 1 falls into the last.
+    bins = np.ceil(confidences * CALIBRATION_BINS).astype(int).clip(1) - 1
+    gaps = np.bincount(bins, weights=correct - confidences, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(targets))

@@ -1,0 +1,1 @@
+"""Tables, pictures and the model card of one run."""

@@ -1,0 +1,241 @@
+"""The training loop: AdamW, warm-up and decay, early stopping on validation macro-F1, resume."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from featherweight.classifier import IntArray
+from featherweight.device import seed_everything
+from featherweight.errors import UsageError
+from featherweight.quality.evaluation import validation_scores
+from featherweight.training.config import class_weights, log_epoch
+from lstm.batching import pad, shuffled_batches
+from lstm.checkpoint import Progress, load_checkpoint, save_checkpoint
+from lstm.config import OptimizationConfig
+from lstm.encoder import LSTMClassifier
+from lstm.projection import Projection, projected
+
+logger = logging.getLogger("featherweight")
+
+_AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_EVALUATION_BATCH = 256
+
+Loss = Callable[[Tensor, list[int]], Tensor]  # logits (B, C) and numbers of their rows -> ()
+AfterEpoch = Callable[[Mapping[str, Any], int], None]  # record of an epoch, epochs at most
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """N texts as token ids.
+
+    Attributes:
+        ids: Token ids of each text, at least one.
+        labels: (N,) int64 class ids.
+    """
+
+    ids: Sequence[Sequence[int]]
+    labels: IntArray
+
+
+def fit(
+    module: LSTMClassifier,
+    train: EncodedSplit,
+    validation: EncodedSplit,
+    config: OptimizationConfig,
+    device: str,
+    checkpoint: Path,
+    loss: Loss | None = None,
+    projection: Projection | None = None,
+    after_epoch: AfterEpoch = log_epoch,
+) -> Progress:
+    """Trains a module and leaves it with the weights of its best epoch.
+
+    Every epoch ends with a checkpoint; if `checkpoint` is there at the start, training goes on
+    from it and ends with the very weights an uninterrupted one ends with.
+
+    Args:
+        module: The network, fresh or trained before.
+        train: What is learned from.
+        validation: What the best epoch is chosen on.
+        config: Numbers of the training.
+        device: "cpu" or "cuda".
+        checkpoint: File that holds the state between epochs.
+        loss: What is made small; None: cross-entropy with the labels.
+        projection: What the parameters go through before the network computes with them; the
+            weights it is left with have not gone through it.
+        after_epoch: Called with the record of each epoch; what it raises ends the training.
+
+    Returns:
+        The history, one record an epoch, and the best weights.
+
+    Raises:
+        UsageError: A precision that the device cannot compute in.
+        WeightsError: The checkpoint is damaged.
+    """
+    check_precision(config, device)
+    module.to(device)
+    loss = loss or cross_entropy(train.labels, module.head.out_features, config, device)
+    optimizer = torch.optim.AdamW(
+        module.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
+    progress = Progress()
+    if checkpoint.exists():
+        progress = load_checkpoint(checkpoint, module, optimizer)
+        scaler.load_state_dict(progress.scaler)
+        logger.info("going on after epoch %d", progress.epoch)
+
+    passes = config.passes_per_epoch(len(train.ids), config.batch_size)
+    steps_per_epoch = passes * math.ceil(len(train.ids) / config.batch_size)
+    bar = tqdm(
+        total=config.epochs * steps_per_epoch,
+        initial=progress.epoch * steps_per_epoch,
+        unit="batch",
+        desc="training",
+        disable=None,  # no bar where nobody watches: a log file, a pipe
+    )
+    with bar, logging_redirect_tqdm():
+        while progress.epoch < config.epochs and progress.epochs_without_gain < config.patience:
+            started = time.perf_counter()
+            mean_loss = _train_epoch(
+                module, train, config, optimizer, scaler, progress.epoch, bar, loss, projection
+            )
+            seconds = time.perf_counter() - started
+            with projected(module, projection):
+                scores = _validate(module, validation, device)
+            record = {
+                "epoch": progress.epoch + 1,
+                "train_loss": mean_loss,
+                **scores,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "seconds": seconds,
+                "texts_per_second": passes * len(train.ids) / seconds,
+            }
+            progress.add(record, module, scaler)
+            save_checkpoint(checkpoint, module, optimizer, progress)
+            bar.set_postfix(
+                loss=f"{mean_loss:.3f}", macro_f1=f"{record['validation_macro_f1']:.3f}"
+            )
+            after_epoch(record, config.epochs)
+    module.load_state_dict(progress.best_weights)
+    return progress
+
+
+def check_precision(config: OptimizationConfig, device: str) -> None:
+    """Refuses a precision that a device cannot train in.
+
+    Raises:
+        UsageError: fp16 or bf16 on the CPU.
+    """
+    if config.precision != "fp32" and device != "cuda":
+        raise UsageError(f"--precision {config.precision} needs CUDA: use fp32 on the CPU")
+
+
+def _train_epoch(
+    module: LSTMClassifier,
+    train: EncodedSplit,
+    config: OptimizationConfig,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    epoch: int,
+    bar: tqdm,
+    loss_function: Loss,
+    projection: Projection | None,
+) -> float:
+    """Takes every step of an epoch, counted from 0, and returns the mean loss."""
+    seed_everything(_epoch_seed(config.seed, epoch))
+    module.train()
+    device = module.head.weight.device.type
+    batches = list(_batches(train, config, epoch))
+    total_steps = config.epochs * len(batches)
+    losses = []
+    for step, rows in enumerate(batches, start=epoch * len(batches)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, total_steps, config)
+        batch = pad([train.ids[row] for row in rows]).to(device)
+        dtype = _AUTOCAST.get(config.precision)
+        optimizer.zero_grad(set_to_none=True)
+        with projected(module, projection):
+            with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+                loss = loss_function(module(batch.input_ids, batch.lengths), rows)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimizer)
+        clip_grad_norm_(module.parameters(), config.max_grad_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.detach())
+        bar.update()
+    return torch.stack(losses).mean().item()
+
+
+def cross_entropy(
+    labels: IntArray, num_labels: int, config: OptimizationConfig, device: str
+) -> Loss:
+    """Returns the loss of a batch by its labels, with class weights and label smoothing.
+
+    Args:
+        labels: (N,) class ids of all rows; those of a batch are looked up.
+        num_labels: C, classes.
+        config: Weights and smoothing.
+        device: "cpu" or "cuda".
+    """
+    weights = class_weights(labels, num_labels, config)
+    function = nn.CrossEntropyLoss(
+        weight=torch.from_numpy(weights).to(device), label_smoothing=config.label_smoothing
+    )
+    targets = torch.from_numpy(labels).to(device)
+    return lambda logits, rows: function(logits, targets[rows])
+
+
+def learning_rate_at(step: int, total_steps: int, config: OptimizationConfig) -> float:
+    """Returns the learning rate of a step, counted from 0.
+
+    Source: Loshchilov & Hutter (2017), SGDR, equation 5 (cosine without restarts).
+    """
+    warmup_steps = round(config.warmup_ratio * total_steps)
+    if step < warmup_steps:
+        return config.learning_rate * (step + 1) / warmup_steps
+    left = 1 - (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    if config.schedule == "linear":
+        return config.learning_rate * left
+    if config.schedule == "cosine":
+        return config.learning_rate * (1 - math.cos(math.pi * left)) / 2
+    return config.learning_rate
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def _batches(train: EncodedSplit, config: OptimizationConfig, epoch: int) -> Iterator[list[int]]:
+    """Yields the row numbers of each batch of an epoch, one pass after another."""
+    lengths = [len(ids) for ids in train.ids]
+    for index in range(config.passes_per_epoch(len(train.ids), config.batch_size)):
+        yield from shuffled_batches(lengths, config.batch_size, (config.seed, epoch, index))
+
+
+@torch.no_grad()
+def _validate(module: LSTMClassifier, split: EncodedSplit, device: str) -> dict[str, float]:
+    """Returns cross-entropy (unsmoothed), accuracy and macro-F1 on a split."""
+    module.eval()
+    order = sorted(range(len(split.ids)), key=lambda row: len(split.ids[row]))
+    logits = np.zeros((len(order), module.head.out_features), dtype=np.float32)
+    for start in range(0, len(order), _EVALUATION_BATCH):
+        rows = order[start : start + _EVALUATION_BATCH]
+        batch = pad([split.ids[row] for row in rows]).to(device)
+        logits[rows] = module(batch.input_ids, batch.lengths).float().cpu().numpy()
+    return validation_scores(split.labels, logits)

@@ -1,0 +1,100 @@
+"""`train`: data, tokenizer, fit, run directory, from flags to a finished run."""
+
+import json
+import logging
+import time
+
+import torch
+from tokenizers import Tokenizer
+
+from featherweight.data.checks import Findings
+from featherweight.data.dataset import Dataset, Split
+from featherweight.device import resolve_device, seed_everything
+from featherweight.errors import WeightsError
+from featherweight.quality.evaluation import Evaluation, evaluate
+from featherweight.reports.plots import training_curves
+from featherweight.reports.reporting import write_evaluation
+from featherweight.run import CHECKPOINT, MODEL, TOKENIZER, Run
+from featherweight.training.run_records import cut_off_run, first_records, logged_to, prepare_data
+from lstm.classifier import TextClassifier, model_config
+from lstm.config import TrainConfig
+from lstm.encoder import LSTMClassifier
+from lstm.fit import EncodedSplit, check_precision, fit
+from lstm.tokenizer import UNK_ID, load_tokenizer, token_ids, train_tokenizer
+
+logger = logging.getLogger("featherweight")
+
+
+def train(config: TrainConfig) -> tuple[Run, Evaluation]:
+    """Trains an LSTM and leaves a run directory.
+
+    Returns:
+        The run, and its evaluation on the validation split.
+
+    Raises:
+        DataError: The data cannot be used.
+        UsageError: The flags do not fit the machine, the data or an existing run.
+        WeightsError: The run to resume is damaged.
+    """
+    # The matrices are too small to share; and one thread adds up in one order on any machine.
+    torch.set_num_threads(1)
+    device = resolve_device(config.device)
+    check_precision(config, device)
+    dataset, findings = prepare_data(config)
+    run = cut_off_run(config, dataset) if config.resume else None
+    if run is None:
+        run = _new_run(config, dataset, findings)
+    with logged_to(run.file("training.log")):
+        logger.info("%s on %s: %d training texts, %s", run.path, dataset.name,
+                    len(dataset.train), device)  # fmt: skip
+        tokenizer = _saved_tokenizer(run)
+        seed_everything(config.seed)
+        architecture = model_config(config)
+        module = LSTMClassifier(tokenizer.get_vocab_size(), len(dataset.labels), architecture)
+        progress = fit(
+            module,
+            _encode(tokenizer, dataset.train),
+            _encode(tokenizer, dataset.validation),
+            config,
+            device,
+            run.file(CHECKPOINT),
+        )
+        classifier = TextClassifier(
+            run.path.name, dataset.labels, tokenizer, module, architecture, device
+        )
+        classifier.save(run.file(MODEL))
+        run.write_text("history.jsonl", "".join(json.dumps(r) + "\n" for r in progress.history))
+        run.write_bytes("training_curves.png", training_curves(progress.history))
+        evaluation = evaluate(classifier, dataset.validation, dataset.name)
+        write_evaluation(run, evaluation, dataset.validation.texts)
+        run.file(CHECKPOINT).unlink(missing_ok=True)
+        logger.info("finished: %s", run.path)
+    return run, evaluation
+
+
+def _new_run(config: TrainConfig, dataset: Dataset, findings: Findings) -> Run:
+    name = config.name or f"{config.preset}-{dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Before there is a run: whatever can go wrong leaves nothing behind.
+    tokenizer = train_tokenizer(dataset.train.texts, config)
+    records = first_records(config, dataset, findings)
+    records[TOKENIZER] = json.loads(tokenizer.to_str())
+    return Run.create(config.output_dir, name, config.overwrite, records)
+
+
+def _saved_tokenizer(run: Run) -> Tokenizer:
+    try:
+        return load_tokenizer(json.dumps(run.read_json(TOKENIZER)))
+    except ValueError as error:
+        path = run.file(TOKENIZER)
+        raise WeightsError(f"{path}: {error}: train anew with --overwrite") from None
+
+
+def _encode(tokenizer: Tokenizer, split: Split) -> EncodedSplit:
+    ids, truncated = token_ids(tokenizer, split.texts)
+    tokens = sum(map(len, ids))
+    unknown = sum(row.count(UNK_ID) for row in ids)
+    logger.info(
+        "%s: %d texts, %d tokens, %.1f %% unknown, %d texts cut at the maximum length",
+        split.name, len(ids), tokens, 100 * unknown / tokens, truncated,
+    )  # fmt: skip
+    return EncodedSplit(ids, split.labels)

@@ -1,0 +1,161 @@
+"""What `check` finds in small data sets made by hand, and what `drop_leaks` takes away."""
+
+import json
+
+import numpy as np
+import pytest
+
+from featherweight.data.checks import Findings, Occurrence, check, drop_leaks
+from featherweight.data.dataset import Dataset, Split
+from featherweight.errors import DataError
+
+LABELS = ("sad", "glad", "mad")
+CLEAN = [("one", "sad"), ("two", "glad"), ("three", "mad")]
+OTHER = [("four", "sad"), ("five", "glad"), ("six", "mad")]
+THIRD = [("seven", "sad"), ("eight", "glad"), ("nine", "mad")]
+
+Pairs = list[tuple[str, str]]
+
+
+def split_of(name: str, pairs: Pairs) -> Split:
+    ids = np.array([LABELS.index(label) for _, label in pairs], dtype=np.int64)
+    return Split(name, tuple(text for text, _ in pairs), ids, LABELS)
+
+
+def dataset_of(train: Pairs, validation: Pairs = OTHER, test: Pairs | None = THIRD) -> Dataset:
+    return Dataset(
+        "moods",
+        LABELS,
+        split_of("train", train),
+        split_of("validation", validation),
+        None if test is None else split_of("test", test),
+    )
+
+
+@pytest.mark.parametrize("test", [THIRD, None])
+def test_nothing_is_found_in_clean_data(test: Pairs | None) -> None:
+    findings = check(dataset_of(CLEAN, OTHER, test))
+    assert findings == Findings((), (), (), (), {})
+    assert findings.lines() == []
+
+
+def test_unbalanced_classes_are_no_finding() -> None:
+    many = [(f"text {i}", "sad") for i in range(500)]
+    assert check(dataset_of(CLEAN + many)).lines() == []
+
+
+def test_repeated_texts_are_named_with_their_rows_and_labels() -> None:
+    again = [("two", "glad"), (" two\n", "mad"), ("one", "sad"), ("fresh", "sad")]
+    findings = check(dataset_of(CLEAN + again))
+
+    assert [(f.text, f.occurrences) for f in findings.repeated] == [
+        ("one", (Occurrence("train", 1, "sad"), Occurrence("train", 6, "sad"))),
+        (
+            "two",
+            (
+                Occurrence("train", 2, "glad"),
+                Occurrence("train", 4, "glad"),
+                Occurrence("train", 5, "mad"),
+            ),
+        ),
+    ]
+    assert [f.text for f in findings.conflicting] == ["two"]
+    assert findings.shared == ()
+    assert findings.lines() == [
+        "texts that stand more than once: 2 in train (1 with different labels)",
+        "texts with different labels, over all splits: 1",
+    ]
+
+
+def test_shared_texts_are_named_with_all_their_rows() -> None:
+    findings = check(
+        dataset_of(CLEAN, [*OTHER, ("one", "sad")], [*THIRD, ("two", "mad"), ("six", "mad")])
+    )
+
+    assert {f.text: f.occurrences for f in findings.shared} == {
+        "one": (Occurrence("train", 1, "sad"), Occurrence("validation", 4, "sad")),
+        "two": (Occurrence("train", 2, "glad"), Occurrence("test", 4, "mad")),
+        "six": (Occurrence("validation", 3, "mad"), Occurrence("test", 5, "mad")),
+    }
+    assert [f.text for f in findings.conflicting] == ["two"]
+    assert findings.repeated == ()
+    assert findings.lines() == [
+        "texts with different labels, over all splits: 1",
+        "training texts that stand elsewhere too: 1 in validation, 1 in test; "
+        "--drop_leaks removes them from train",
+        "texts that validation and test share: 1",
+    ]
+
+
+def test_a_text_in_all_splits_is_counted_in_each() -> None:
+    findings = check(dataset_of(CLEAN, [*OTHER, ("one", "sad")], [*THIRD, ("one", "sad")]))
+    assert len(findings.shared) == 1
+    assert "1 in validation, 1 in test" in findings.lines()[0]
+
+
+def test_empty_texts_and_missing_classes() -> None:
+    findings = check(dataset_of([*CLEAN, ("", "sad"), (" \n", "mad")], OTHER[:2], THIRD[2:]))
+    assert findings.empty == (Occurrence("train", 4, "sad"), Occurrence("train", 5, "mad"))
+    assert findings.repeated == ()
+    assert findings.conflicting == ()
+    assert findings.missing_classes == {"validation": ("mad",), "test": ("sad", "glad")}
+    assert findings.lines() == [
+        "empty texts: 2 in train",
+        "classes without a text: validation lacks mad; test lacks sad, glad",
+    ]
+
+
+def test_there_are_six_lines_at_most_and_each_is_one_line() -> None:
+    twice = [("dup\nlicate", "sad"), ("dup\nlicate", "mad"), ("", "sad"), ("x", "glad")]
+    findings = check(dataset_of(twice, [*twice[:3], ("y", "sad")], [*twice[:3], ("y", "sad")]))
+    assert len(findings.lines()) == 6
+    assert not any("\n" in line for line in findings.lines())
+
+
+def test_findings_are_json_with_every_row() -> None:
+    findings = check(dataset_of([*CLEAN, ("one", "mad"), ("", "sad")], OTHER[:1]))
+    assert json.loads(json.dumps(findings.to_json())) == {
+        "repeated": [ONE],
+        "conflicting": [ONE],
+        "shared": [],
+        "empty": [{"split": "train", "row": 5, "label": "sad"}],
+        "missing_classes": {"validation": ["glad", "mad"]},
+    }
+
+
+ONE = {
+    "text": "one",
+    "occurrences": [
+        {"split": "train", "row": 1, "label": "sad"},
+        {"split": "train", "row": 4, "label": "mad"},
+    ],
+}
+
+
+def test_drop_leaks_takes_from_train_alone_what_stands_elsewhere() -> None:
+    train = [*CLEAN, ("four", "mad"), ("  seven ", "sad"), ("four", "sad"), ("Five", "glad")]
+    data = dataset_of([*train, ("", "sad")], [*OTHER, ("", "sad")])
+
+    rest, removed = drop_leaks(data)
+
+    assert removed == 3
+    assert rest.train.texts == ("one", "two", "three", "Five", "")
+    assert rest.train.labels.tolist() == [0, 1, 2, 1, 0]
+    assert rest.train.labels.dtype == np.int64
+    assert (rest.validation, rest.test) == (data.validation, data.test)
+    assert (rest.name, rest.labels) == (data.name, data.labels)
+    assert check(rest).shared == ()
+    assert rest.train.sha256 != data.train.sha256
+    assert len(data.train) == 8
+
+
+def test_drop_leaks_changes_nothing_where_there_is_no_leak() -> None:
+    data = dataset_of(CLEAN, OTHER, None)
+    rest, removed = drop_leaks(data)
+    assert removed == 0
+    assert rest.train.sha256 == data.train.sha256
+
+
+def test_drop_leaks_refuses_to_leave_nothing() -> None:
+    with pytest.raises(DataError, match="every training text of moods"):
+        drop_leaks(dataset_of(CLEAN, CLEAN))

@@ -1,0 +1,271 @@
+"""How labels get their ids, and what a user reads when data cannot be used."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from featherweight.data.dataset import DataConfig, load_dataset
+from featherweight.errors import DataError, FeatherweightError, UsageError
+from tests.helpers.data_files import REST, TRAIN, Pairs, folder_of, load, write
+
+
+def message(
+    config: DataConfig,
+    label_names: Sequence[str] | None = None,
+    kind: type[FeatherweightError] = DataError,
+) -> str:
+    with pytest.raises(FeatherweightError) as caught:
+        load_dataset(config, label_names)
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# How labels get their ids
+
+NUMBERED: Pairs = [("a", 0), ("b", 1), ("c", 2), ("d", 1), ("e", 0), ("f", 2)] * 2
+
+
+@pytest.mark.parametrize("extension", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("flag", "file", "labels"),
+    [
+        ("", "", ("0", "1", "2")),
+        ("", "sad\r\nglad\r\n\r\nmad\r\n", ("sad", "glad", "mad")),
+        ("", "\ufeffsad\nglad\nmad", ("sad", "glad", "mad")),
+        ("low, mid ,high", "", ("low", "mid", "high")),
+        ("low,mid,high", "sad\nglad\nmad\n", ("low", "mid", "high")),
+        ("a,b,c,d", "", ("a", "b", "c", "d")),
+    ],
+)
+def test_integers_are_ids_of_the_names_given(
+    tmp_path: Path, extension: str, flag: str, file: str, labels: tuple[str, ...]
+) -> None:
+    write(tmp_path / f"train.{extension}", NUMBERED)
+    write(tmp_path / f"test.{extension}", NUMBERED)
+    if file:
+        (tmp_path / "labels.txt").write_text(file, encoding="utf-8")
+    data = load(tmp_path, labels=flag)
+    assert data.labels == labels
+    assert data.test is not None
+    assert data.test.labels.tolist() == [label for _, label in NUMBERED]
+    assert data.test.label_names == labels
+
+
+def test_integers_without_names_are_sorted_as_numbers(tmp_path: Path) -> None:
+    pairs = [(f"t{i}", label) for i, label in enumerate([10, 9, -1, 100] * 3)]
+    data = load(folder_of(tmp_path, train=pairs, val=pairs[:4]))
+    assert data.labels == ("-1", "9", "10", "100")
+    assert data.validation.labels.tolist() == [2, 1, 0, 3]
+
+
+def test_names_that_are_integers_are_names(tmp_path: Path) -> None:
+    stars = [(f"t{i}", i % 5 + 1) for i in range(20)]
+    data = load(folder_of(tmp_path, train=stars, val=stars[:5]), labels="5,4,3,2,1")
+    assert data.validation.labels.tolist() == [4, 3, 2, 1, 0]
+
+
+def test_names_take_the_order_of_the_list_and_else_the_alphabets(tmp_path: Path) -> None:
+    folder_of(tmp_path, train=TRAIN, val=REST)
+    assert load(tmp_path).labels == ("anger", "fear", "joy")
+    data = load(tmp_path, labels="joy,fear,anger,none")
+    assert data.labels == ("joy", "fear", "anger", "none")
+    assert data.validation.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [("  joy ", "joy"), (True, "true"), (2.0, "2"), (7, "7")],
+)
+def test_label_cells(tmp_path: Path, value: object, name: str) -> None:
+    write(tmp_path / "train.jsonl", [("a", value), ("b", "other")] * 5)
+    assert name in load(tmp_path).labels
+
+
+def test_a_model_keeps_its_ids_whatever_order_the_data_has(tmp_path: Path) -> None:
+    folder_of(tmp_path, train=TRAIN, val=REST)
+    model = ["joy", "love", "anger", "fear"]
+    data = load(tmp_path, label_names=model)
+    assert data.labels == ("joy", "love", "anger", "fear")
+    assert data.validation.labels.tolist() == [3, 0]
+
+
+def test_integers_with_names_are_mapped_onto_a_model_by_those_names(tmp_path: Path) -> None:
+    folder_of(tmp_path, train=NUMBERED, val=NUMBERED[:3])
+    (tmp_path / "labels.txt").write_text("sad\nglad\nmad\n")
+    data = load(tmp_path, label_names=["mad", "sad", "glad"])
+    assert data.validation.labels.tolist() == [1, 2, 0]
+    data = load(tmp_path, labels="x,y,z", label_names=["z", "y", "x"])
+    assert data.validation.labels.tolist() == [2, 1, 0]
+
+
+def test_integers_without_names_are_ids_of_the_model(tmp_path: Path) -> None:
+    folder_of(tmp_path, train=NUMBERED, val=NUMBERED[:3])
+    data = load(tmp_path, label_names=["x", "y", "z"])
+    assert data.labels == ("x", "y", "z")
+    assert data.validation.labels.tolist() == [0, 1, 2]
+    assert load(tmp_path, label_names=["2", "1", "0"]).validation.labels.tolist() == [2, 1, 0]
+
+
+def test_a_model_may_be_shown_one_class_only(tmp_path: Path) -> None:
+    folder_of(tmp_path, train=[("a", "joy")] * 4, val=[("b", "joy")])
+    assert load(tmp_path, label_names=["fear", "joy"]).validation.labels.tolist() == [1]
+
+
+# What a user reads
+
+GOOD = "text,label\na,joy\nb,fear\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("text,label\n", "train.csv has the columns text, label and no rows"),
+        ("tweet,label\na,b\n", "no column 'text' but tweet, label: name one with --text_column"),
+        ("text,mood\na,b\n", "no column 'label' but text, mood: name one with --label_column"),
+        ("text,label\na,b\nc,\n", "train.csv, line 3: no label"),
+        ("text,label\na,b\nc,nan\n", "train.csv, line 3: no label"),
+        ("text,label\nnan,b\n", "train.csv, line 2: 'text' is NaN or null"),
+        ("text,label\nNaN,b\n", "train.csv, line 2: 'text' is NaN or null"),
+        ("text,label\na,joy\nb,joy\nc,joy\n", "every training text has the label joy"),
+        (GOOD, "moods has too few texts to hold some out"),
+    ],
+)
+def test_a_csv_that_cannot_be_trained_on(tmp_path: Path, content: str, expected: str) -> None:
+    assert expected in message_of_folder(tmp_path, {"train.csv": content})
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"text": null, "label": 1}', "'text' is NaN or null"),
+        ('{"text": NaN, "label": 1}', "'text' is NaN or null"),
+        ('{"label": 1}', "'text' is NaN or null"),
+        ('{"text": 5, "label": 1}', "'text' is of type int, not a text"),
+        ('{"text": ["a"], "label": 1}', "'text' is of type list, not a text"),
+        ('{"text": "\\ud83d", "label": 1}', "'text' holds half of a surrogate pair"),
+        ('{"text": "a", "label": null}', "no label"),
+        ('{"text": "a", "label": NaN}', "no label"),
+        ('{"text": "a"}', "no label"),
+        ('{"text": "a", "label": [1]}', "the label is of type list"),
+        ('{"text": "a", "label": 0.5}', "the label is of type float"),
+    ],
+)
+def test_a_json_line_that_cannot_be_used(tmp_path: Path, line: str, expected: str) -> None:
+    content = '{"text": "fine", "label": 0}\n' + line + "\n"
+    said = message_of_folder(tmp_path, {"train.jsonl": content})
+    assert "train.jsonl, line 2: " + expected in said
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            {"train.csv": GOOD, "val.csv": "text,label\na,joy\nb,hope\n"},
+            "val.csv, line 3: unknown label 'hope'; known from the training texts are fear, joy",
+        ),
+        (
+            {"train.csv": GOOD, "val.csv": GOOD, "test.csv": "text,label\na,-1\n"},
+            "test.csv, line 2: unknown label '-1'",
+        ),
+        (
+            {"train.csv": GOOD, "val.csv": GOOD, "labels.txt": "joy\nlove\n"},
+            "train.csv, line 3: unknown label 'fear'; known from ",
+        ),
+        ({"train.csv": GOOD, "labels.txt": "joy\n"}, "labels.txt: it needs two names or more"),
+        ({"train.csv": GOOD, "labels.txt": "joy\nfear\njoy"}, "labels.txt: joy stands twice"),
+        (
+            {"train.csv": GOOD, "train.tsv": GOOD},
+            "has two candidates for train, train.csv and train.tsv",
+        ),
+        (
+            {"train.csv": GOOD, "dev.csv": GOOD, "valid.csv": GOOD},
+            "has two candidates for validation, dev.csv and valid.csv",
+        ),
+        ({"test.csv": GOOD}, "has no train file"),
+        ({"README.md": "hello"}, "has no train file"),
+    ],
+)
+def test_a_folder_that_cannot_be_used(tmp_path: Path, files: dict[str, str], expected: str) -> None:
+    assert expected in message_of_folder(tmp_path, files)
+
+
+def message_of_folder(tmp_path: Path, files: dict[str, str]) -> str:
+    folder = tmp_path / "moods"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return message(DataConfig(data=str(folder)))
+
+
+def test_a_label_file_in_another_encoding(tmp_path: Path) -> None:
+    folder_of(tmp_path, train=TRAIN, val=REST)
+    (tmp_path / "labels.txt").write_bytes(b"joie\npeur\ncol\xe8re\n")
+    assert "labels.txt: not UTF-8" in message(DataConfig(data=str(tmp_path)))
+
+
+def test_integers_beyond_the_names_are_unknown(tmp_path: Path) -> None:
+    folder_of(tmp_path, train=[("a", 0), ("b", 1), ("c", 2)], val=REST)
+    expected = "train.csv, line 4: unknown label '2'; known from --labels are no, yes"
+    assert expected in message(DataConfig(data=str(tmp_path), labels="no,yes"))
+
+
+def test_a_label_that_the_model_lacks_is_named_with_its_row(tmp_path: Path) -> None:
+    folder_of(tmp_path, train=TRAIN, val=REST)
+    config = DataConfig(data=str(tmp_path))
+    expected = (
+        "train.csv, line 4: unknown label 'anger'; known from the trained model are joy, fear"
+    )
+    assert expected in message(config, ["joy", "fear"])
+
+    folder_of(tmp_path, train=NUMBERED, val=NUMBERED)
+    config = DataConfig(data=str(tmp_path), labels="sad,glad,mad")
+    assert "line 4: unknown label 'mad'" in message(config, ["sad", "glad"])
+
+
+def test_a_parquet_row_is_named_as_a_row(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [("a", "joy"), ("b", "fear"), (None, "joy")])
+    assert "train.parquet, row 3: 'text' is NaN or null" in message(DataConfig(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"data": "moods", "train_path": Path("a.csv")}, "--data excludes --train_path"),
+        ({"data": "moods", "test_path": Path("a.csv")}, "--data excludes --train_path"),
+        ({"data": ""}, "--data is empty"),
+        ({"val_path": Path("a.csv")}, "need a --train_path"),
+        ({"test_path": Path("a.csv")}, "need a --train_path"),
+        ({"data": "{good}", "labels": "joy,fear,joy"}, "--labels joy,fear,joy: joy stands twice"),
+        ({"data": "{good}", "labels": "joy"}, "--labels joy: it needs two names"),
+        ({"data": "{good}", "labels": "joy,,fear"}, "--labels joy,,fear: a name is empty"),
+    ],
+)
+def test_flags_that_contradict_each_other(
+    tmp_path: Path, flags: dict[str, object], expected: str
+) -> None:
+    folder_of(tmp_path, train=TRAIN, val=REST)
+    if flags.get("data") == "{good}":
+        flags = flags | {"data": str(tmp_path)}
+    assert expected in message(DataConfig(**flags), kind=UsageError)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("gone.csv", "no such file: gone.csv"),
+        ("deep/er/gone.jsonl.gz", "no such file: deep/er/gone.jsonl.gz"),
+        ("./gone", "no such file or folder: ./gone"),
+        ("a/b/c", "no such file or folder: a/b/c"),
+        ("not an id", "no such file or folder: not an id"),
+        ("x" * 5_000, "cannot be read: File name too long"),
+    ],
+)
+def test_a_path_that_is_not_there(data: str, expected: str) -> None:
+    assert expected in message(DataConfig(data=data))
+
+
+def test_a_directory_where_a_file_is_due(tmp_path: Path) -> None:
+    config = DataConfig(train_path=tmp_path)
+    assert "is a directory where a file is due" in message(config)

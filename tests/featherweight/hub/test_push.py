@@ -1,0 +1,186 @@
+import csv
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
+
+from featherweight.errors import UsageError, WeightsError
+from featherweight.hub.config import PushConfig
+from featherweight.hub.push import contents, push
+from featherweight.loading import load
+from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, MODEL, TRANSFORMER, Run
+from tests.helpers.pushes import (
+    LABELS,
+    LSTM_FILES,
+    REPO_ID,
+    TEXTS,
+    TRANSFORMER_FILES,
+    change,
+    collected,
+    content,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("run", LSTM_FILES), ("transformer_run", TRANSFORMER_FILES)]
+)
+def test_a_dry_run_lists_the_files_and_needs_neither_network_nor_token(
+    kind: str,
+    expected: set[str],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(socket.socket, "connect", None)
+    path = request.getfixturevalue(kind)
+    shown = push(PushConfig(weights=path, repo_id=REPO_ID, dry_run=True))
+    table, _, end = shown.partition("\n\n")
+    sizes = dict(line.rsplit(maxsplit=1) for line in table.splitlines()[2:])
+    assert sizes.keys() == expected | {"total"}
+    files = contents(Run(path), REPO_ID)
+    for name in expected:
+        assert sizes[name] == f"{len(content(files[name])):,}"
+    total = sum(len(content(file)) for file in files.values())
+    assert sizes["total"] == f"{total:,}"
+    assert end == "ada/moods: nothing was sent"
+
+
+@pytest.mark.parametrize("kind", ["run", "transformer_run"])
+def test_neither_paths_nor_texts_leave_the_machine(
+    kind: str, tiny_data: Path, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(kind)
+    change(path, CONFIG, output_dir=str(path.parent / "outputs"))
+    with (path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    assert len(texts) == 12
+    private = [str(tiny_data.parent), str(path.parent), "private-place", *texts]
+    for name, pushed_file in contents(Run(path), REPO_ID).items():
+        assert [secret for secret in private if secret.encode() in content(pushed_file)] == [], name
+
+
+def test_a_path_is_reduced_to_its_last_part_and_all_else_stays(run: Path) -> None:
+    change(run, CONFIG, data=r"C:\Users\ada\moods", output_dir="/home/ada/outputs",
+           text_column="text/plain", other="dair-ai/emotion", name="", batch_size=8)  # fmt: skip
+    before = json.loads((run / CONFIG).read_text())
+    after = json.loads(content(contents(Run(run), REPO_ID)[CONFIG]))
+    assert after == before | {"data": "moods", "output_dir": "outputs"}
+
+
+def test_the_repository_of_a_transformer_works_in_a_pipeline(
+    transformer_run: Path, fine_tuned: Path, tmp_path: Path
+) -> None:
+    folder = collected(transformer_run, tmp_path / "repository")
+    answers = pipeline("text-classification", model=str(folder), device="cpu")(TEXTS, top_k=None)
+    tokenizer = AutoTokenizer.from_pretrained(fine_tuned)
+    model = BertForSequenceClassification.from_pretrained(fine_tuned).eval()
+    with torch.inference_mode():
+        logits = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+    for answer, expected in zip(answers, logits.softmax(dim=1), strict=True):
+        found = {it["label"]: it["score"] for it in answer}
+        assert found == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-5)
+    assert len({answer[0]["label"] for answer in answers}) > 1
+
+
+def test_the_repository_of_an_lstm_is_loaded_from_its_one_file(run: Path, tmp_path: Path) -> None:
+    folder = collected(run, tmp_path / "repository")
+    assert load(folder / MODEL, "cpu").predict(TEXTS) == load(run, "cpu").predict(TEXTS)
+
+
+def test_sharded_weights_go_up_with_their_index(transformer_run: Path) -> None:
+    folder = transformer_run / TRANSFORMER
+    shard = "model-00001-of-00002.safetensors"
+    for name in (shard, "model.safetensors.index.json", "vocab.txt", "spiece.model"):
+        (folder / name).write_text("{}")
+    files = contents(Run(transformer_run), REPO_ID)
+    expected = {shard, "model.safetensors.index.json", "vocab.txt", "spiece.model"}
+    assert files.keys() == TRANSFORMER_FILES | expected
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT, CHECKPOINTS])
+def test_an_unfinished_run_is_refused(run: Path, name: str) -> None:
+    (run / name).mkdir()
+    with pytest.raises(UsageError, match="tiny was cut off in training: finish it with --resume"):
+        contents(Run(run), REPO_ID)
+
+
+@pytest.mark.parametrize("kind", ["run", "transformer_run"])
+def test_a_run_without_weights_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(kind)
+    folder = run if kind == "run" else run / TRANSFORMER
+    (folder / MODEL).unlink()
+    with pytest.raises(WeightsError, match=f"{folder.name} has no model.safetensors"):
+        contents(Run(run), REPO_ID)
+
+
+@pytest.mark.parametrize("name", ["README.md", "evaluation.json", "labels.json"])
+def test_a_run_without_a_file_that_readers_need_is_refused(run: Path, name: str) -> None:
+    (run / name).unlink()
+    with pytest.raises(WeightsError, match=name):
+        contents(Run(run), REPO_ID)
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged", "expected"),
+    [
+        ("README.md", b"\xff\xfe", "no readable README.md"),
+        ("evaluation.json", b"{", "evaluation.json is not JSON"),
+        ("evaluation.json", b"{}", "evaluation.json is not that of a run"),
+        ("evaluation.json", b"[1]", "evaluation.json is not that of a run"),
+        ("labels.json", b"[", "labels.json is not JSON"),
+        ("config.json", b"", "config.json is not JSON"),
+        ("config.json", b"[1]", "config.json is no JSON object"),
+    ],
+)
+def test_a_damaged_file_is_not_pushed(run: Path, name: str, damaged: bytes, expected: str) -> None:
+    (run / name).write_bytes(damaged)
+    with pytest.raises(WeightsError, match=expected):
+        contents(Run(run), REPO_ID)
+
+
+@pytest.mark.parametrize("place", [".", "tiny/model.safetensors", "gone"])
+def test_what_is_no_run_directory_is_refused(run: Path, place: str) -> None:
+    with pytest.raises(UsageError, match="is not a run directory"):
+        push(PushConfig(weights=run.parent / place, repo_id=REPO_ID, dry_run=True))
+
+
+def test_without_weights_the_newest_run_is_taken(run: Path) -> None:
+    config = PushConfig(repo_id=REPO_ID, dry_run=True, output_dir=run.parent)
+    assert "model.safetensors" in push(config)
+    (run / MODEL).unlink()
+    with pytest.raises(UsageError, match="no finished run"):
+        push(config)
+
+
+@pytest.mark.parametrize(
+    "repo_id",
+    [
+        "", "moods", "ada/", "/moods", "ada/moods/more", "ada/mo ods", "-ada/moods", "ada/.moods",
+        "ada/moods-", "ada/mo--ods", "ada/mo..ods", "ada/moods.git", "ada/müde", "ada/moods\n",
+        "https://hub/ada/moods", f"ada/{97 * 'x'}",
+    ],
+)  # fmt: skip
+def test_what_is_no_repository_is_refused_before_anything_else(repo_id: str) -> None:
+    with pytest.raises(UsageError, match="give --repo_id owner/name"):
+        push(PushConfig(weights=Path("gone"), repo_id=repo_id, dry_run=True))
+
+
+@given(st.from_regex(r"[aZ0_.-]{1,6}/[aZ0_.-]{1,6}", fullmatch=True))
+def test_what_the_library_refuses_is_refused(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        with pytest.raises(UsageError, match="give --repo_id owner/name"):
+            push(PushConfig(weights=Path("gone"), repo_id=repo_id, dry_run=True))
+
+
+@pytest.mark.parametrize("repo_id", [REPO_ID, "Ada-2/m.o_o-ds", "a/b", f"ada/{96 * 'x'}"])
+def test_usual_names_are_taken(run: Path, repo_id: str) -> None:
+    assert f"{repo_id}: nothing" in push(PushConfig(weights=run, repo_id=repo_id, dry_run=True))

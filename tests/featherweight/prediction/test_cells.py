@@ -1,0 +1,56 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from featherweight.prediction.cells import prediction_cells, safe_cell, write_rows
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=", "-", "-x", "@ann hi"],
+)
+def test_a_cell_that_a_spreadsheet_would_run_gets_an_apostrophe(cell: str) -> None:
+    assert safe_cell(cell) == f"'{cell}"
+
+
+@pytest.mark.parametrize(
+    "cell", ["", "hi", "a=1", "'=1", "-1", "+3.5", "-1e-3", "😂 =1", "#tag", 7, -7, 1.5, None, True]
+)
+def test_other_cells_stay_as_they_are(cell: object) -> None:
+    assert safe_cell(cell) is cell
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain", "", "a,b", 'say "no"', "two\nlines", "two\r\nlines", "old\rmac", "end\r",
+        "'quoted'", " spaces ", "tab\there", "😂 ünï", "a;b", "\u2028", "x" * 100_000,
+    ],
+)  # fmt: skip
+def test_what_is_written_is_read_back(text: str, raw: bool) -> None:
+    file = io.StringIO(newline="")
+    write_rows(file, [("text", "n"), (text, 1)], raw)
+    file.seek(0)
+    assert list(csv.reader(file, strict=True)) == [["text", "n"], [text, "1"]]
+
+
+def test_raw_leaves_formulas() -> None:
+    file = io.StringIO()
+    write_rows(file, [("=1+1", "@ann")], raw=True)
+    assert file.getvalue() == "=1+1,@ann\r\n"
+
+
+def test_every_cell_is_made_safe_the_header_too() -> None:
+    file = io.StringIO()
+    write_rows(file, [("=head", "b"), ("x", "+1 =")])
+    assert file.getvalue() == "'=head,b\r\nx,'+1 =\r\n"
+
+
+def test_prediction_cells_are_id_name_and_confidence() -> None:
+    probabilities = np.array([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]])
+    cells = list(prediction_cells(("no", "yes"), probabilities))
+    assert cells == [(1, "yes", "0.750000"), (0, "no", "1.000000"), (0, "no", "0.500000")]
+    assert all(type(label) is int for label, _, _ in cells)

@@ -1,0 +1,379 @@
+import csv
+import errno
+import gzip
+import json
+import shutil
+import tracemalloc
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featherweight import load, run_inference
+from featherweight.classifier import Batch, Classifier, FloatArray
+from featherweight.errors import DataError, UsageError, WeightsError
+from featherweight.prediction.predict import PredictConfig, predict, predict_file, predictions_path
+from featherweight.run import MODEL
+
+TEXTS = ["i am so happy", "i cried all night", "furious with the bank", "", "zzzz"]
+COLUMNS = ["text", "predicted_label", "predicted_emotion", "confidence"]
+
+
+class FirstLetter(Classifier):
+    """Answers 1 to a text that begins with "y", else 0, with a confidence of 3/4."""
+
+    name = "first letter"
+    labels = ("no", "yes")
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.largest_batch = 0
+
+    def encode(self, texts: Sequence[str]) -> Batch:
+        self.largest_batch = max(self.largest_batch, len(texts))
+        return [text.startswith("y") for text in texts]
+
+    def forward(self, batch: Batch) -> FloatArray:
+        return np.log(np.array([[0.25, 0.75] if yes else [0.75, 0.25] for yes in batch]))
+
+    def num_parameters(self) -> int:
+        return 0
+
+    def size_bytes(self) -> int:
+        return 0
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def answer(path: Path, output_path: Path, **flags: Any) -> list[int]:
+    return list(predict_file(FirstLetter(), path, output_path, **flags))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    folder = tmp_path / "output"
+    folder.mkdir()
+    return folder / "answers.csv"
+
+
+def test_run_inference_returns_ids_and_writes_beside_the_input(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    path = write_csv(tmp_path / "tweets.csv", [["text"], *[[text] for text in TEXTS]])
+    ids = run_inference(tiny_run, path)
+
+    classifier = load(tiny_run)
+    rows = read_csv(tmp_path / "tweets_predictions.csv")
+    assert names(tmp_path) == ["tweets.csv", "tweets_predictions.csv"]
+    assert list(rows[0]) == COLUMNS
+    assert [row["text"] for row in rows] == TEXTS
+    assert [int(row["predicted_label"]) for row in rows] == ids
+    assert [row["predicted_emotion"] for row in rows] == classifier.predict(TEXTS)
+    assert all(type(label) is int for label in ids)
+    expected = classifier.predict_proba(TEXTS).max(axis=1)
+    assert [float(row["confidence"]) for row in rows] == pytest.approx(expected, abs=1e-5)
+
+
+def test_run_inference_takes_strings_and_a_portable_file(tiny_run: Path, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "tweets.csv", [["text"], ["hi"], ["so sad"]])
+    from_file = run_inference(str(tiny_run / MODEL), str(path))
+    assert from_file == run_inference(tiny_run, path)
+
+
+def test_run_inference_refuses_missing_weights_and_writes_nothing(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "tweets.csv", [["text"], ["hi"]])
+    with pytest.raises(WeightsError):
+        run_inference(tmp_path / "nowhere", path)
+    assert names(tmp_path) == ["tweets.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tweets.csv", "tweets_predictions.csv"),
+        ("tweets.csv.gz", "tweets_predictions.csv"),
+        ("tweets.jsonl", "tweets_predictions.csv"),
+        ("tweets.2024.parquet", "tweets.2024_predictions.csv"),
+    ],
+)
+def test_the_answers_to_a_file_are_named_after_it(name: str, expected: str) -> None:
+    assert predictions_path(Path("folder") / name) == Path("folder") / expected
+
+
+def test_every_column_of_the_input_is_kept(tmp_path: Path, output: Path) -> None:
+    rows = [["id", "text", "user", "score"], ["007", "yes, sir", "@ann", "-1.5"], [8, "no", "", ""]]
+    ids = answer(write_csv(tmp_path / "in.csv", rows), output, raw=True)
+    assert ids == [1, 0]
+    assert output.read_text(encoding="utf-8").splitlines() == [
+        "text,predicted_label,predicted_emotion,confidence,id,user,score",
+        '"yes, sir",1,yes,0.750000,007,@ann,-1.5',
+        "no,0,no,0.750000,8,,",
+    ]
+
+
+def test_formulas_are_made_safe_unless_raw(tmp_path: Path, output: Path) -> None:
+    path = write_csv(tmp_path / "in.csv", [["text", "=id"], ["=1+1", "@ann"], ["-2", "ok"]])
+    answer(path, output)
+    safe = read_csv(output)
+    assert [row["text"] for row in safe] == ["'=1+1", "-2"]
+    assert [row["'=id"] for row in safe] == ["'@ann", "ok"]
+    answer(path, output, raw=True)
+    raw = read_csv(output)
+    assert [(row["text"], row["=id"]) for row in raw] == [("=1+1", "@ann"), ("-2", "ok")]
+
+
+def test_the_text_column_may_have_another_name(tmp_path: Path, output: Path) -> None:
+    path = write_csv(tmp_path / "in.csv", [["text", "tweet"], ["no", "yes"]])
+    assert answer(path, output, text_column="tweet") == [1]
+    (row,) = read_csv(output)
+    assert row["tweet"] == "yes"
+    assert row["text"] == "no"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "y" * 100_000, "yes\nno", "yes\r\nno", "yes\rno", 'yes "no"', "y, 😂", "y\u2028n", "  y "],
+    ids=["empty", "long", "newline", "crlf", "cr", "quotes", "emoji", "separator", "spaces"],
+)
+def test_any_text_gets_an_answer_and_comes_back_unchanged(
+    tmp_path: Path, output: Path, text: str
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"text": text, "id": 1}) + "\n", encoding="utf-8")
+    assert answer(path, output) == [int(text.startswith("y"))]
+    (row,) = read_csv(output)
+    assert row["text"] == text
+    assert row["id"] == "1"
+
+
+def write_as(path: Path, rows: Sequence[dict[str, object]]) -> Path:
+    kind = path.name.partition(".")[2]
+    if kind.startswith("parquet"):
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+        return path
+    if kind.startswith("jsonl"):
+        content = "".join(json.dumps(row) + "\n" for row in rows)
+    else:
+        delimiter = "\t" if kind.startswith("tsv") else ","
+        lines = [rows[0].keys(), *(map(str, row.values()) for row in rows)]
+        content = "".join(delimiter.join(line) + "\n" for line in lines)
+    opened = gzip.open if kind.endswith("gz") else open
+    with opened(path, "wt", encoding="utf-8") as file:
+        file.write(content)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "tsv", "tsv.gz", "jsonl", "jsonl.gz", "parquet"])
+def test_every_format_gives_the_same_answers(tmp_path: Path, output: Path, kind: str) -> None:
+    rows = [{"id": number, "text": f"{'yn'[number % 2]} {number}"} for number in range(2_500)]
+    ids = answer(write_as(tmp_path / f"in.{kind}", rows), output)
+    assert ids == [1, 0] * 1_250
+    answers = read_csv(output)
+    assert [row["id"] for row in answers] == [str(number) for number in range(2_500)]
+    assert [int(row["predicted_label"]) for row in answers] == ids
+
+
+def test_objects_without_every_key_get_empty_cells(tmp_path: Path, output: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"text": "yes", "id": 1}\n{"text": "no"}\n{"id": 3, "text": "y"}\n')
+    assert answer(path, output) == [1, 0, 1]
+    assert [row["id"] for row in read_csv(output)] == ["1", "", "3"]
+
+
+def test_a_file_without_rows_has_answers_without_rows(tmp_path: Path, output: Path) -> None:
+    assert answer(write_csv(tmp_path / "in.csv", [["text", "id"]]), output) == []
+    assert output.read_text() == "text,predicted_label,predicted_emotion,confidence,id\n"
+
+
+def test_an_existing_output_is_replaced_only_at_the_end(tmp_path: Path, output: Path) -> None:
+    output.write_text("old")
+    path = write_csv(tmp_path / "in.csv", [["text"], *[["yes"]] * 3_000])
+    answers = predict_file(FirstLetter(), path, output)
+    next(answers)
+    assert output.read_text() == "old"
+    deque(answers, maxlen=0)
+    assert len(read_csv(output)) == 3_000
+    assert names(output.parent) == [output.name]
+
+
+@pytest.mark.parametrize("existing", [True, False])
+@pytest.mark.parametrize(
+    "broken", ["too,many,fields", "nan,8", '"open', b"\xff,8", b"\0,8"], ids=str
+)
+def test_a_broken_row_in_the_middle_leaves_no_output(
+    tmp_path: Path, output: Path, broken: str | bytes, existing: bool
+) -> None:
+    if existing:
+        output.write_text("old")
+    path = tmp_path / "in.csv"
+    line = broken.encode() if isinstance(broken, str) else broken
+    path.write_bytes(b"text,id\n" + b"yes,1\n" * 3_000 + line + b"\n" + b"yes,1\n" * 3_000)
+    with pytest.raises(DataError, match="line 3002"):
+        answer(path, output)
+    assert names(output.parent) == ([output.name] if existing else [])
+    assert not existing or output.read_text() == "old"
+
+
+def test_leaving_off_in_the_middle_leaves_no_output(tmp_path: Path, output: Path) -> None:
+    path = write_csv(tmp_path / "in.csv", [["text"], *[["yes"]] * 3_000])
+    answers: Iterator[int] = predict_file(FirstLetter(), path, output)
+    next(answers)
+    assert len(names(output.parent)) == 1  # the temporary file
+    answers.close()  # type: ignore[attr-defined]
+    assert names(output.parent) == []
+
+
+def test_a_classifier_that_fails_leaves_no_output(tmp_path: Path, output: Path) -> None:
+    class Failing(FirstLetter):
+        def forward(self, batch: Batch) -> FloatArray:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = write_csv(tmp_path / "in.csv", [["text"], ["yes"]])
+    with pytest.raises(OSError, match="No space"):
+        list(predict_file(Failing(), path, output))
+    assert names(output.parent) == []
+
+
+@pytest.mark.parametrize("through", ["same", "dots", "link"])
+def test_the_input_is_never_the_output(tmp_path: Path, output: Path, through: str) -> None:
+    path = write_csv(tmp_path / "in.csv", [["text"], ["yes"]])
+    target = {"same": path, "dots": output.parent / ".." / "in.csv", "link": tmp_path / "link.csv"}
+    (tmp_path / "link.csv").symlink_to(path)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="input itself"):
+        answer(path, target[through])
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("column", COLUMNS[1:])
+def test_a_column_that_the_answers_would_hide_is_refused(
+    tmp_path: Path, output: Path, column: str
+) -> None:
+    path = write_csv(tmp_path / "in.csv", [["text", column], ["yes", 1]])
+    with pytest.raises(UsageError, match=column):
+        answer(path, output)
+    assert names(output.parent) == []
+
+
+def test_a_missing_text_column_is_named_with_its_flag(tmp_path: Path, output: Path) -> None:
+    path = write_csv(tmp_path / "in.csv", [["tweet"], ["yes"]])
+    with pytest.raises(DataError, match="--text_column"):
+        answer(path, output)
+    assert names(output.parent) == []
+
+
+def test_a_missing_folder_is_wrong_use(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "in.csv", [["text"], ["yes"]])
+    with pytest.raises(UsageError, match="--output_path"):
+        answer(path, tmp_path / "nowhere" / "out.csv")
+
+
+def test_a_folder_as_output_is_wrong_use(tmp_path: Path, output: Path) -> None:
+    path = write_csv(tmp_path / "in.csv", [["text"], ["yes"]])
+    with pytest.raises(UsageError, match="--output_path"):
+        answer(path, output.parent)
+    assert names(tmp_path) == ["in.csv", "output"]
+
+
+def peak_bytes(path: Path, output: Path) -> int:
+    """Returns the most memory that answering a file took, the classifier's answers included."""
+    classifier = FirstLetter()
+    tracemalloc.start()
+    try:
+        deque(predict_file(classifier, path, output), maxlen=0)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        assert classifier.largest_batch <= 1_024
+
+
+def test_ten_times_the_rows_take_no_more_memory(tmp_path: Path, output: Path) -> None:
+    path = tmp_path / "in.csv"
+    row = f"yes it is,{'n' * 189}\n"
+    path.write_text("text,note\n" + row * 4_000)
+    peak_bytes(path, output)  # the first call also imports
+    small = peak_bytes(path, output)
+    path.write_text("text,note\n" + row * 40_000)
+    # Less than a seventh of the bytes of the further rows; a slow machine also makes a record of
+    # its progress in one call and not in the other.
+    assert peak_bytes(path, output) - small < 1_000_000
+
+
+def test_predicting_texts_prints_a_table(
+    tiny_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(PredictConfig(texts=["so happy", ""], weights=tiny_run, device="cpu"))
+    header, _, first, second = capsys.readouterr().out.splitlines()
+    assert header.split() == COLUMNS
+    assert first.startswith("so happy")
+    assert len(second.split()) == 3
+
+
+@pytest.mark.parametrize("text", ["007", "1.50", "1e3", "True", "None", "nan"])
+def test_a_text_that_looks_like_a_number_is_printed_as_it_is(
+    tiny_run: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    predict(PredictConfig(texts=[text], weights=tiny_run, device="cpu"))
+    assert capsys.readouterr().out.splitlines()[2].split()[0] == text
+
+
+def test_predicting_texts_prints_json(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["so happy 😂", "", "x" * 100_000, '=1+1 "quoted"\n']
+    predict(PredictConfig(texts=texts, weights=tiny_run, device="cpu", json=True))
+    answers = json.loads(capsys.readouterr().out)
+    assert [list(each) for each in answers] == [COLUMNS] * 4
+    assert [each["text"] for each in answers] == texts
+    classifier = load(tiny_run)
+    assert [each["predicted_emotion"] for each in answers] == classifier.predict(texts)
+    for each in answers:
+        assert classifier.labels[each["predicted_label"]] == each["predicted_emotion"]
+        assert 1 / 3 <= each["confidence"] <= 1
+
+
+def test_predicting_a_file_prints_nothing_on_stdout(
+    tiny_run: Path, tmp_path: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_csv(tmp_path / "in.csv", [["text"], ["yes"]])
+    predict(PredictConfig(csv=path, output_path=output, weights=tiny_run, device="cpu"))
+    assert capsys.readouterr().out == ""
+    assert len(read_csv(output)) == 1
+
+
+def test_without_weights_the_newest_run_answers(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "outputs" / "mine")
+    predict(PredictConfig(texts=["hi"], output_dir=tmp_path / "outputs", device="cpu"))
+    assert "hi" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"texts": ["hi"], "csv": Path("in.csv")},
+        {"texts": ["hi"], "output_path": Path("out.csv")},
+    ],
+)
+def test_flags_that_do_not_fit_together_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        predict(PredictConfig(**fields))

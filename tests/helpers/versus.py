@@ -1,0 +1,57 @@
+"""Compares transformers as `test_transformer` does, and looks at what comes of it."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featherweight.data.dataset import DataConfig, load_dataset
+from featherweight.errors import FeatherweightError, UsageError
+from featherweight.run import TRANSFORMER, Run
+from transformer_eval.config import VersusConfig
+from transformer_eval.test_transformer import test_transformer as versus
+
+BASELINES = ["most frequent class", "TF-IDF + linear SVM"]
+LABELS = ("sadness", "anger", "joy")
+NUMBERED = {index: f"LABEL_{index}" for index in range(3)}
+Record = dict[str, Any]
+
+
+def compared(
+    *models: Path | str, data: Path | str, lstms: Sequence[Path] = (), **flags: Any
+) -> Record:
+    config = VersusConfig(model=[*map(str, models)], data=str(data), **{"device": "cpu"} | flags)
+    return versus(config, lstms)[0]
+
+
+def refusal(
+    *models: Path | str, data: Path | str, kind: type[FeatherweightError] = UsageError, **flags: Any
+) -> str:
+    with pytest.raises(kind) as error:
+        compared(*models, data=data, **flags)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def names(record: Record) -> list[str]:
+    return [row["model"] for row in record["rows"]]
+
+
+def copied(origin: Path, folder: Path, **entries: Any) -> Path:
+    """A copy of a model with other entries in its config."""
+    shutil.copytree(origin, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | entries))
+    return folder
+
+
+def own_run(model: Path, data: Path, path: Path) -> Path:
+    """A run directory such as `finetune` leaves, as far as it is looked at."""
+    shutil.copytree(model, path / TRANSFORMER)
+    Run(path).write_json("config.json", {"model": ["bert"], **asdict(DataConfig(data=str(data)))})
+    Run(path).write_json("data.json", load_dataset(DataConfig(data=str(data))).identity())
+    return path

@@ -1,0 +1,499 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from featherweight import load
+from featherweight.cli import main
+from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
+from featherweight.run import CHECKPOINT, MODEL
+from lstm import fit, train
+from lstm.classifier import TextClassifier
+from lstm.config import TrainConfig, preset
+
+ROOT = Path(__file__).parents[2]
+SMALL: dict[str, Any] = {
+    "embedding_dim": 8,
+    "hidden_dim": 8,
+    "epochs": 2,
+    "min_steps": 1,
+    "batch_size": 8,
+    "device": "cpu",
+    "name": "small",
+}
+
+
+def small(data: Path, output_dir: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(**{**SMALL, "data": str(data), "output_dir": output_dir, **changes})
+
+
+def tensors(run: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load((run / MODEL).read_bytes())
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, the hidden ones too."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def cut_off(config: TrainConfig, monkeypatch: pytest.MonkeyPatch, epochs: int = 1) -> None:
+    """Trains until the checkpoint of that many epochs is written."""
+    save, calls = fit.save_checkpoint, iter(range(1, 100))
+
+    def save_and_die(*arguments: Any) -> None:
+        save(*arguments)
+        if next(calls) == epochs:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(fit, "save_checkpoint", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(config)
+
+
+def test_finished_run_holds_its_files_and_no_other(tiny_run: Path) -> None:
+    assert {path.name for path in tiny_run.iterdir()} == {
+        "README.md",
+        "config.json",
+        "confusion_matrix.png",
+        "data.json",
+        "environment.json",
+        "evaluation.json",
+        "history.jsonl",
+        "labels.json",
+        "model.safetensors",
+        "predictions.csv",
+        "tokenizer.json",
+        "training.log",
+        "training_curves.png",
+    }
+    assert [path.name for path in tiny_run.parent.iterdir()] == ["tiny"]
+
+
+def test_files_of_a_run_say_what_was_done(tiny_run: Path, tiny_data: Path) -> None:
+    config = json.loads((tiny_run / "config.json").read_text())
+    assert (config["hidden_dim"], config["preset"], config["seed"]) == (8, "feather", 0)
+    assert Path(config["data"]) == tiny_data.resolve()
+    assert config.keys() == TrainConfig.__dataclass_fields__.keys()
+    assert json.loads((tiny_run / "labels.json").read_text()) == ["anger", "joy", "sadness"]
+    data = json.loads((tiny_run / "data.json").read_text())
+    assert {name: split["n"] for name, split in data["splits"].items()} == {
+        "train": 36,
+        "validation": 12,
+        "test": 12,
+    }
+    assert all(len(split["sha256"]) == 64 for split in data["splits"].values())
+    assert json.loads((tiny_run / "environment.json").read_text())["libraries"]["torch"]
+    history = [json.loads(line) for line in (tiny_run / "history.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2]
+    evaluation = json.loads((tiny_run / "evaluation.json").read_text())
+    assert (evaluation["split"], evaluation["n"]) == ("validation", 12)
+    assert evaluation["macro_f1"] == max(record["validation_macro_f1"] for record in history)
+    with (tiny_run / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 12
+    for picture in ("training_curves.png", "confusion_matrix.png"):
+        assert (tiny_run / picture).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_vocabulary_comes_from_the_training_split_alone(tiny_run: Path, tiny_data: Path) -> None:
+    vocabulary = json.loads((tiny_run / "tokenizer.json").read_text())["model"]["vocab"]
+    train = (tiny_data / "train.csv").read_text(encoding="utf-8").lower()
+    train = train.replace("'", "")
+    assert len(vocabulary) > 20
+    # Elongated words stand in the vocabulary in their short form.
+    assert {w for w in vocabulary if w not in train} <= {"<pad>", "<unk>", "soo"}
+
+
+def test_tokenizer_of_the_run_is_that_of_its_model(tiny_run: Path) -> None:
+    classifier = load(tiny_run, "cpu")
+    assert isinstance(classifier, TextClassifier)
+    assert json.loads(classifier.tokenizer.to_str()) == json.loads(
+        (tiny_run / "tokenizer.json").read_text(encoding="utf-8")
+    )
+
+
+def test_two_trainings_give_the_same_bytes(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    run, _ = train.train(small(tiny_data, tmp_path, name="tiny", learning_rate=0.03))
+    assert (run.path / MODEL).read_bytes() == (tiny_run / MODEL).read_bytes()
+
+
+def test_two_trainings_on_bpe_give_the_same_bytes(tiny_data: Path, tmp_path: Path) -> None:
+    runs = [
+        train.train(small(tiny_data, tmp_path / folder, tokenizer="bpe"))[0]
+        for folder in ("one", "other")
+    ]
+    one, other = ((run.path / MODEL).read_bytes() for run in runs)
+    assert one == other
+
+
+def test_nameless_run_is_called_after_preset_data_and_time(tiny_data: Path, tmp_path: Path) -> None:
+    run, _ = train.train(small(tiny_data, tmp_path, name="", epochs=1))
+    kind, data, *moment = run.path.name.split("-")
+    assert (kind, data) == ("feather", "moods")
+    time.strptime("-".join(moment), "%Y%m%d-%H%M%S")
+
+
+def test_existing_run_is_refused_and_left_as_it_is(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "small")
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match="--overwrite"):
+        train.train(small(tiny_data, tmp_path))
+    assert contents(tmp_path) == before
+
+
+def test_overwrite_replaces_a_run_and_leaves_nothing_of_it(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "small")
+    (tmp_path / "small" / "latency.json").write_text("{}")
+    run, _ = train.train(small(tiny_data, tmp_path, overwrite=True, seed=1))
+    assert json.loads((run.path / "config.json").read_text())["seed"] == 1
+    assert not (run.path / "latency.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+    assert not equal(tensors(run.path), tensors(tiny_run))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param({"thesis.txt": "years of work"}, id="no config.json"),
+        pytest.param(
+            {"config.json": '{"model_type": "bert"}', "pytorch_model.bin": "weights"},
+            id="another program's config.json",
+        ),
+        pytest.param({}, id="an empty folder"),
+    ],
+)
+def test_directory_that_is_no_run_is_never_overwritten(
+    tiny_data: Path, tmp_path: Path, files: dict[str, str]
+) -> None:
+    (tmp_path / "small").mkdir()
+    for name, content in files.items():
+        (tmp_path / "small" / name).write_text(content)
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match="not a run"):
+        train.train(small(tiny_data, tmp_path, overwrite=True))
+    assert contents(tmp_path) == before
+    assert (tmp_path / "small").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("train_csv", "changes", "error"),
+    [
+        pytest.param("", {}, DataError, id="empty file"),
+        pytest.param("text,label\na,joy\nb,joy\n", {}, DataError, id="one class"),
+        pytest.param("words,label\na,joy\nb,sad\n", {}, DataError, id="no text column"),
+        pytest.param("text,label\na,joy\nb\n", {}, DataError, id="a field too few"),
+        pytest.param("text,label\na,joy\nb,sad\n", {}, DataError, id="no word twice"),
+        pytest.param(
+            "text,label\na a,joy\nb b,sad\n", {"precision": "fp16"}, UsageError, id="fp16 on CPU"
+        ),
+    ],
+)
+def test_nothing_is_left_where_nothing_can_be_trained(
+    tmp_path: Path, train_csv: str, changes: dict[str, Any], error: type[FeatherweightError]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.csv").write_text(train_csv)
+    (data / "validation.csv").write_text("text,label\nc,joy\n")
+    with pytest.raises(error) as caught:
+        train.train(small(data, tmp_path / "outputs", **changes))
+    assert "\n" not in str(caught.value)
+    outputs = tmp_path / "outputs"
+    assert not outputs.exists() or not list(outputs.iterdir())
+
+
+def test_bad_data_does_not_cost_the_run_that_was_to_be_overwritten(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "small")
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\n" + "".join(f"t{i},{'ab'[i % 2]}\n" for i in range(60)))
+    before = contents(tmp_path)
+    with pytest.raises(DataError, match="min_frequency"):
+        train.train(small(data, tmp_path, overwrite=True))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(("name", "kind"), [("small", "word"), ("", "bpe")])
+def test_resumed_run_ends_as_an_uninterrupted_one(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: Any
+) -> None:
+    config = small(tiny_data, tmp_path / "cut", epochs=3, tokenizer=kind)
+    whole, _ = train.train(replace(config, output_dir=tmp_path / "whole"))
+    cut_off(config, monkeypatch)
+    # Without a name the run that was cut off is found.
+    run, evaluation = train.train(replace(config, name=name, resume=True))
+
+    assert run.path == tmp_path / "cut" / "small"
+    assert equal(tensors(run.path), tensors(whole.path))
+    assert {path.name for path in run.path.iterdir()} == {
+        path.name for path in whole.path.iterdir()
+    }
+    assert len((run.path / "history.jsonl").read_text().splitlines()) == 3
+    assert load(run.path, "cpu").name == evaluation.model == "small"
+
+
+def test_unfinished_run_is_not_loaded(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(small(tiny_data, tmp_path), monkeypatch)
+    with pytest.raises(WeightsError, match="--resume"):
+        load(tmp_path / "small", "cpu")
+
+
+@pytest.mark.parametrize("step", ["training_curves", "evaluate", "write_evaluation"])
+def test_run_cut_off_after_its_last_epoch_is_resumed(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def die(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    config = small(tiny_data, tmp_path, learning_rate=0.03)
+    with monkeypatch.context() as context:
+        context.setattr(train, step, die)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(config)
+    run, _ = train.train(replace(config, resume=True))
+    assert run.finished
+    assert equal(tensors(run.path), tensors(tiny_run))
+    assert {path.name for path in run.path.iterdir()} == {path.name for path in tiny_run.iterdir()}
+
+
+def test_resume_of_a_run_that_never_began_trains_it(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    run, _ = train.train(small(tiny_data, tmp_path, learning_rate=0.03, resume=True))
+    assert equal(tensors(run.path), tensors(tiny_run))
+
+
+def test_finished_run_is_not_resumed(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "small")
+    with pytest.raises(UsageError, match="finished"):
+        train.train(small(tiny_data, tmp_path, learning_rate=0.03, resume=True))
+    with pytest.raises(UsageError, match="nothing to resume"):
+        train.train(small(tiny_data, tmp_path, name="", resume=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_dim": 9},
+        {"epochs": 3},
+        {"seed": 1},
+        {"learning_rate": 0.001},
+        {"tokenizer": "bpe"},
+        {"pooling": "mean"},
+        {"class_weights": "balanced"},
+        {"preset": "classic"},
+    ],
+)
+def test_resume_with_other_flags_is_refused(
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+) -> None:
+    config = small(tiny_data, tmp_path)
+    cut_off(config, monkeypatch)
+    before = contents(tmp_path)
+    (flag,) = changes
+    with pytest.raises(UsageError, match=f"--{flag} ") as caught:
+        train.train(replace(config, resume=True, **changes))
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_resume_with_changed_data_is_refused(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    config = small(data, tmp_path / "outputs")
+    cut_off(config, monkeypatch)
+    with (data / f"{split}.csv").open("a", encoding="utf-8") as file:
+        file.write("one more,joy\n")
+    with pytest.raises(UsageError, match="has changed"):
+        train.train(replace(config, resume=True))
+
+
+def test_resume_from_a_damaged_tokenizer_is_refused(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(tiny_data, tmp_path)
+    cut_off(config, monkeypatch)
+    (tmp_path / "small" / "tokenizer.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"tokenizer\.json"):
+        train.train(replace(config, resume=True))
+
+
+def flags(output_dir: Path, data: Path) -> list[str]:
+    return [
+        *("train", "--data", str(data), "--output_dir", str(output_dir), "--name", "killed"),
+        *("--device", "cpu", "--embedding_dim", "8", "--hidden_dim", "8", "--batch_size", "8"),
+        *("--epochs", "6", "--min_steps", "20", "--patience", "6"),
+    ]
+
+
+KILLED = """
+import os, runpy, signal, sys
+from lstm import fit
+rate_at = fit.learning_rate_at
+
+def die(step, *given):
+    if step == 50:  # twenty are an epoch
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rate_at(step, *given)
+
+fit.learning_rate_at = die
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_run_killed_for_real_and_resumed_ends_as_one_left_alone(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    command = [str(ROOT / "train.py"), *flags(tmp_path / "cut", tiny_data)[1:]]
+    # One thread as in this process, so that all add up in the same order.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = tmp_path / "cut" / "killed"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *command], cwd=ROOT, env=environment, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (run / CHECKPOINT).exists()
+    assert not (run / MODEL).exists()
+
+    resumed = subprocess.run(
+        [sys.executable, *command, "--resume"], env=environment, capture_output=True, text=True
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on after epoch 2" in resumed.stderr
+    assert main(flags(tmp_path / "whole", tiny_data)) == 0
+    assert equal(tensors(run), tensors(tmp_path / "whole" / "killed"))
+    assert len((run / "history.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What `featherweight train` would train with, given its flags."""
+
+    def parse(*flags: str) -> TrainConfig:
+        seen: list[TrainConfig] = []
+
+        def stop(config: TrainConfig) -> NoReturn:
+            seen.append(config)
+            raise UsageError("enough")
+
+        monkeypatch.setattr(train, "train", stop)
+        assert main(["train", *flags]) == 2
+        return seen[0]
+
+    return parse
+
+
+@pytest.mark.parametrize("name", ["feather", "classic"])
+def test_preset_sets_the_defaults(parsed: Any, name: Any) -> None:
+    assert parsed("--preset", name) == preset(name)
+
+
+def test_without_a_preset_the_defaults_are_those_of_feather(parsed: Any) -> None:
+    assert parsed() == preset("feather")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--preset", "classic", "--hidden_dim", "7", "--pooling", "max"),
+        ("--hidden_dim", "7", "--pooling", "max", "--preset", "classic"),
+        ("--hidden_dim=7", "--preset=classic", "--pooling=max"),
+    ],
+)
+def test_flags_win_over_the_preset_wherever_they_stand(parsed: Any, flags: tuple[str, ...]) -> None:
+    assert parsed(*flags) == preset("classic", hidden_dim=7, pooling="max")
+
+
+def test_flag_wins_over_the_preset_even_with_the_default_of_the_other_preset(parsed: Any) -> None:
+    assert parsed("--preset", "classic", "--hidden_dim", "32").hidden_dim == 32
+
+
+def test_config_file_wins_over_the_preset_it_names_and_loses_to_flags(
+    parsed: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: classic\nhidden_dim: 7\nepochs: 3\nbidirectional: true\n")
+    config = parsed("--config", str(file), "--epochs", "4")
+    assert config == preset("classic", hidden_dim=7, epochs=4, bidirectional=True)
+
+
+def test_printed_config_gives_the_same_training_again(
+    parsed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--preset", "classic", "--seed", "3", "--print_config"])
+    assert caught.value.code == 0
+    file = tmp_path / "printed.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert parsed("--config", str(file)) == preset("classic", seed=3)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--hidden_dim", "many"),
+        ("--hidden_dim", "0"),
+        ("--pooling", "sum"),
+        ("--preset", "heavy"),
+        ("--no_such_flag", "1"),
+        ("--overwrite", "--resume"),
+        ("--config", "no-such-file.yaml"),
+    ],
+)
+def test_wrong_flag_ends_with_2_and_without_a_traceback(
+    flags: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = main(["train", "--output_dir", str(tmp_path / "outputs"), *flags])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_train_prints_the_tables_and_the_place_of_the_run(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"--{name}={value}" for name, value in SMALL.items()]
+    assert main(["train", f"--data={tiny_data}", f"--output_dir={tmp_path}", *given]) == 0
+    printed = capsys.readouterr()
+    assert "macro average" in printed.out
+    assert str(tmp_path / "small") in printed.out
+    assert "epoch 2/2" in printed.err
+    assert "epoch 2/2" not in printed.out
+    assert "epoch 2/2" in (tmp_path / "small" / "training.log").read_text()

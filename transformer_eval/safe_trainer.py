@@ -1,0 +1,210 @@
+"""The training loop of `transformers`, with our loss, our history, and nothing pickled."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch.nn import functional
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from featherweight.errors import WeightsError
+from featherweight.run import Run, atomic_open
+from featherweight.training.config import log_epoch
+from featherweight.training.optimizer_state import optimizer_tensors, restore_optimizer
+from featherweight.weights import read_metadata, with_sorted_metadata
+
+STATE = "state.safetensors"
+HISTORY = "history.jsonl"
+
+Loss = Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]  # logits, batch -> ()
+
+
+class SafeTrainer(Trainer):
+    """A Trainer with weighted classes or a loss of one's own; its checkpoints are tensors and JSON.
+
+    The library's own would pickle the optimizer, the schedule and the random generators.
+    """
+
+    # `compute_loss` returns the mean of a batch, so the Trainer divides by the accumulated ones.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self, *, class_weights: torch.Tensor, label_smoothing: float, loss: Loss | None = None,
+        **arguments: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(**arguments)
+        self._loss = loss or self.cross_entropy
+        self._class_weights = class_weights.to(self.args.device)
+        self._label_smoothing = label_smoothing
+        self._taken = set(self.processing_class.model_input_names)  # of a batch, by the network
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Returns the loss of a batch; on validation it is always the cross-entropy."""
+        known = {name: value for name, value in inputs.items() if name in self._taken}
+        outputs = model(**known)
+        function = self._loss if model.training else self.cross_entropy
+        loss = function(outputs.logits.float(), inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def cross_entropy(
+        self, logits: torch.Tensor, inputs: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Returns the cross-entropy of a batch, as the LSTM's training computes it."""
+        return functional.cross_entropy(
+            logits,
+            inputs["labels"],
+            weight=self._class_weights,
+            label_smoothing=self._label_smoothing,
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        # The flags, pickled: the run has them as JSON.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.args.should_save:
+            return
+        tensors = {
+            name: tensor.detach().cpu().clone()
+            for name, tensor in optimizer_tensors(self.optimizer).items()
+        }
+        schedule = self.lr_scheduler.state_dict()
+        metadata = {
+            "schedule": json.dumps({name: schedule[name] for name in ("last_epoch", "_last_lr")}),
+            "scaler": json.dumps(self._scaler.state_dict() if self._scaler else {}),
+        }
+        with atomic_open(Path(output_dir) / STATE, "wb") as file:
+            file.write(with_sorted_metadata(safetensors.torch.save(tensors, metadata)))
+
+    def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+        try:
+            super()._load_from_checkpoint(checkpoint, model)
+        except (SafetensorError, ValueError, RuntimeError) as error:
+            raise _not_resumable(Path(checkpoint), error) from None
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        path = Path(checkpoint) / STATE
+        metadata = read_metadata(path)
+        try:
+            restore_optimizer(self.optimizer, safetensors.torch.load(path.read_bytes()))
+            schedule = json.loads(metadata["schedule"])
+            self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **schedule})
+            for group, rate in zip(self.optimizer.param_groups, schedule["_last_lr"], strict=True):
+                group["lr"] = rate
+            if self._scaler:
+                self._scaler.load_state_dict(json.loads(metadata["scaler"]))
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise _not_resumable(path, error) from None
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        states = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            states["cuda"] = torch.cuda.get_rng_state()
+        Path(output_dir).mkdir(exist_ok=True)  # another process may be first
+        with atomic_open(self._generators(output_dir), "wb") as file:
+            file.write(safetensors.torch.save(states))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        path = self._generators(checkpoint)
+        try:
+            states = safetensors.torch.load(path.read_bytes())
+            torch.set_rng_state(states["cpu"])
+            if "cuda" in states and torch.cuda.is_available():
+                torch.cuda.set_rng_state(states["cuda"])
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise _not_resumable(path, error) from None
+
+    def _save_scaler(self, output_dir: str) -> None:
+        """Its state is part of the one file."""
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Its state is part of the one file."""
+
+    @property
+    def _scaler(self) -> Any:
+        return getattr(self.accelerator, "scaler", None)
+
+    def _generators(self, folder: str) -> Path:
+        return Path(folder) / f"generators-{self.args.process_index}.safetensors"
+
+
+def _not_resumable(path: Path, error: Exception) -> WeightsError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return WeightsError(f"{path} cannot be resumed ({reason}): train anew with --overwrite")
+
+
+class History(TrainerCallback):
+    """Writes a record for each epoch, in the form of the LSTM's history.
+
+    Attributes:
+        records: One a finished epoch.
+    """
+
+    def __init__(self, run: Run, finished_epochs: int) -> None:
+        self._run = run
+        self._started = 0.0
+        self.records: list[dict[str, Any]] = []
+        if finished_epochs:
+            self.records = read_history(run)[:finished_epochs]
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Starts the clock."""
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stops the clock, before validation."""
+        self._seconds = time.perf_counter() - self._started
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any, train_dataloader: Any, **_: Any
+    ) -> None:
+        """Adds the record of the epoch that has just ended."""
+        log = next(entry for entry in reversed(state.log_history) if "loss" in entry)
+        record = {
+            "epoch": round(state.epoch),
+            "train_loss": log["loss"],
+            **{name: metrics[f"eval_{name}"] for name in (
+                "validation_loss", "validation_accuracy", "validation_macro_f1",
+            )},
+            "learning_rate": log["learning_rate"],
+            "seconds": self._seconds,
+            "texts_per_second": len(train_dataloader.dataset) / self._seconds,
+        }  # fmt: skip
+        self.records.append(record)
+        if state.is_world_process_zero:
+            self._run.write_text(HISTORY, "".join(json.dumps(it) + "\n" for it in self.records))
+            log_epoch(record, int(state.num_train_epochs))
+
+
+def read_history(run: Run) -> list[dict[str, Any]]:
+    """Returns the records of a run's epochs."""
+    lines = run.file(HISTORY).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+class _Bar(ProgressCallback):
+    """The library's progress bar, without the figures that it prints among our results."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        """Prints nothing."""
+
+
+def show_only_progress(trainer: Trainer) -> None:
+    """Keeps a trainer from printing to stdout; a bar is shown where somebody watches."""
+    watched = not trainer.args.disable_tqdm
+    trainer.remove_callback(ProgressCallback if watched else PrinterCallback)
+    if watched:
+        trainer.add_callback(_Bar())
