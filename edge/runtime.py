@@ -23,7 +23,7 @@ import numpy.typing as npt
 import onnxruntime
 from tokenizers import Tokenizer
 
-from featherweight.errors import DataError, UsageError, WeightsError
+from featherweight.errors import DataError, UsageError, WeightsError, first_line
 
 FORMAT = "featherweight-bundle/1"
 FACTS = "bundle.json"
@@ -107,7 +107,7 @@ class Bundle:
             self._temperature = float(facts["temperature"])
             self._golden = [json.loads(line) for line in files.get(GOLDEN, b"").splitlines()]
         except Exception as error:  # tokenizers raises no narrower kind
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise WeightsError(f"does not fit this version ({reason})") from None
         num_labels = self._session.get_outputs()[0].shape[1]
         if num_labels != len(self._labels):
@@ -302,7 +302,7 @@ def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its kinds of errors have nothing in common
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise WeightsError(f"{MODEL} is not a model for this onnxruntime ({reason})") from None
 
 

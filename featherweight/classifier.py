@@ -1,7 +1,8 @@
-"""The one seam: what every contender offers to evaluation, latency and comparison."""
+"""What every model offers to evaluation, timing and comparison."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,20 @@ def softmax(logits: FloatArray) -> FloatArray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-class Classifier(Protocol):
-    """A text classifier with C labels; everything up to `size_bytes` is what to implement.
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Yields the indices of N texts in batches of similar length, which need little padding.
+
+    Args:
+        lengths: Length of each text, in any unit.
+        batch_size: Texts per batch; the last one may have fewer.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+class Classifier(ABC):
+    """A text classifier with C labels; a subclass implements the abstract methods.
 
     Attributes:
         name: What tables call it, e.g. "feather (int8)".
@@ -36,33 +49,30 @@ class Classifier(Protocol):
     backend: str
     truncated_texts: int = 0
 
+    @abstractmethod
     def encode(self, texts: Sequence[str]) -> Batch:
         """Turns B texts into one batch that `forward` takes."""
-        ...
 
+    @abstractmethod
     def forward(self, batch: Batch) -> FloatArray:
         """Returns the logits (B, C) of a batch."""
-        ...
 
+    @abstractmethod
     def num_tokens(self, batch: Batch) -> int:
         """Returns the tokens of a batch, padding not counted."""
-        ...
 
+    @abstractmethod
     def num_parameters(self) -> int:
         """Returns the number of learned values."""
-        ...
 
+    @abstractmethod
     def size_bytes(self) -> int:
         """Returns the bytes it takes on disk to ship it, tokenizer and labels included."""
-        ...
 
     def logits(self, texts: Sequence[str], batch_size: int = 256) -> FloatArray:
         """Returns the logits (N, C) of N texts, in the order of the texts."""
-        # Texts of like length share a batch, so that little is spent on padding.
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in batches_by_length([len(text) for text in texts], batch_size):
             logits[rows] = self.forward(self.encode([texts[row] for row in rows]))
         return logits
 

@@ -53,3 +53,8 @@ def requires(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         library = (error.name or extra).partition(".")[0]
         raise MissingExtraError(library, extra) from None
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its type where it has none."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from featherweight.errors import WeightsError
+from featherweight.errors import WeightsError, first_line
 from featherweight.run import atomic_open
 from featherweight.weights import read_metadata, with_sorted_metadata
 
@@ -106,6 +106,6 @@ def read_sparse(path: Path) -> dict[str, Tensor]:
             stored = {ending: tensors.pop(name + ending) for ending in (_KEPT, _VALUES)}
             tensors[name] = restore_sparse(stored, shape)
     except _DAMAGED as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise WeightsError(f"{path} is truncated or damaged ({reason}): make it anew") from None
     return tensors

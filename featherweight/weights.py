@@ -1,5 +1,6 @@
 """Weights on disk: the format that a file names, and bytes that depend on its content alone."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -15,6 +16,11 @@ _LENGTH_BYTES = 8  # before the header
 def is_bundle(path: Path) -> bool:
     """Returns whether weights were written by `export`."""
     return (path / BUNDLE_FACTS).is_file() or (path.suffix == ".zip" and path.is_file())
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_metadata(path: Path) -> dict[str, str]:

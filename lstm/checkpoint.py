@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from featherweight.errors import WeightsError
+from featherweight.errors import WeightsError, first_line
 from featherweight.run import atomic_open
 from featherweight.training.optimizer_state import optimizer_tensors, restore_optimizer
 from featherweight.weights import read_metadata, with_sorted_metadata
@@ -98,7 +98,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
             scaler=json.loads(metadata["scaler"]),
         )
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise WeightsError(
             f"{path} cannot be resumed ({reason}): train anew with --overwrite"
         ) from None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.device import resolve_device
-from featherweight.errors import WeightsError
+from featherweight.errors import WeightsError, first_line
 from featherweight.run import MODEL, Run, atomic_open
 from featherweight.run import TOKENIZER as RUN_TOKENIZER
 from featherweight.weights import LSTM_FORMAT, read_metadata, with_sorted_metadata
@@ -175,7 +175,7 @@ class TextClassifier(Classifier):
             module.load_state_dict(_restored(tensors, storage, module.state_dict()))
             return cls(metadata["name"], labels, tokenizer, module, config, device, storage)
         except (KeyError, TypeError, ValueError, RuntimeError, lzma.LZMAError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise WeightsError(f"{path} does not fit this version ({reason})") from None
 
 

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from featherweight.classifier import IntArray
+from featherweight.classifier import IntArray, batches_by_length
 from featherweight.device import seed_everything
 from featherweight.errors import UsageError
 from featherweight.quality.evaluation import validation_scores
@@ -232,10 +232,8 @@ def _batches(train: EncodedSplit, config: OptimizationConfig, epoch: int) -> Ite
 def _validate(module: LSTMClassifier, split: EncodedSplit, device: str) -> dict[str, float]:
     """Returns cross-entropy (unsmoothed), accuracy and macro-F1 on a split."""
     module.eval()
-    order = sorted(range(len(split.ids)), key=lambda row: len(split.ids[row]))
-    logits = np.zeros((len(order), module.head.out_features), dtype=np.float32)
-    for start in range(0, len(order), _EVALUATION_BATCH):
-        rows = order[start : start + _EVALUATION_BATCH]
+    logits = np.zeros((len(split.ids), module.head.out_features), dtype=np.float32)
+    for rows in batches_by_length([len(ids) for ids in split.ids], _EVALUATION_BATCH):
         batch = pad([split.ids[row] for row in rows]).to(device)
         logits[rows] = module(batch.input_ids, batch.lengths).float().cpu().numpy()
     return validation_scores(split.labels, logits)

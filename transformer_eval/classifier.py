@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.device import cpu_flags, resolve_device
-from featherweight.errors import MissingExtraError, WeightsError
+from featherweight.errors import MissingExtraError, WeightsError, first_line
 from featherweight.run import MODEL, TRANSFORMER, Run
 from featherweight.sparse import is_sparse, read_sparse
 from transformer_eval.lora import ADAPTER, pack_where_it_fits, trained_only, with_adapter
@@ -345,5 +345,5 @@ def _unusable(folder: Path, what: str, error: Exception) -> WeightsError:
         return WeightsError(f"{folder} needs code of its own, which is never run: choose another")
     if "ignore_mismatched_sizes" in str(error):
         return WeightsError(f"{folder}: its weights are of other sizes than its config.json says")
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return WeightsError(f"{folder}: its {what} cannot be loaded ({reason})")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import AutoModel
 
 from featherweight.array_cache import cached_array
-from featherweight.classifier import FloatArray
+from featherweight.classifier import FloatArray, batches_by_length
 from transformer_eval.classifier import (
     NORMALIZER,
     load_model,
@@ -68,15 +68,12 @@ class Encoder:
 
     def embed_all(self, texts: Sequence[str], batch_size: int) -> FloatArray:
         """Returns the embeddings (N, H) of N texts, in their order."""
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        rows: list[Any] = [None] * len(texts)
-        starts = range(0, len(order), batch_size)
-        for start in tqdm(starts, desc=self.files.name, unit="batch", disable=None):
-            indices = order[start : start + batch_size]
-            embedded = self.embed(self.encode([texts[index] for index in indices])[0])
-            for index, row in zip(indices, embedded, strict=True):
-                rows[index] = row
-        return np.stack(rows)
+        batches = list(batches_by_length([len(text) for text in texts], batch_size))
+        vectors = [
+            self.embed(self.encode([texts[index] for index in batch])[0])
+            for batch in tqdm(batches, desc=self.files.name, unit="batch", disable=None)
+        ]
+        return np.concatenate(vectors)[np.argsort(np.concatenate(batches))]
 
     @cached_property
     def fingerprint(self) -> str:

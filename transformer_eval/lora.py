@@ -11,7 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from featherweight.errors import MissingExtraError, WeightsError, requires
+from featherweight.errors import MissingExtraError, WeightsError, first_line, requires
 from featherweight.run import atomic_open
 
 ADAPTER = "adapter"  # folder beside the files of the transformer
@@ -81,7 +81,7 @@ def with_adapter(network: Any, folder: Path) -> Any:
     except MissingExtraError:
         raise
     except Exception as error:  # of JSON, of safetensors, and of peft, which checks little itself
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise WeightsError(f"{folder}: its adapters cannot be loaded ({reason})") from error
     return network
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from featherweight.errors import WeightsError
+from featherweight.errors import WeightsError, first_line
 from featherweight.run import Run, atomic_open
 from featherweight.training.config import log_epoch
 from featherweight.training.optimizer_state import optimizer_tensors, restore_optimizer
@@ -142,7 +142,7 @@ class SafeTrainer(Trainer):
 
 
 def _not_resumable(path: Path, error: Exception) -> WeightsError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return WeightsError(f"{path} cannot be resumed ({reason}): train anew with --overwrite")
 
 

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from featherweight.comparison import text
 from featherweight.comparison.compare import compare
 from featherweight.config import CompareConfig
-from featherweight.errors import FeatherweightError, UsageError
+from featherweight.errors import FeatherweightError, UsageError, first_line
 from featherweight.quality.evaluation import Evaluation
 from featherweight.reports.reporting import report
 from featherweight.run import Run
@@ -70,7 +70,7 @@ def _several(config: Config, chosen: Sequence[str], make: Callable[[Config, str]
             made = make(replace(config, model=[model], name=name), model)
         except (FeatherweightError, RuntimeError, ValueError, OSError) as error:
             # Whatever it is, memory that runs out for one: the others may still succeed.
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             logger.error("%s failed: %s", model, reason)
             failures.append(f"{model} ({reason})")
         else:

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 from compress.config import CompressConfig
 from compress.distillation.lstm_student import LSTMStudent
@@ -18,12 +18,6 @@ from lstm.classifier import TextClassifier
 from lstm.config import PRESETS
 
 LEARNED = "learned.json"  # file of the workspace: what the training that it keeps learns from
-
-
-class _Graduate(Variant, Protocol):
-    """A variant whose run has a config of its own, not its origin's."""
-
-    run_config: Mapping[str, Any]
 
 
 def distill(
@@ -56,9 +50,7 @@ def distill(
     }
     _go_on_only_with(learned, Run(workspace))
     name = f"{classifier.name} (distill)"
-    graduate = cast(
-        _Graduate, student.learn(name, lesson, dataset, config, workspace, classifier.device)
-    )
+    graduate: Any = student.learn(name, lesson, dataset, config, workspace, classifier.device)
     graduate.run_config = student.run_config
     remove_stale_answers(lesson)
     return graduate

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from featherweight.classifier import Classifier, FloatArray
-from featherweight.errors import WeightsError
+from featherweight.errors import WeightsError, first_line
 from featherweight.run import ONNX, ONNX_FACTS, ONNX_MODEL, TOKENIZER, Run
 from lstm.padding import padded
 from lstm.tokenizer import load_tokenizer, token_ids
@@ -122,7 +122,7 @@ def _session(path: Path, content: bytes) -> onnxruntime.InferenceSession:
         # Of the bytes that were hashed: the file could change, and could name others beside it.
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its kinds of errors have nothing in common
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise WeightsError(f"{path} is not a model for this onnxruntime ({reason})") from None
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from compress.onnx.classifier import LABELS, Inputs, OnnxClassifier, graph_inputs
 from compress.onnx.lstm_graph import lstm_graph
 from featherweight.classifier import Classifier, FloatArray
-from featherweight.errors import FeatherweightError
+from featherweight.errors import FeatherweightError, first_line
 from featherweight.run import ONNX, ONNX_FACTS, ONNX_MODEL, TOKENIZER, Run
 from lstm.classifier import TextClassifier
 from lstm.tokenizer import PAD_ID
@@ -152,7 +152,7 @@ def _transformer(classifier: Any, folder: Path) -> _Origin:
     try:
         _trace(network, inputs(_TRACED), folder / ONNX_MODEL)
     except Exception as error:  # as many kinds as architectures
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise FeatherweightError(
             f"{classifier.name} cannot be exported to ONNX ({reason}): compress another model"
         ) from error

@@ -15,7 +15,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from featherweight.errors import FeatherweightError, UsageError
+from featherweight.errors import FeatherweightError, UsageError, first_line
 from featherweight.prediction.workers import cores
 
 logger = logging.getLogger("featherweight")
@@ -70,7 +70,7 @@ def _begin(needed: str) -> None:
         with _nothing_on_stderr():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **here)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise FeatherweightError(f"Ray ({address}): {_first_line(error)}") from None
+        raise FeatherweightError(f"Ray ({address}): {first_line(error)}") from None
     if not here:
         _require_module(needed)
 
@@ -135,13 +135,9 @@ def _one_line() -> Iterator[None]:
     except (RayError, ExecutionTimeoutError) as error:
         cause = getattr(error, "cause", None)  # what a task raised, on whichever machine
         if isinstance(cause, FeatherweightError):
-            cause.args = (_first_line(cause),)  # the next ones are advice on how to configure Ray
+            cause.args = (first_line(cause),)  # the next ones are advice on how to configure Ray
             raise cause from None
-        reason = f"{type(cause or error).__name__}: {_first_line(cause or error)}"
+        reason = f"{type(cause or error).__name__}: {first_line(cause or error)}"
         if not cause and (raised := _RAISED.findall(str(error))):
             reason = raised[-1]  # that from which the others followed
         raise FeatherweightError(f"Ray gave up: {reason.partition(_ADVICE)[0]}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from featherweight.errors import DataError, requires
+from featherweight.errors import DataError, first_line, requires
 
 Record = tuple[int, dict[str, object]]  # (line or row number from 1, values by column)
 Contents = tuple[tuple[str, ...], Iterator[Record]]  # (columns, records)
@@ -175,7 +175,7 @@ def read_parquet(
     try:
         parquet = ParquetFile(file)
     except broken as error:
-        raise DataError(f"{path} is not Parquet, or broken ({_first_line(error)})") from error
+        raise DataError(f"{path} is not Parquet, or broken ({first_line(error)})") from error
 
     def records() -> Iterator[Record]:
         number = 0
@@ -185,7 +185,7 @@ def read_parquet(
                     number += 1
                     yield number, values
         except broken as error:
-            what = _first_line(error)
+            what = first_line(error)
             raise DataError(f"{path}, after row {number}: broken Parquet ({what})") from error
 
     return tuple(parquet.schema_arrow.names), records(), int(parquet.metadata.num_rows)
@@ -200,10 +200,6 @@ def _unzipped(path: Path, file: IO[bytes]) -> IO[bytes]:
         unzipped.close()
         raise DataError(f"{path}: broken gzip ({error}); fetch or write it anew") from error
     return unzipped
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 TEXT_FORMATS: dict[str, Callable[[Path, Iterator[str]], Contents]] = {

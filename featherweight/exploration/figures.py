@@ -20,7 +20,7 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from tokenizers import Tokenizer
 
-from featherweight.classifier import Batch, Classifier, FloatArray, IntArray
+from featherweight.classifier import Batch, Classifier, FloatArray, IntArray, batches_by_length
 from featherweight.errors import DataError, UsageError
 
 Document = Sequence[str]
@@ -251,10 +251,9 @@ def learned_vectors(classifier: Classifier, texts: Sequence[str]) -> FloatArray:
         raise UsageError(
             f"{classifier.name} gives answers and no embeddings: name a run that PyTorch computes"
         )
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    batches = [order[start : start + _BATCH_SIZE] for start in range(0, len(order), _BATCH_SIZE)]
+    batches = list(batches_by_length([len(text) for text in texts], _BATCH_SIZE))
     vectors = [classifier.embed(classifier.encode([texts[i] for i in batch])) for batch in batches]
-    return np.concatenate(vectors)[np.argsort(order)]
+    return np.concatenate(vectors)[np.argsort(np.concatenate(batches))]
 
 
 def tsne_map(vectors: FloatArray, seed: int = 0) -> FloatArray:

@@ -18,7 +18,7 @@ from compress.distillation.teachers import (
     remove_stale_answers,
     teacher_logits,
 )
-from compress.onnx.classifier import exported
+from compress.onnx.methods import exported
 from featherweight import load
 from featherweight.classifier import softmax
 from featherweight.data.dataset import Dataset
