@@ -24,11 +24,23 @@ class LengthClassifier(Classifier):
     def forward(self, batch: Batch) -> FloatArray:
         return np.array([[3.0, len(text)] for text in batch], dtype=np.float32)
 
+    def num_tokens(self, batch: Batch) -> int:
+        return sum(map(len, batch))
+
     def num_parameters(self) -> int:
         return 0
 
     def size_bytes(self) -> int:
         return 0
+
+
+def test_a_subclass_without_its_methods_cannot_be_made() -> None:
+    class Incomplete(Classifier):
+        def forward(self, batch: Batch) -> FloatArray:
+            return np.zeros((len(batch), 2))
+
+    with pytest.raises(TypeError, match="abstract method"):
+        Incomplete()  # type: ignore[abstract]
 
 
 def test_softmax_is_the_share_of_the_exponentials() -> None:
