@@ -120,7 +120,7 @@ def edge_speed(
     core = _on_one_core()
     dataset = load_dataset(DataConfig(data=data, labels=labels))
     test = dataset.split("test")
-    facts = peers.bundle("cpu", str(bundle)).answering.bundle.facts
+    facts = peers.bundle("cpu", str(bundle)).answering.bundle.metadata
     fine_tuned, with_more = runs / f"{transformer}-0", runs / "more" / f"{transformer}-0"
     with TemporaryDirectory() as folder:
         makers = {

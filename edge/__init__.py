@@ -1,1 +1,1 @@
-"""The way out: a trained LSTM as one small bundle that answers without PyTorch."""
+"""Exports a trained LSTM as a bundle that runs without PyTorch, verifies and serves it."""

@@ -1,8 +1,9 @@
-"""A bundle as a contender, so that `compare`, `test` and `predict` take it as they take a run."""
+"""A bundle as a `Classifier`, for `test`, `predict`, `compare` and `serve`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edge.runtime import Bundle, load
 from featherweight.classifier import Classifier, FloatArray
@@ -12,24 +13,21 @@ _ID_BYTES = 8
 
 
 class BundleClassifier(Classifier):
-    """What a bundle answers.
-
-    It computes with as many threads as OMP_NUM_THREADS says, without it with one.
+    """Classifies texts with a bundle, on OMP_NUM_THREADS threads or on one if that is not set.
 
     Attributes:
-        bundle: Who answers.
+        bundle: The bundle.
     """
 
     backend = "onnxruntime"
-    device = "cpu"  # wherever it was asked to be: the graphs are made for the CPU
+    device = "cpu"  # whichever was requested: the runtime supports only the CPU
 
     def __init__(self, bundle: Bundle, size_bytes: int) -> None:
-        name = str(bundle.facts["name"])  # such as "mine" or "mine (int8)"
-        self.name = f"{name[:-1]}, bundle)" if name.endswith(")") else f"{name} (bundle)"
+        self.name = _name(bundle.metadata)
         self.labels = tuple(bundle.classes_.tolist())
-        self.dtype = str(bundle.facts["graph"]["dtype"])
+        self.dtype = str(bundle.metadata["graph"]["dtype"])
         self.bundle = bundle
-        self._num_parameters = int(bundle.facts["num_parameters"])
+        self._num_parameters = int(bundle.metadata["num_parameters"])
         self._size_bytes = size_bytes
 
     @classmethod
@@ -37,19 +35,19 @@ class BundleClassifier(Classifier):
         """Loads a folder or a zip file.
 
         Raises:
-            WeightsError: It is no bundle, or a damaged one.
+            WeightsError: It is not a bundle, or it is damaged.
         """
         threads = os.environ.get("OMP_NUM_THREADS", "")
         bundle = load(path, int(threads) if threads.isdecimal() else 1)
-        files = [path] if path.is_file() else [it for it in path.iterdir() if it.is_file()]
+        files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
         try:
-            return cls(bundle, sum(it.stat().st_size for it in files))
+            return cls(bundle, sum(file.stat().st_size for file in files))
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"{path} does not fit this version ({error!r})") from None
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Tokenizes B texts."""
-        self.truncated_texts += sum(map(self.bundle.is_cut, texts))
+        self.truncated_texts += sum(map(self.bundle.is_truncated, texts))
         return self.bundle.encode(texts)
 
     def forward(self, batch: list[bytes]) -> FloatArray:
@@ -57,17 +55,24 @@ class BundleClassifier(Classifier):
         return self.bundle.forward(batch)
 
     def logits(self, texts: Sequence[str], batch_size: int = 256) -> FloatArray:
-        """Returns the calibrated logits (N, C) of N texts, in the batches of the bundle."""
+        """Returns the calibrated logits (N, C) of N texts; the bundle chooses its batches."""
         return self.forward(self.encode(texts))
 
     def num_tokens(self, batch: list[bytes]) -> int:
-        """Returns the sum of the texts' lengths."""
+        """Returns the number of tokens in a batch."""
         return sum(map(len, batch)) // _ID_BYTES
 
     def num_parameters(self) -> int:
-        """Returns the parameters of the network that was exported."""
+        """Returns the number of parameters of the exported network."""
         return self._num_parameters
 
     def size_bytes(self) -> int:
-        """Returns the size of the zip file, or of the folder's files."""
+        """Returns the size of the zip file, or of the files in the folder."""
         return self._size_bytes
+
+
+def _name(metadata: Mapping[str, Any]) -> str:
+    compression = metadata["training"].get("compression")
+    if compression is None:
+        return f"{metadata['name']} (bundle)"
+    return f"{compression['origin']['name']} ({compression['method']}, bundle)"

@@ -1,4 +1,4 @@
-"""What each verb of this package can be told; a field becomes a flag, its docstring the help."""
+"""Flags of `export`, `verify` and `serve`: each field is a flag, its docstring the help."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,57 +10,57 @@ from featherweight.training.config import require_at_least_one
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What leaves as a bundle, and where it goes."""
+    """Options of export."""
 
     weights: Path | None = None
-    """Run directory of an LSTM or of a variant of one; without it: the newest run."""
+    """Run directory of an LSTM or of a variant of it; default: the newest run."""
     output_path: Path | None = None
-    """Folder or .zip file to write; without it: bundle in the run."""
+    """Folder or .zip file to write; default: the folder bundle in the run."""
     license_note: str = ""
-    """Terms of the data for those who get the bundle; empty: those of the bundled corpus, or none
-    are stated."""
+    """License of the training data, stored in the bundle; default: that of the bundled corpus if
+    it was used, otherwise none."""
     overwrite: bool = False
-    """Replace a bundle that is there."""
+    """Replace an existing bundle."""
     output_dir: Path = Path("outputs")
-    """Folder in which the newest run is looked for."""
+    """Folder to search for the newest run."""
 
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """Which bundles must still answer as they did when they were exported."""
+    """Options of verify."""
 
     weights: list[Path] = field(default_factory=list)
-    """Folders or .zip files that export wrote, and "pretrained"."""
+    """Bundles to check: folders or .zip files written by export, or "pretrained"."""
 
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Who answers over HTTP, where, and how much at once."""
+    """Options of serve."""
 
     weights: Path | None = None
-    """Bundle, run directory, portable .safetensors file or "pretrained"; without it: the newest
-    run, or the pretrained bundle where there is none."""
+    """Bundle, run directory, .safetensors file or "pretrained"; default: the newest run, or the
+    pretrained bundle if there is none."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets other machines ask."""
+    """Address to listen on; 0.0.0.0 accepts requests from other machines."""
     port: int = 8000
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0 chooses a free one."""
     min_confidence: float = 0.0
-    """Probability below which the label is empty."""
+    """Probability below which the label is left empty."""
     max_texts: int = 1_000
-    """Most texts in a request."""
+    """Maximum number of texts in a request."""
     max_characters: int = 10_000
-    """Most characters in a text."""
+    """Maximum number of characters in a text."""
     max_body_bytes: int = 1_000_000
-    """Most bytes in the body of a request."""
+    """Maximum size of a request body in bytes."""
     batch_size: int = 256
-    """Most texts of concurrent requests that are computed together."""
+    """Maximum number of texts of concurrent requests in one batch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes CUDA if there is any."""
+    """Where to compute; auto uses CUDA if available."""
     output_dir: Path = Path("outputs")
-    """Folder in which the newest run is looked for."""
+    """Folder to search for the newest run."""
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
+        """Checks the ranges.
 
         Raises:
             UsageError: A number is out of its range; the message names the flag.

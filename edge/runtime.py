@@ -1,13 +1,13 @@
-"""A bundle -> answers, with numpy, tokenizers and onnxruntime, and nothing of this project.
+"""Loads and runs a bundle with numpy, tokenizers and onnxruntime only.
 
     from edge.runtime import load
 
     model = load("bundle/")  # or bundle.zip
     model.predict(["i feel so happy today"])  # ["joy"]
 
-A bundle is a folder or a zip file of five files: `model.onnx`, `tokenizer.json`, `labels.json`,
-`golden.jsonl` (texts with the probabilities they must get) and `bundle.json`, which holds what
-else there is to know, the hash of each of the others, and its own.
+A bundle is a folder or a zip file with five files: `model.onnx`, `tokenizer.json`, `labels.json`,
+`golden.jsonl` (texts and their expected probabilities) and `bundle.json`, the metadata, which
+includes the hash of each other file and of itself.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,101 +26,97 @@ from tokenizers import Tokenizer
 from featherweight.errors import DataError, UsageError, WeightsError, first_line
 
 FORMAT = "featherweight-bundle/1"
-FACTS = "bundle.json"
+METADATA = "bundle.json"
 MODEL, TOKENIZER, LABELS, GOLDEN = "model.onnx", "tokenizer.json", "labels.json", "golden.jsonl"
 HASHED = (MODEL, TOKENIZER, LABELS, GOLDEN)
-TOLERANCE = 1e-3  # of a probability: processors round in their own ways
+TOLERANCE = 1e-3  # of a probability: rounding differs between processors
 
-_UNKNOWN = np.int64(1).tobytes()  # what a text without any token is: <unk>
+_UNKNOWN = np.int64(1).tobytes()  # <unk>, the only token of a text that has none
 _ID_BYTES = len(_UNKNOWN)
-_BATCH_TOKENS = 512  # larger batches were slower per text: their states leave the fastest cache
-_WINDOW = 8_192  # texts sorted by length at a time, so that memory does not grow with their number
-_MOST_PARTS, _LONGEST_PART = 65_536, 64  # that are remembered, and its characters
-_LARGEST_FILE = 1_000_000_000  # bytes unpacked; a small zip file must not fill the memory
-
-_OUTPUTS = ["logits"]
+_BATCH_TOKENS = 512  # larger batches are slower per text: their states exceed the fastest cache
+_CHUNK_TEXTS = 8_192  # texts sorted by length at a time, which bounds the memory
+_MAX_CACHED, _MAX_CACHED_LENGTH = 65_536, 64  # words, characters of a word
+_MAX_FILE_BYTES = 1_000_000_000  # uncompressed; a small zip file must not exhaust the memory
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
-class Verified(NamedTuple):
-    """What the golden texts showed.
+class _TokenCache(dict[str, bytes]):
+    """Token ids of the words between spaces, as the bytes of int64.
 
-    Attributes:
-        texts: How many there are.
-        largest: The largest difference of a probability.
-    """
-
-    texts: int
-    largest: float
-
-
-class _Parts(dict[str, bytes]):
-    """What stands between two spaces -> its token ids, as the bytes of int64.
-
-    Normalizer and pre-tokenizer never look beyond a space, so the ids of a text are those of its
-    parts in a row; and since most parts come again, they are looked up and not computed. A part
-    comes in once it was met, until 65,536 are known.
+    The normalizer and the pre-tokenizer never look across a space, so the ids of a text are the
+    concatenated ids of its words, and most words occur again.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def __missing__(self, part: str) -> bytes:
-        # Half a surrogate pair is no character, and the library would refuse it.
-        valid = part.encode(errors="replace").decode()
+    def __missing__(self, word: str) -> bytes:
+        # The library refuses lone surrogates.
+        valid = word.encode(errors="replace").decode()
         ids = self._tokenizer.encode(valid, add_special_tokens=False).ids
         content = np.array(ids, np.int64).tobytes()
-        if len(self) < _MOST_PARTS and len(part) <= _LONGEST_PART:
-            self[part] = content
+        if len(self) < _MAX_CACHED and len(word) <= _MAX_CACHED_LENGTH:
+            self[word] = content
         return content
 
 
 class Bundle:
-    """A classifier that may be asked by any number of threads at once.
+    """A text classifier; its methods can be called from several threads at once.
 
     Attributes:
         classes_: (C,) the label names; the index is the class id.
-        facts: What `bundle.json` says.
+        metadata: Content of `bundle.json`.
     """
 
     def __init__(
-        self, files: Mapping[str, bytes], facts: Mapping[str, Any], threads: int = 1
+        self,
+        files: Mapping[str, bytes],
+        metadata: Mapping[str, Any],
+        threads: int = 1,
+        source: str = "bundle",
     ) -> None:
-        """Makes ready what `read` returned.
+        """Creates a bundle from the files that `read` returns.
 
         Args:
-            files: Content by name.
-            facts: What `bundle.json` says; only "temperature" is looked at.
-            threads: CPU threads that one batch is computed with.
+            files: Content by file name.
+            metadata: Content of `bundle.json`; only "temperature" is used.
+            threads: CPU threads per batch.
+            source: Where the files are from, for error messages.
 
         Raises:
-            WeightsError: A file is not what it should be.
+            WeightsError: A file does not have the expected content.
         """
-        self.facts = facts
-        self._session = _session(files[MODEL], threads)
+        self.metadata = metadata
+        self._source = source
+        try:
+            self._session = _session(files[MODEL], threads)
+        except Exception as error:  # onnxruntime's errors have no common base class
+            reason = f"{MODEL} is not a model for this onnxruntime ({first_line(error)})"
+            raise WeightsError(f"{source}: {reason}") from None
         try:
             self._labels = [str(label) for label in json.loads(files[LABELS])]
             tokenizer = Tokenizer.from_str(files[TOKENIZER].decode())
-            self._longest = int((tokenizer.truncation or {})["max_length"]) * _ID_BYTES
-            tokenizer.no_truncation()  # of parts: what is cut is the whole
-            self._temperature = float(facts["temperature"])
+            self._max_bytes = int((tokenizer.truncation or {})["max_length"]) * _ID_BYTES
+            tokenizer.no_truncation()  # texts are truncated, not words
+            self._temperature = float(metadata["temperature"])
             self._golden = [json.loads(line) for line in files.get(GOLDEN, b"").splitlines()]
-        except Exception as error:  # tokenizers raises no narrower kind
-            reason = first_line(error)
-            raise WeightsError(f"does not fit this version ({reason})") from None
-        num_labels = self._session.get_outputs()[0].shape[1]
-        if num_labels != len(self._labels):
-            raise WeightsError(f"{LABELS} has {len(self._labels)} labels, {MODEL} {num_labels}")
+        except Exception as error:  # tokenizers raises plain Exception
+            reason = f"does not fit this version ({first_line(error)})"
+            raise WeightsError(f"{source}: {reason}") from None
+        num_outputs = self._session.get_outputs()[0].shape[1]
+        if num_outputs != len(self._labels):
+            reason = f"{LABELS} has {len(self._labels)} labels, {MODEL} has {num_outputs}"
+            raise WeightsError(f"{source}: {reason}")
         self.classes_ = np.array(self._labels)
-        self._parts = _Parts(tokenizer)
+        self._token_cache = _TokenCache(tokenizer)
 
     def predict(self, texts: Sequence[str], min_confidence: float = 0.0) -> list[str]:
         """Returns the most probable label of each of N texts.
 
         Args:
             texts: The texts.
-            min_confidence: Probability below which the answer is "".
+            min_confidence: Probability below which "" is returned instead of the label.
         """
         logits = self.logits(texts)
         labels = [self._labels[index] for index in logits.argmax(axis=1).tolist()]
@@ -140,41 +136,43 @@ class Bundle:
         """Returns the logits (N, C) of N texts, divided by the temperature, as float32.
 
         Raises:
-            UsageError: It is one string, not several.
-            DataError: An element is no string.
+            UsageError: `texts` is a single string.
+            DataError: An element is not a string.
         """
         if isinstance(texts, str):
             raise UsageError("give a list of texts, not one string")
-        if len(texts) <= _WINDOW:
+        if len(texts) <= _CHUNK_TEXTS:
             return self.forward(self.encode(texts))
-        starts = range(0, len(texts), _WINDOW)
-        return np.concatenate([self.logits(texts[start : start + _WINDOW]) for start in starts])
+        starts = range(0, len(texts), _CHUNK_TEXTS)
+        return np.concatenate(
+            [self.logits(texts[start : start + _CHUNK_TEXTS]) for start in starts]
+        )
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
-        """Returns the token ids of each text, as the bytes of int64, cut at the maximum length.
+        """Returns the token ids of each text as the bytes of int64, cut at the maximum length.
 
         Raises:
-            DataError: An element is no string.
+            DataError: An element is not a string.
         """
-        ids, longest = self._parts.__getitem__, self._longest
+        ids, end = self._token_cache.__getitem__, self._max_bytes
         try:
-            return [b"".join(map(ids, text.split(" ")))[:longest] or _UNKNOWN for text in texts]
+            return [b"".join(map(ids, text.split(" ")))[:end] or _UNKNOWN for text in texts]
         except AttributeError:
             (kind, *_) = (type(text).__name__ for text in texts if not isinstance(text, str))
             raise DataError(f"a text is of type {kind}: give strings") from None
 
-    def is_cut(self, text: str) -> bool:
-        """Says whether `encode` loses tokens of a text."""
-        return sum(len(self._parts[part]) for part in text.split(" ")) > self._longest
+    def is_truncated(self, text: str) -> bool:
+        """Returns whether a text has more tokens than `encode` returns."""
+        return sum(len(self._token_cache[word]) for word in text.split(" ")) > self._max_bytes
 
     def forward(self, rows: Sequence[bytes]) -> FloatArray:
-        """Returns the logits (N, C) of what `encode` returned, divided by the temperature."""
-        if len(rows) == 1:  # nothing to sort and to gather
+        """Returns the logits (N, C) of the result of `encode`, divided by the temperature."""
+        if len(rows) == 1:  # without sorting, for latency
             return self._run(rows)
         logits = np.empty((len(rows), len(self._labels)), np.float32)
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         while order:
-            # From the longest on, which says how many texts are as many tokens.
+            # Longest first: the longest text of a batch determines how many fit into it.
             size = max(1, _BATCH_TOKENS * _ID_BYTES // len(rows[order[-1]]))
             batch = order[-size:]
             del order[-size:]
@@ -182,34 +180,36 @@ class Bundle:
         return logits
 
     def _run(self, rows: Sequence[bytes]) -> FloatArray:
-        """Computes one batch."""
         width = max(map(len, rows))
-        padded = b"".join([row.ljust(width, b"\0") for row in rows])  # <pad> is 0
+        padded = b"".join([row.ljust(width, b"\0") for row in rows])  # the id of <pad> is 0
         inputs = {
             "input_ids": np.ndarray((len(rows), width // _ID_BYTES), np.int64, padded),
             "lengths": np.array([len(row) // _ID_BYTES for row in rows], np.int32),
         }
-        logits: FloatArray = self._session.run(_OUTPUTS, inputs)[0]
+        logits: FloatArray = self._session.run(["logits"], inputs)[0]
         return logits / self._temperature
 
-    def verify(self) -> Verified:
-        """Answers the golden texts.
+    def verify(self) -> tuple[int, float]:
+        """Predicts the golden texts and compares the probabilities with the expected ones.
+
+        Returns:
+            The number of texts, and the largest difference of a probability.
 
         Raises:
-            WeightsError: There are none, or one gets other probabilities than it must.
+            WeightsError: There are no golden texts, or a probability differs too much.
         """
         if not self._golden:
-            raise WeightsError(f"{GOLDEN} has no texts: export it again")
+            raise WeightsError(f"{self._source}: {GOLDEN} has no texts: export the run again")
         expected = np.array([row["probabilities"] for row in self._golden])
-        found = self.predict_proba([row["text"] for row in self._golden])
-        differences = np.abs(found - expected).max(axis=1)
+        actual = self.predict_proba([row["text"] for row in self._golden])
+        differences = np.abs(actual - expected).max(axis=1)
         worst = int(differences.argmax())
-        if not differences[worst] <= TOLERANCE:
+        if not differences[worst] <= TOLERANCE:  # true for NaN, too
             raise WeightsError(
-                f"line {worst + 1} of {GOLDEN} is answered otherwise than when it was exported: "
-                f"a probability differs by {differences[worst]:.2g}, {TOLERANCE:g} is allowed"
+                f"{self._source}: line {worst + 1} of {GOLDEN}: a probability differs by "
+                f"{differences[worst]:.2g} from the exported one, {TOLERANCE:g} is allowed"
             )
-        return Verified(len(expected), float(differences[worst]))
+        return len(expected), float(differences[worst])
 
 
 def load(path: str | Path, threads: int = 1) -> Bundle:
@@ -217,93 +217,90 @@ def load(path: str | Path, threads: int = 1) -> Bundle:
 
     Args:
         path: A folder or a zip file.
-        threads: CPU threads that one batch is computed with.
+        threads: CPU threads per batch.
 
     Raises:
-        WeightsError: There is none, it is truncated, altered or foreign.
+        WeightsError: It is missing, damaged or not a bundle; the message names the path.
     """
-    path = Path(path)
-    files = read(path)
-    try:
-        return Bundle(files, json.loads(files[FACTS]), threads)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+    files = read(Path(path))
+    return Bundle(files, json.loads(files[METADATA]), threads, str(path))
 
 
 def read(path: Path) -> dict[str, bytes]:
-    """Returns the files of a bundle by their names, each of the hash that it must have.
+    """Returns the files of a bundle by name, after checking their hashes.
 
     Raises:
-        WeightsError: A file is missing, truncated, altered or foreign; the message names it.
+        WeightsError: A file is missing, damaged or not from a bundle; the message names it.
     """
-    names = (FACTS, *HASHED)
-    files = _folder(path, names) if path.is_dir() else _zip(path, names)
-    damaged = f"{path / FACTS} was altered or truncated: copy the bundle again"
+    files = _read_folder(path) if path.is_dir() else _read_zip(path)
+    damaged = "was altered or truncated: copy the bundle again"
     try:
-        facts = json.loads(files[FACTS])
-        if not str(facts["format"]).startswith(FORMAT.rpartition("/")[0]):
-            raise WeightsError(f"{path / FACTS} is of another program: give a bundle")
-        if facts["format"] != FORMAT:
-            raise WeightsError(f"{path / FACTS} is of a newer version: update featherweight")
-        if facts["sha256"] != facts_hash(facts):
-            raise WeightsError(damaged)
-        hashes = {name: facts["files"][name] for name in HASHED}
+        metadata = json.loads(files[METADATA])
+        if not str(metadata["format"]).startswith(FORMAT.rpartition("/")[0]):
+            raise WeightsError(f"{path / METADATA} was not written by featherweight")
+        if metadata["format"] != FORMAT:
+            raise WeightsError(f"{path / METADATA} is of a newer version: update featherweight")
+        if metadata["sha256"] != json_sha256(metadata):
+            raise WeightsError(f"{path / METADATA} {damaged}")
+        expected = {name: metadata["files"][name] for name in HASHED}
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise WeightsError(damaged) from None
-    for name, sha256 in hashes.items():
-        if hashlib.sha256(files[name]).hexdigest() != sha256:
-            raise WeightsError(f"{path / name} was altered or truncated: copy the bundle again")
+        raise WeightsError(f"{path / METADATA} {damaged}") from None
+    for name, sha256 in file_hashes(files).items():
+        if sha256 != expected[name]:
+            raise WeightsError(f"{path / name} {damaged}")
     return files
 
 
-def facts_hash(facts: Mapping[str, Any]) -> str:
-    """Returns the hash that `bundle.json` has of itself: of all but this hash, in one form."""
-    rest = {name: value for name, value in facts.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+def file_hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Returns the SHA-256 of each file but the metadata."""
+    return {name: hashlib.sha256(files[name]).hexdigest() for name in HASHED}
 
 
-def _folder(path: Path, names: Sequence[str]) -> dict[str, bytes]:
-    for name in names:
-        if not (path / name).is_file():
-            raise WeightsError(f"{path} has no {name}: it is no bundle, or a part of one")
+def json_sha256(value: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a JSON object without its own "sha256" key."""
+    hashed = {name: item for name, item in value.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
+
+
+def _read_folder(path: Path) -> dict[str, bytes]:
+    names = [METADATA, *HASHED]
+    _require_names(path, [name for name in names if (path / name).is_file()])
     return {name: (path / name).read_bytes() for name in names}
 
 
-def _zip(path: Path, names: Sequence[str]) -> dict[str, bytes]:
+def _read_zip(path: Path) -> dict[str, bytes]:
     if not path.is_file():
-        raise WeightsError(f"no bundle at {path}: give a folder or a zip file that export wrote")
-    name = path.name
+        raise WeightsError(f"no bundle at {path}: give a folder or a zip file written by export")
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = [entry.filename for entry in archive.infolist()]
-            # Nothing is unpacked to the disk; yet whoever names such files is up to no good.
-            strange = [it for it in entries if PurePosixPath(it).name != it or "\\" in it]
-            twice = [it for it in entries if entries.count(it) > 1]
-            for bad in (*strange, *twice):
-                raise WeightsError(f"{path} holds {bad!r}: a bundle has five files, each once")
+            names = archive.namelist()
             for name in names:
-                if name not in entries:
-                    raise WeightsError(f"{path} has no {name}: it is no bundle, or a part of one")
-                if archive.getinfo(name).file_size > _LARGEST_FILE:
+                # Nothing is extracted to disk, but such a file is not a bundle.
+                if PurePosixPath(name).name != name or "\\" in name or names.count(name) > 1:
+                    raise WeightsError(f"{path} contains {name!r}: a bundle has five plain files")
+            _require_names(path, names)
+            for name in (METADATA, *HASHED):
+                if archive.getinfo(name).file_size > _MAX_FILE_BYTES:
                     raise WeightsError(f"{path / name} is larger than a bundle can be")
-            return {name: archive.read(name) for name in names}
+            return {name: archive.read(name) for name in (METADATA, *HASHED)}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
-        raise WeightsError(f"{path}: {name} is damaged or truncated: copy it again") from None
+        raise WeightsError(f"{path} is damaged or truncated: copy it again") from None
+
+
+def _require_names(path: Path, names: Sequence[str]) -> None:
+    for name in (METADATA, *HASHED):
+        if name not in names:
+            raise WeightsError(f"{path} has no {name}: it is not a bundle, or is incomplete")
 
 
 def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """Makes ready to compute a graph."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_mem_pattern = False  # a plan of memory fits one shape, and batches have many
+    options.enable_mem_pattern = False  # a memory plan fits one shape, and batches have many
     options.log_severity_level = 3  # errors only
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its kinds of errors have nothing in common
-        reason = first_line(error)
-        raise WeightsError(f"{MODEL} is not a model for this onnxruntime ({reason})") from None
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _softmax(logits: FloatArray) -> FloatArray:

@@ -1,1 +1,1 @@
-"""`predict --engine ray`: a folder of files on a Ray cluster."""
+"""`predict --engine ray`: predictions for a folder of files on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Ray: joined or started, ended again, and its failures told in one line."""
+"""Starts or joins a Ray cluster, and turns its failures into one-line errors."""
 
 import logging
 import os
@@ -20,124 +20,123 @@ from featherweight.prediction.workers import cores
 
 logger = logging.getLogger("featherweight")
 
-_CONNECTING_SECONDS = 5
-_RAISED = re.compile(r"^[\w.]*(?:Error|Exception): .*", re.MULTILINE)
-_ADVICE = ": 'Failed to apply UDF"  # which Ray puts where an error of the disk has its file
+_CONNECT_SECONDS = 5
+_EXCEPTION_LINE = re.compile(r"^[\w.]*(?:Error|Exception): .*", re.MULTILINE)
 
 
 @contextmanager
-def cluster(needed: str) -> Iterator[None]:
-    """Joins the cluster that RAY_ADDRESS names, without it starts Ray here; then leaves or ends it.
+def cluster(required_module: str) -> Iterator[None]:
+    """Joins the cluster at RAY_ADDRESS, or starts Ray on this machine; disconnects at the end.
 
-    A Ray that the caller has started is used as it is.
+    If the process has already initialized Ray, that is used and left running.
 
     Args:
-        needed: Name of the module that every machine of the cluster must be able to import.
+        required_module: Module that every node of a joined cluster must be able to import.
 
     Raises:
-        UsageError: No cluster answers there.
-        FeatherweightError: Ray cannot be started, or gave up on what was to be done.
+        UsageError: There is no cluster at RAY_ADDRESS.
+        FeatherweightError: Ray cannot be started, or the work inside failed.
     """
-    with _one_line():
+    with _one_line_errors():
         if ray.is_initialized():
             yield
             return
-        # It writes to stdout of what it does anew after a failure, and shows its bar if that is a
-        # terminal.
+        # Ray reports retries on stdout, and shows a progress bar there if it is a terminal.
         with (
-            Path(os.devnull).open("w") as nowhere,
-            redirect_stdout(sys.stderr if sys.stderr.isatty() else nowhere),
+            Path(os.devnull).open("w") as null,
+            redirect_stdout(sys.stderr if sys.stderr.isatty() else null),
         ):
             try:
-                _begin(needed)
+                _connect(required_module)
                 yield
             finally:
                 ray.shutdown()
 
 
-def _begin(needed: str) -> None:
+def _connect(required_module: str) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Its core calls the restart of an actor doubtful in every run, and says so as an error.
+    # Below this level, Ray's core logs an error whenever an actor may restart, in every run.
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     address = os.environ.get("RAY_ADDRESS") or "local"
-    here: dict[str, Any] = {"num_cpus": cores(), "include_dashboard": False}
+    options: dict[str, Any] = {"num_cpus": cores(), "include_dashboard": False}
     if address != "local":
-        _require_answer(address)
+        _require_listener(address)
         logger.info("joining the Ray cluster at %s", address)
-        here = {}
+        options = {}
     try:
-        with _nothing_on_stderr():
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **here)
+        with _silent_stderr():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise FeatherweightError(f"Ray ({address}): {first_line(error)}") from None
-    if not here:
-        _require_module(needed)
+    if address != "local":
+        _require_on_nodes(required_module)
 
 
-def _require_answer(address: str) -> None:
-    """Makes sure that somebody listens; Ray itself would try for minutes."""
+def _require_listener(address: str) -> None:
+    """Raises UsageError if nothing listens at an address; Ray would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECTING_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise UsageError(f"RAY_ADDRESS: no cluster answers at {address} ({error})") from None
+        raise UsageError(f"RAY_ADDRESS: no cluster at {address} ({error})") from None
 
 
-def _require_module(needed: str) -> None:
-    """Makes sure that each machine of the cluster has what the tasks and actors import.
+def _require_on_nodes(module: str) -> None:
+    """Raises FeatherweightError if a node of the cluster cannot import a module."""
 
-    Raises:
-        FeatherweightError: One has not.
-    """
-
-    def missing() -> str:  # sent as it stands; a function of this module would need the package
+    # Nested, since Ray pickles such a function by value: the node may not have this package.
+    def missing() -> str:
         import importlib
 
         try:
-            importlib.import_module(needed)
+            importlib.import_module(module)
         except ModuleNotFoundError as error:
             return str(error.name)
         return ""
 
     task = ray.remote(num_cpus=0)(missing)
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    answers = ray.get([task.options(scheduling_strategy=it).remote() for it in there])
-    for node, name in zip(nodes, answers, strict=True):
+    strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    results = ray.get([task.options(scheduling_strategy=each).remote() for each in strategies])
+    for node, name in zip(nodes, results, strict=True):
         if name:
             raise FeatherweightError(
-                f"{node['NodeManagerHostname']} in the Ray cluster has no {name}; get it there "
+                f"{node['NodeManagerHostname']} in the Ray cluster has no {name}; install it there "
                 "with: pip install 'featherweight[ray]'"
             )
 
 
 @contextmanager
-def _nothing_on_stderr() -> Iterator[None]:
-    """Keeps from stderr what is written there past Python."""
+def _silent_stderr() -> Iterator[None]:
+    """Discards what native code and child processes write to stderr."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    saved = os.dup(2)
     try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
+def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except (RayError, ExecutionTimeoutError) as error:
-        cause = getattr(error, "cause", None)  # what a task raised, on whichever machine
+        cause = getattr(error, "cause", None)  # the exception in the task or actor
         if isinstance(cause, FeatherweightError):
-            cause.args = (first_line(cause),)  # the next ones are advice on how to configure Ray
+            cause.args = (first_line(cause),)  # Ray appends advice on its configuration
             raise cause from None
-        reason = f"{type(cause or error).__name__}: {first_line(cause or error)}"
-        if not cause and (raised := _RAISED.findall(str(error))):
-            reason = raised[-1]  # that from which the others followed
-        raise FeatherweightError(f"Ray gave up: {reason.partition(_ADVICE)[0]}") from None
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        if cause:
+            # To an OSError, Ray appends its advice as the file name.
+            line = getattr(cause, "strerror", None) or first_line(cause)
+            reason = f"{type(cause).__name__}: {line}"
+        elif exceptions := _EXCEPTION_LINE.findall(str(error)):
+            reason = exceptions[-1]  # in a printed traceback, the root cause
+        raise FeatherweightError(f"Ray failed: {reason}") from None

@@ -1,14 +1,15 @@
-"""`predict --engine ray`: a folder of shards, answered by a bundle on every machine of a cluster.
+"""`predict --engine ray`: classifies a folder of shards with a bundle, on a Ray cluster.
 
-Tasks read the shards and write the answers as those of one file are read and written; between them
-stand actors that hold the bundle. Each machine has featherweight[ray] installed and sees both
-folders; the bundle is sent to it.
+Tasks read the shards and write the predictions with the same code as for a single file; actors in
+between hold the bundle, which is sent to them. Every node needs featherweight[ray] and access to
+both folders.
 """
 
 import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import ray
 from ray.data import ActorPoolStrategy, Datasink
 
 from edge.cluster.session import cluster
-from edge.runtime import FACTS, Bundle, read
+from edge.runtime import METADATA, Bundle, read
 from featherweight.data.examples import text_rows
 from featherweight.data.rows import listing, open_rows
 from featherweight.errors import DataError, UsageError, WeightsError
@@ -38,101 +39,97 @@ from featherweight.weights import is_bundle
 
 logger = logging.getLogger("featherweight")
 
-_NAMES = {"--csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz"), "--parquet": (".parquet",)}
+_SUFFIXES = {"--csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz"), "--parquet": (".parquet",)}
 _READ_ROWS = 1_024
-_BLOCK_BYTES = 2**23  # in memory, of rows that an actor answers at a time
-_FILE_BYTES = 2**25  # in memory, of answers that are worth a file
-# An actor counts as half of a CPU, so that there is one on each and room for those who read and
-# write; with a single CPU, it would take that and wait for ever.
+_BLOCK_BYTES = 2**23  # in memory, of the rows an actor predicts at a time
+_FILE_BYTES = 2**25  # in memory, of the predictions in a file
+# An actor takes half a CPU: one per CPU leaves room for tasks, and with a single CPU an actor that
+# took all of it would wait for its input forever.
 _ACTOR_CPUS, _TASK_CPUS = 0.5, 0.25
 
 
 def predict_shards(config: PredictConfig) -> None:
-    """Writes the answers to a folder of files into another folder, in files of the same format.
+    """Writes predictions for a folder of files into a new folder, in files of the same format.
 
-    In the order of their names, the new files hold the rows of the shards in the order of theirs.
-    They are in place once all of them are whole; an error or a kill leaves none.
+    The files in order of their names have the rows of the shards in order of theirs. The folder
+    appears once all of them are complete; an error or a kill leaves none.
 
     Raises:
-        UsageError: Flags do not fit together, the place of the answers is taken, or no cluster
-            answers.
-        WeightsError: The weights are no bundle, or a damaged one.
+        UsageError: Flags do not fit together, the output exists, or there is no cluster.
+        WeightsError: The weights are not a bundle, or it is damaged.
         DataError: A shard cannot be used.
-        FeatherweightError: Ray gave up.
+        FeatherweightError: Ray failed.
     """
     flag, folder = _input(config)
-    beside = folder.resolve()
-    output_path = config.output_path or beside.with_name(f"{beside.name}_predictions")
-    _require_place(output_path)
+    source = folder.resolve()
+    output_path = config.output_path or source.with_name(f"{source.name}_predictions")
+    _require_new_folder(output_path)
     weights = config.weights or newest_or_pretrained(config.output_dir)
     if not is_bundle(weights):
         raise WeightsError(
-            f"--engine ray takes a bundle, and {weights} is none: export it first "
+            f"--engine ray needs a bundle, which {weights} is not: export it first "
             f"(featherweight export --weights {weights})"
         )
     bundle = read(weights)
     shards = _shards(flag, folder)
     schema = _common_schema(shards, config.text_column)
     with open_rows(shards[0]) as rows:
-        name = Path(f"part{_NAMES[flag][0]}")
-        answers = answer_format(name, rows, config.text_column, config.raw)
-    with atomic_directory(output_path.resolve()) as whole, cluster(__name__):
-        sink = _Folder(whole, name, answers, config.text_column)
+        name = Path(f"part{_SUFFIXES[flag][0]}")
+        file_format = answer_format(name, rows, config.text_column, config.raw)
+    with atomic_directory(output_path.resolve()) as partial, cluster(__name__):
+        sink = _OutputFolder(partial, name, file_format, config.text_column)
         _run(shards, schema, bundle, sink, config)
-        if not sink.rows:
+        if not sink.num_rows:
             sink.write_file(0, [])
-        for cut_off in whole.glob(".*"):  # by the death of a task, which was done anew
-            cut_off.unlink()
-    logger.info("%d rows answered: %s", sink.rows, output_path)
+        for leftover in partial.glob(".*"):  # of a task that was killed and retried
+            leftover.unlink()
+    logger.info("%d predictions written to %s", sink.num_rows, output_path)
 
 
 def _input(config: PredictConfig) -> tuple[str, Path]:
-    """Returns the folder of shards, and the flag that names it."""
-    for what, given in (
-        ("a text", config.texts),
-        ("--jsonl", config.jsonl),
-        ("--resume", config.resume),
-    ):
-        if given:
-            raise UsageError(f"{what} goes with --engine local, not with ray")
+    """Returns the flag that names the folder of shards, and the folder."""
+    local_only = {"a text": config.texts, "--jsonl": config.jsonl, "--resume": config.resume}
+    for name, value in local_only.items():
+        if value:
+            raise UsageError(f"{name} requires --engine local")
     flags = {"--csv": config.csv, "--parquet": config.parquet}
     folders = [(flag, path) for flag, path in flags.items() if path]
     if len(folders) != 1:
-        raise UsageError("--engine ray answers one folder: give --csv or --parquet")
+        raise UsageError("--engine ray takes one folder: give either --csv or --parquet")
     ((flag, folder),) = folders
     if not folder.is_dir():
-        why = "is a file" if folder.exists() else "is not there"
-        raise UsageError(f"{flag} {folder} {why}: --engine ray takes a folder of shards")
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise UsageError(f"{flag} {folder} {problem}: --engine ray takes a folder of shards")
     return flag, folder
 
 
-def _require_place(path: Path) -> None:
+def _require_new_folder(path: Path) -> None:
     if path.is_dir() and path.is_mount():
         raise UsageError(f"--output_path {path} is a mount point: name a folder below it")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError(f"--output_path {path} is taken: name a new folder or an empty one")
+        raise UsageError(f"--output_path {path} exists: name a new folder or an empty one")
     if not path.resolve().parent.is_dir():
-        raise UsageError(f"--output_path: no folder {path.parent}: make it first")
+        raise UsageError(f"--output_path: no folder {path.parent}: create it first")
 
 
 def _shards(flag: str, folder: Path) -> list[Path]:
-    """Returns the files to answer, without the marks that other programs leave beside them."""
+    """Returns the shards, without marker files of other programs such as _SUCCESS.csv."""
     shards = [
         path
         for path in sorted(folder.iterdir())
-        if path.name.lower().endswith(_NAMES[flag]) and path.name[0] not in "._"
+        if path.name.lower().endswith(_SUFFIXES[flag]) and path.name[0] not in "._"
     ]
     if not shards:
-        raise DataError(f"{flag} {folder} holds no file called {' or '.join(_NAMES[flag])}")
+        raise DataError(f"{flag} {folder} contains no {' or '.join(_SUFFIXES[flag])} file")
     return shards
 
 
 def _common_schema(shards: Sequence[Path], text_column: str) -> Any:
-    """Returns the Arrow schema of the answers, after a look at the head of every shard.
+    """Returns the Arrow schema of the output, after checking the columns of every shard.
 
     Raises:
-        DataError: A shard is broken, has no column of texts, or other columns than the first.
-        UsageError: A column is called as one of the answers.
+        DataError: A shard is broken, has no text column, or other columns than the first.
+        UsageError: A column has the name of an output column.
     """
     common: Any = None
     for shard in shards:
@@ -141,48 +138,52 @@ def _common_schema(shards: Sequence[Path], text_column: str) -> Any:
             text_rows(rows, text_column)
             schema = answer_schema(rows)
         common = common or schema
-        here, there = (dict(zip(it.names, it.types, strict=True)) for it in (schema, common))
-        odd = [name for name in {**there, **here} if here.get(name) != there.get(name)]
-        if odd:
+        different = _columns(schema) ^ _columns(common)
+        if different:
+            names = listing(sorted({name for name, _ in different}))
             raise DataError(
-                f"{shard} has other columns than {shards[0]} ({listing(odd)}): "
-                "let them have the same names and types"
+                f"{shard} has other columns than {shards[0]} ({names}): "
+                "all shards need the same names and types"
             )
     return common
+
+
+def _columns(schema: Any) -> set[tuple[str, Any]]:
+    return set(zip(schema.names, schema.types, strict=True))
 
 
 def _run(
     shards: Sequence[Path],
     schema: Any,
     bundle: Mapping[str, bytes],
-    sink: "_Folder",
+    sink: "_OutputFolder",
     config: PredictConfig,
 ) -> None:
     paths = [{"path": str(shard.resolve())} for shard in shards]
-    actors = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    answered = (
+    max_actors = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    predictions = (
         ray.data.from_items(paths, override_num_blocks=len(paths))
         .map_batches(_rows, batch_size=1, fn_args=(schema, config.text_column), num_cpus=_TASK_CPUS)
         .map_batches(
-            _Answers,
+            _Predictor,
             fn_constructor_args=(bundle, schema, config.text_column, config.min_confidence),
             batch_format="pyarrow",
             batch_size=None,
-            compute=ActorPoolStrategy(min_size=1, max_size=actors),
+            compute=ActorPoolStrategy(min_size=1, max_size=max_actors),
             num_cpus=_ACTOR_CPUS,
         )
     )
-    context = answered.context
+    context = predictions.context
     context.execution_options.preserve_order = True
     context.raise_original_map_exception = True
     context.target_max_block_size = _BLOCK_BYTES
     context.print_on_execution_start = False
     context.enable_progress_bars = sys.stderr.isatty()
-    answered.write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
+    predictions.write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
 
 
 def _rows(paths: Mapping[str, Any], schema: Any, text_column: str) -> Iterator[Any]:
-    """Yields the rows of shards as Arrow tables, each of them checked; run by a task."""
+    """Yields the checked rows of shards as Arrow tables; runs in a task."""
     columns = pyarrow.schema(list(schema)[: -len(PREDICTION_COLUMNS)])
     for path in paths["path"]:
         with open_rows(Path(str(path))) as rows:
@@ -191,45 +192,49 @@ def _rows(paths: Mapping[str, Any], schema: Any, text_column: str) -> Iterator[A
                 yield pyarrow.Table.from_pylist(batch, columns)
 
 
-class _Answers:
+class _Predictor:
     """An actor that holds a bundle."""
 
     def __init__(
-        self, bundle: Mapping[str, bytes], schema: Any, text_column: str, min_confidence: float
+        self, files: Mapping[str, bytes], schema: Any, text_column: str, min_confidence: float
     ) -> None:
-        self._bundle = Bundle(bundle, json.loads(bundle[FACTS]))
+        self._bundle = Bundle(files, json.loads(files[METADATA]))
         self._labels = self._bundle.classes_.tolist()
         self._fields = list(schema)[-len(PREDICTION_COLUMNS) :]
         self._text_column = text_column
         self._min_confidence = min_confidence
 
     def __call__(self, table: Any) -> Any:
-        """Returns a table with the columns of the answers added."""
+        """Returns a table with the prediction columns added."""
         probabilities = self._bundle.predict_proba(table[self._text_column].to_pylist())
-        answers = [
+        predictions = [
             abstaining(cell, self._min_confidence)
             for cell in prediction_cells(self._labels, probabilities)
         ]
-        labels, names, confidences = zip(*answers, strict=True)
-        columns = labels, names, map(float, confidences)
+        ids, labels, confidences = zip(*predictions, strict=True)
+        columns = ids, labels, map(float, confidences)
         for field, values in zip(self._fields, columns, strict=True):
             table = table.append_column(field, pyarrow.array(values, field.type))
         return table
 
 
-class _Folder(Datasink[None]):
-    """Where the answers go.
+@dataclass
+class _OutputFolder(Datasink[None]):
+    """Writes the predictions into numbered files.
 
     Attributes:
-        rows: How many were written, once all are.
+        path: The folder.
+        name: Stem and extension of the files.
+        file_format: Their format.
+        text_column: Name of the text column.
+        num_rows: Number of rows, known after all are written.
     """
 
-    def __init__(self, path: Path, name: Path, answers: AnswerFormat, text_column: str) -> None:
-        self.rows = 0
-        self._path = path
-        self._name = name
-        self._answers = answers
-        self._text_column = text_column
+    path: Path
+    name: Path
+    file_format: AnswerFormat
+    text_column: str
+    num_rows: int = 0
 
     @property
     def min_bytes_per_write(self) -> int:
@@ -237,36 +242,36 @@ class _Folder(Datasink[None]):
         return _FILE_BYTES
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> None:
-        """Writes a file; run by a task.
+        """Writes a file; runs in a task.
 
         Raises:
-            UsageError: This machine does not see the folder.
+            UsageError: This node has no access to the folder.
         """
-        if not self._path.is_dir():
+        if not self.path.is_dir():
             raise UsageError(
-                f"--output_path: a machine of the cluster does not see {self._path.parent}: "
+                f"--output_path: a node of the cluster has no access to {self.path.parent}: "
                 "name a folder that all of them share"
             )
         self.write_file(ctx.task_idx, blocks)
 
     def write_file(self, number: int, tables: Iterable[Any]) -> None:
-        """Writes tables of answers into the file of that number."""
-        path = self._path / f"{self._name.stem}-{number:06}{self._name.suffix}"
-        with atomic_open(path, "wb") as file, self._answers.appending(file) as append:
-            append(self._answers.head())
+        """Writes tables of predictions to the file with this number."""
+        path = self.path / f"{self.name.stem}-{number:06}{self.name.suffix}"
+        with atomic_open(path, "wb") as file, self.file_format.appending(file) as append:
+            append(self.file_format.head())
             for table in tables:
-                if len(table):  # that of a shard without rows has no columns either
+                if len(table):  # an empty shard gives a table without columns
                     append(self._content(table))
 
     def _content(self, table: Any) -> Any:
-        if not isinstance(self._answers, CsvAnswers):
+        if not isinstance(self.file_format, CsvAnswers):
             return table
-        answered = []
+        rows = []
         for row in table.to_pylist():
-            label, name, confidence = (row[column] for column in PREDICTION_COLUMNS)
-            answered.append((row[self._text_column], (label, name, f"{confidence:.6f}"), row))
-        return self._answers.batch(answered)
+            label_id, label, confidence = (row[column] for column in PREDICTION_COLUMNS)
+            rows.append((row[self.text_column], (label_id, label, f"{confidence:.6f}"), row))
+        return self.file_format.batch(rows)
 
     def on_write_complete(self, write_result: Any) -> None:
-        """Notes how many rows were written."""
-        self.rows = int(write_result.num_rows)
+        """Stores the number of rows."""
+        self.num_rows = int(write_result.num_rows)

@@ -1,4 +1,4 @@
-"""The bundle that ships with the package; README.md is its card."""
+"""The bundle that ships with the package; README.md is its model card."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Requests that arrive while a batch is computed become the next batch."""
+"""Dynamic batching: requests that arrive while a batch is computed form the next batch."""
 
 import asyncio
 from collections import deque
@@ -10,42 +10,42 @@ from featherweight.classifier import FloatArray
 
 class _Request(NamedTuple):
     texts: Sequence[str]
-    answer: asyncio.Future[FloatArray]
+    result: asyncio.Future[FloatArray]
 
 
 class Batcher:
-    """Answers the requests of one event loop, one batch at a time.
+    """Computes the requests of one event loop, one batch at a time.
 
-    A request that finds nobody computing is computed at once, so a quiet service answers without
-    delay and a busy one in batches that are as large as it is busy.
+    A request that arrives while nothing is computed is computed at once, so there is no delay under
+    low load, and under high load batches grow with it.
     """
 
     def __init__(self, compute: Callable[[Sequence[str]], FloatArray], batch_size: int) -> None:
-        """Makes ready to answer.
+        """Creates an idle batcher.
 
         Args:
-            compute: Returns a row for each of N texts; called in a thread, never twice at once.
-            batch_size: Most texts computed together; a request of more is computed alone.
+            compute: Returns a row for each of N texts; called in a thread, one call at a time.
+            batch_size: Maximum number of texts per batch; a larger request is computed alone.
         """
         self._compute = compute
         self._batch_size = batch_size
         self._waiting: deque[_Request] = deque()
-        self._computing: asyncio.Task[None] | None = None
+        self._worker: asyncio.Task[None] | None = None
 
-    async def answer(self, texts: Sequence[str]) -> FloatArray:
+    async def predict(self, texts: Sequence[str]) -> FloatArray:
         """Returns the rows (N, C) of N texts.
 
         Raises:
-            Exception: What `compute` raised for the batch in which the texts were.
+            Exception: Whatever `compute` raised for the batch with these texts.
         """
         request = _Request(texts, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
-        if self._computing is None or self._computing.done():
-            self._computing = asyncio.create_task(self._answer_all())
-        return await request.answer
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._compute_waiting())
+        return await request.result
 
-    async def _answer_all(self) -> None:
-        """Computes batch after batch until nobody waits."""
+    async def _compute_waiting(self) -> None:
+        """Computes batch after batch until no request is waiting."""
         while self._waiting:
             batch = self._next_batch()
             if not batch:
@@ -55,18 +55,18 @@ class Batcher:
                 rows = await asyncio.to_thread(self._compute, texts)
             except Exception as error:
                 for request in batch:
-                    if not request.answer.done():
-                        request.answer.set_exception(error)
+                    if not request.result.done():
+                        request.result.set_exception(error)
                 continue
             start = 0
             for request in batch:
                 end = start + len(request.texts)
-                if not request.answer.done():
-                    request.answer.set_result(rows[start:end])
+                if not request.result.done():
+                    request.result.set_result(rows[start:end])
                 start = end
 
     def _next_batch(self) -> list[_Request]:
-        """Takes the requests that waited longest, but for those whose asker has gone."""
+        """Removes the oldest requests that fit into a batch, and all canceled ones before them."""
         batch: list[_Request] = []
         size = 0
         while self._waiting:
@@ -74,7 +74,7 @@ class Batcher:
             if batch and size + len(request.texts) > self._batch_size:
                 break
             self._waiting.popleft()
-            if not request.answer.done():
+            if not request.result.done():
                 batch.append(request)
                 size += len(request.texts)
         return batch

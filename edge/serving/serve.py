@@ -1,4 +1,4 @@
-"""`serve`: a classifier that answers over HTTP, with texts in no log."""
+"""`serve`: an HTTP service that classifies texts and never logs them."""
 
 import errno
 import logging
@@ -24,28 +24,28 @@ from featherweight.loading import load, newest_or_pretrained
 logger = logging.getLogger("featherweight")
 
 _BODY = (
-    'the body must be {"text": "..."} or {"texts": ["...", "..."]}, '
-    "sent with Content-Type: application/json"
+    'the body must be {"text": "..."} or {"texts": ["...", "..."]} '
+    "with Content-Type: application/json"
 )
-_LAST_SECONDS = 30  # that requests under way have at the end before they are given up
+_SHUTDOWN_SECONDS = 30  # after which requests in progress are canceled
 
 
-class Question(BaseModel):
-    """Either one text or several."""
+class PredictRequest(BaseModel):
+    """Either one text or a list of texts."""
 
     text: str | None = None
     texts: list[str] | None = None
 
 
 class Prediction(BaseModel):
-    """What one text is; the label is empty where the service is not sure enough."""
+    """Prediction for one text; the label is empty below the minimum confidence."""
 
     label: str
     probabilities: list[float]
 
 
-class Answer(BaseModel):
-    """A prediction for each text, with probabilities in the order of the labels."""
+class PredictResponse(BaseModel):
+    """One prediction per text; probabilities are in the order of the labels."""
 
     model: str
     labels: list[str]
@@ -53,7 +53,7 @@ class Answer(BaseModel):
 
 
 class Health(BaseModel):
-    """Who answers."""
+    """Status and model of the service."""
 
     status: str
     model: str
@@ -61,7 +61,7 @@ class Health(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why there is no answer, in one line."""
+    """Why the request failed, in one line."""
 
     error: str
 
@@ -74,7 +74,7 @@ class BodyLimit:
         self.max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves a request, counting the bytes that it brings."""
+        """Handles a request, counting the bytes of its body."""
         received = 0
 
         async def counted() -> Message:
@@ -89,10 +89,10 @@ class BodyLimit:
 
 
 def serve(config: ServeConfig) -> None:
-    """Answers until SIGINT or SIGTERM, and then what is under way.
+    """Serves until SIGINT or SIGTERM, then finishes the requests in progress.
 
     Raises:
-        UsageError: There is no run, or no listening there.
+        UsageError: There is no run, or the address cannot be opened.
         WeightsError: The weights cannot be used.
     """
     classifier = load(config.weights or newest_or_pretrained(config.output_dir), config.device)
@@ -100,19 +100,19 @@ def serve(config: ServeConfig) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             application(classifier, config), lifespan="off", ws="none", log_config=None,
-            log_level="critical", access_log=False, timeout_graceful_shutdown=_LAST_SECONDS,
+            log_level="critical", access_log=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
     )  # fmt: skip
 
     def stop(*_: Any) -> None:
         server.should_exit = True
 
-    # The server has its own handlers while it runs, and raises the signal again when it is done.
+    # For the time before and after uvicorn's own handlers, which raise the signal again.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     host = f"[{config.host}]" if ":" in config.host else config.host
     url = f"http://{host}:{listener.getsockname()[1]}"
-    print(f"{classifier.name} answers at {url} (try {url}/docs; Ctrl-C ends it)", flush=True)
+    print(f"serving {classifier.name} at {url} (API: {url}/docs, stop: Ctrl-C)", flush=True)
     server.run([listener])
 
 
@@ -122,25 +122,14 @@ def application(classifier: Classifier, config: ServeConfig) -> FastAPI:
     labels = list(classifier.labels)
     app = FastAPI(title="featherweight", description=f"Classifies texts with {classifier.name}.")
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
-    app.add_exception_handler(StarletteHTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _failed)
-    problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem, "description": description}
-        for status, description in {
-            400: "The body is no JSON.",
-            413: f"The body is larger than {config.max_body_bytes:,} bytes.",
-            422: f"Not one text or a list of them, more than {config.max_texts:,} texts, or one of "
-            f"more than {config.max_characters:,} characters.",
-            500: "The model failed.",
-        }.items()
-    }
+    app.add_exception_handler(StarletteHTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(Exception, _internal_error)
 
-    @app.post("/predict", responses=problems)
-    async def predict(question: Question) -> Answer:
-        """Returns the label of one text or of each of several, and its probabilities."""
-        texts = _texts(question, config)
-        probabilities = await batcher.answer(texts)
+    @app.post("/predict", responses=_problems(config))
+    async def predict(request: PredictRequest) -> PredictResponse:
+        """Returns the label and the class probabilities of one or several texts."""
+        probabilities = await batcher.predict(_texts(request, config))
         predictions = [
             Prediction(
                 label=labels[row.argmax()] if row.max() >= config.min_confidence else "",
@@ -148,25 +137,40 @@ def application(classifier: Classifier, config: ServeConfig) -> FastAPI:
             )
             for row in probabilities
         ]
-        return Answer(model=classifier.name, labels=labels, predictions=predictions)
+        return PredictResponse(model=classifier.name, labels=labels, predictions=predictions)
 
     @app.get("/health")
     async def health() -> Health:
-        """Says that the service is up, and who answers."""
+        """Returns that the service is running, and its model."""
         return Health(status="ok", model=classifier.name, labels=labels)
 
     return app
 
 
-def _texts(question: Question, config: ServeConfig) -> list[str]:
-    """Returns the texts of a request that keeps to the limits.
+def _problems(config: ServeConfig) -> dict[int | str, dict[str, Any]]:
+    """Returns the documentation of the error responses, by status code."""
+    descriptions = {
+        400: "The body is not valid JSON.",
+        413: f"The body is larger than {config.max_body_bytes:,} bytes.",
+        422: f"The body is neither one text nor a list of texts, has more than "
+        f"{config.max_texts:,} texts or a text of more than {config.max_characters:,} characters.",
+        500: "The model failed.",
+    }
+    return {
+        status: {"model": Problem, "description": description}
+        for status, description in descriptions.items()
+    }
+
+
+def _texts(request: PredictRequest, config: ServeConfig) -> list[str]:
+    """Returns the texts of a request.
 
     Raises:
-        HTTPException: It does not.
+        HTTPException: There are none, or they exceed a limit.
     """
-    if (question.text is None) == (question.texts is None):
+    if (request.text is None) == (request.texts is None):
         raise HTTPException(422, 'give either "text" or "texts"')
-    texts = [question.text] if question.text is not None else question.texts or []
+    texts = [request.text] if request.text is not None else request.texts or []
     if len(texts) > config.max_texts:
         raise HTTPException(
             422, f"{len(texts):,} texts are too many: send at most {config.max_texts:,} at once"
@@ -176,9 +180,9 @@ def _texts(question: Question, config: ServeConfig) -> list[str]:
             raise HTTPException(
                 422,
                 f"text {index} has {len(text):,} characters: at most {config.max_characters:,} "
-                "are read",
+                "are allowed",
             )
-    # Half a surrogate pair is no character, and would fail the batch of others too.
+    # A lone surrogate cannot be encoded, and would fail the other requests in its batch too.
     return [text.encode(errors="replace").decode() for text in texts]
 
 
@@ -186,17 +190,17 @@ def _listen(host: str, port: int) -> socket.socket:
     """Opens the port.
 
     Raises:
-        UsageError: It is taken, or not ours to open.
+        UsageError: It is in use, or cannot be opened.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
-        # asyncio sets it for sockets it opens itself; without it an answer waits 40 ms for an ACK.
+        # asyncio sets this only on sockets it creates; without it responses wait 40 ms for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UsageError(f"--port {port} is taken on {host}: give another") from None
+            raise UsageError(f"--port {port} is in use on {host}: choose another") from None
         reason = error.strerror or error
         raise UsageError(f"--host {host} --port {port} cannot be opened ({reason})") from None
 
@@ -205,23 +209,23 @@ def _problem(status: int, line: str) -> JSONResponse:
     return JSONResponse(Problem(error=line).model_dump(), status)
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StarletteHTTPException)
     return _problem(error.status_code, error.detail)
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         reason, position = first["ctx"]["error"], first["loc"][1]
-        return _problem(400, f"the body is no JSON: {reason} (at character {position})")
-    where = ".".join(map(str, first["loc"][1:]))
-    return _problem(422, f"{where}: {first['msg']}" if where else _BODY)
+        return _problem(400, f"the body is not valid JSON: {reason} (at character {position})")
+    field = ".".join(map(str, first["loc"][1:]))
+    return _problem(422, f"{field}: {first['msg']}" if field else _BODY)
 
 
-async def _failed(_: Request, error: Exception) -> JSONResponse:
-    # Without its message, which may quote a text.
-    where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-    logger.error("a request failed with %s:\n%s", type(error).__name__, where)
-    return _problem(500, "the model failed; the log of the service says where")
+async def _internal_error(_: Request, error: Exception) -> JSONResponse:
+    # Without the error's message, which may quote a text.
+    stack = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    logger.error("a request failed with %s:\n%s", type(error).__name__, stack)
+    return _problem(500, "the model failed; see the log of the service")

@@ -51,7 +51,7 @@ def test_the_graph_alone_gets_what_the_bundle_gives_it(peers: ModuleType, bundle
     one = load(bundle)
     for text in TEXTS:
         (logits,) = asked._second(asked.encode([text]))
-        assert logits / one.facts["temperature"] == pytest.approx(one.logits([text]), abs=1e-6)
+        assert logits / one.metadata["temperature"] == pytest.approx(one.logits([text]), abs=1e-6)
 
 
 def test_openvino_computes_the_same_graph(peers: ModuleType, bundle: str) -> None:
