@@ -1,4 +1,4 @@
-"""A bundle of the tiny run, as a folder and as a zip file."""
+"""Bundles of the tiny run, and the environment for subprocesses."""
 
 import os
 import shutil
@@ -13,9 +13,8 @@ from edge.export import export
 
 @pytest.fixture(scope="session")
 def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that is only read."""
-    path = tmp_path_factory.mktemp("bundles") / "bundle"
-    return export(ExportConfig(tiny_run, path))
+    """A read-only folder."""
+    return export(ExportConfig(tiny_run, tmp_path_factory.mktemp("bundles") / "bundle"))
 
 
 @pytest.fixture(scope="session")
@@ -25,11 +24,11 @@ def exported_zip(tiny_run: Path, exported: Path) -> Path:
 
 @pytest.fixture
 def copied(exported: Path, tmp_path: Path) -> Path:
-    """A folder to break."""
+    """A folder to modify."""
     return Path(shutil.copytree(exported, tmp_path / "copied"))
 
 
-@pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment of a fresh interpreter that finds what this one finds."""
-    return {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Environment variables with which a subprocess has this process's import path."""
+    return {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""Ray as the command starts and ends it, in an interpreter of its own; and where it cannot."""
+"""Ray as the command starts it, and its failures as one-line errors."""
 
 import logging
 import os
@@ -8,45 +8,53 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
+from ray.exceptions import RayError
 
+import edge.cluster
 from edge.cluster.session import cluster
-from featherweight.errors import FeatherweightError, UsageError
+from featherweight.errors import DataError, FeatherweightError, UsageError
+from tests.helpers.command_line import Capture, call, error_line, names
 
 MAIN = "import sys; from featherweight.cli import main; sys.exit(main(sys.argv[1:]))"
-NO_RAY = f"import sys; sys.modules['ray'] = None\n{MAIN}"
 
 
-def predict(*arguments: object, code: str = MAIN) -> subprocess.CompletedProcess[str]:
-    environment = {name: it for name, it in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.run(
-        [sys.executable, "-c", code, "predict", "--engine", "ray", *map(str, arguments)],
-        capture_output=True, text=True, check=False, env=environment,
+def test_a_broken_row_is_named_in_one_line_and_leaves_no_output(
+    tmp_path: Path, exported: Path
+) -> None:
+    folder, broken = tmp_path / "shards", tmp_path / "shards" / "b.csv"
+    folder.mkdir()
+    (folder / "a.csv").write_text("id,text\n" + "1,so happy\n" * 3_000)
+    broken.write_text('id,text\n1,"line\nbreak"\n2,nan\n')
+    arguments = ["predict", "--engine", "ray", "--csv", folder, "--weights", exported]
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
     )  # fmt: skip
-
-
-def test_a_broken_shard_is_the_one_line_of_the_command(tmp_path: Path, exported: Path) -> None:
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "a.csv").write_text("id,text\n1,so happy\n")
-    broken = tmp_path / "shards" / "b.csv"
-    broken.write_text("id,text\n1,so happy\n2\n")
-    done = predict("--csv", tmp_path / "shards", "--weights", exported)
     assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"featherweight: {broken}, line 3: 1 field(s) where the header has 2")
-    assert sorted(it.name for it in tmp_path.iterdir()) == ["shards"]
-
-
-def test_without_ray_its_extra_is_named(tmp_path: Path) -> None:
-    done = predict("--csv", tmp_path, code=NO_RAY)
-    assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "featherweight: ray is not installed; get it with: pip install 'featherweight[ray]'\n"
+        f"featherweight: {broken}, line 4: 'text' is NaN or null; write a text or remove the row\n"
+    )
+    assert names(tmp_path) == ["shards"]
+
+
+def test_a_missing_ray_is_named_with_its_extra(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in ("session", "shards"):
+        monkeypatch.delitem(sys.modules, f"edge.cluster.{name}", raising=False)
+        monkeypatch.delattr(edge.cluster, name, raising=False)
+    assert call("predict", "--engine", "ray", "--csv", tmp_path) == 1
+    assert error_line(capsys) == (
+        "featherweight: ray is not installed; get it with: pip install 'featherweight[ray]'"
     )
 
 
 @pytest.fixture
 def joining(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    # What is set for Ray is given back.
+    """Restores what `cluster` sets for Ray."""
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_BACKEND_LOG_LEVEL"):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(logging.getLogger("ray.data"), "level", logging.DEBUG)
@@ -54,20 +62,47 @@ def joining(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
-def test_a_cluster_that_does_not_answer_is_named(joining: pytest.MonkeyPatch, form: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = form.format(port=free.getsockname()[1])
+def test_an_address_where_nothing_listens_is_named(joining: pytest.MonkeyPatch, form: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = form.format(port=unused.getsockname()[1])
     joining.setenv("RAY_ADDRESS", address)
-    said = f"RAY_ADDRESS: no cluster answers at {address} "
-    with pytest.raises(UsageError, match=said), cluster("edge.cluster.shards"):
+    message = f"RAY_ADDRESS: no cluster at {address} "
+    with pytest.raises(UsageError, match=message), cluster("edge.cluster.shards"):
         pytest.fail("it was joined")
 
 
-def test_an_address_that_is_none_is_one_line(joining: pytest.MonkeyPatch) -> None:
+def test_an_invalid_address_gives_a_one_line_error(joining: pytest.MonkeyPatch) -> None:
     joining.setenv("RAY_ADDRESS", "nonsense")
     with (
         pytest.raises(FeatherweightError, match=r"^Ray \(nonsense\): [^\n]+$"),
         cluster("edge.cluster.shards"),
     ):
         pytest.fail("it was joined")
+
+
+def ray_error(message: str, cause: Exception | None = None) -> RayError:
+    error = RayError(message)
+    error.cause = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (ray_error("a task failed", DataError("a.csv is empty\nadvice")), DataError,
+         "a.csv is empty"),
+        (ray_error("a task failed", OSError(28, "No space left", "advice")), FeatherweightError,
+         "Ray failed: OSError: No space left"),
+        (ray_error("an actor died:\n  File x\nValueError: bad bundle\n"), FeatherweightError,
+         "Ray failed: ValueError: bad bundle"),
+        (ray_error("a node died\nadvice"), FeatherweightError, "Ray failed: RayError: a node died"),
+    ],
+)  # fmt: skip
+def test_failures_of_ray_become_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: RayError, kind: type[Exception], message: str
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(FeatherweightError) as caught, cluster("edge.cluster.shards"):
+        raise error
+    assert (type(caught.value), str(caught.value)) == (kind, message)

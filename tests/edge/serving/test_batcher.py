@@ -1,4 +1,4 @@
-"""Who asks while a batch is computed waits for the next one, and gets the own answer."""
+"""Requests that arrive during a computation form the next batch and get their own results."""
 
 import asyncio
 import threading
@@ -11,136 +11,137 @@ from edge.serving.batcher import Batcher
 from featherweight.classifier import FloatArray
 
 
-class Computer:
-    """Answers the length of each text, once it is let."""
+class BlockingCompute:
+    """Returns the length of each text, once `permits` is released."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
-        self.begun = threading.Semaphore(0)
-        self.allowed = threading.Semaphore(0)
+        self.started = threading.Semaphore(0)
+        self.permits = threading.Semaphore(0)
 
     def __call__(self, texts: Sequence[str]) -> FloatArray:
         self.batches.append(list(texts))
-        self.begun.release()
-        assert self.allowed.acquire(timeout=120)
+        self.started.release()
+        assert self.permits.acquire(timeout=120)
         if "bad" in texts:
             raise ValueError("bad")
         return np.array([[len(text)] for text in texts], float).reshape(-1, 1)
 
 
-Asked = Callable[..., asyncio.Task[FloatArray]]
+Send = Callable[..., asyncio.Task[FloatArray]]
 
 
-def scene(
-    play: Callable[[Computer, Asked], Awaitable[None]], batch_size: int = 100
+def batches_of(
+    scenario: Callable[[BlockingCompute, Send], Awaitable[None]], batch_size: int = 100
 ) -> list[list[str]]:
-    """Lets a play go on while a first request is computed; returns the batches after that one."""
+    """Runs a scenario while a first request is computed; returns the batches after that one."""
 
     async def run() -> list[list[str]]:
-        computer = Computer()
-        batcher = Batcher(computer, batch_size)
+        compute = BlockingCompute()
+        batcher = Batcher(compute, batch_size)
 
-        def ask(*texts: str) -> asyncio.Task[FloatArray]:
-            return asyncio.create_task(batcher.answer(texts))
+        def send(*texts: str) -> asyncio.Task[FloatArray]:
+            return asyncio.create_task(batcher.predict(texts))
 
-        first = ask("first")
-        await asyncio.to_thread(computer.begun.acquire)
-        await play(computer, ask)
+        first = send("first")
+        await asyncio.to_thread(compute.started.acquire)
+        await scenario(compute, send)
         assert (await first).tolist() == [[5]]
-        return computer.batches[1:]
+        return compute.batches[1:]
 
     return asyncio.run(asyncio.wait_for(run(), 120))
 
 
-async def queued() -> None:
-    """Lets the tasks that were made put their requests in."""
+async def all_queued() -> None:
+    """Lets the created tasks queue their requests."""
     await asyncio.sleep(0)
 
 
-def test_what_arrives_meanwhile_goes_together() -> None:
-    async def play(computer: Computer, ask: Asked) -> None:
-        asked = [ask("a"), ask("bb", "ccc"), ask(), ask("dddd")]
-        await queued()
-        computer.allowed.release(2)
-        answers = [answer.tolist() for answer in await asyncio.gather(*asked)]
-        assert answers == [[[1]], [[2], [3]], [], [[4]]]
+def test_requests_during_a_computation_share_a_batch() -> None:
+    async def scenario(compute: BlockingCompute, send: Send) -> None:
+        requests = [send("a"), send("bb", "ccc"), send(), send("dddd")]
+        await all_queued()
+        compute.permits.release(2)
+        results = [rows.tolist() for rows in await asyncio.gather(*requests)]
+        assert results == [[[1]], [[2], [3]], [], [[4]]]
 
-    assert scene(play) == [["a", "bb", "ccc", "dddd"]]
-
-
-def test_a_batch_has_its_maximum_and_keeps_the_order() -> None:
-    async def play(computer: Computer, ask: Asked) -> None:
-        asked = [ask("a", "b"), ask("c"), ask("d"), ask("e", "f", "g", "h"), ask("i")]
-        await queued()
-        computer.allowed.release(9)
-        await asyncio.gather(*asked)
-
-    assert scene(play, batch_size=3) == [["a", "b", "c"], ["d"], ["e", "f", "g", "h"], ["i"]]
+    assert batches_of(scenario) == [["a", "bb", "ccc", "dddd"]]
 
 
-def test_an_error_answers_the_requests_of_its_batch_only() -> None:
-    async def play(computer: Computer, ask: Asked) -> None:
-        asked = [ask("a"), ask("bad"), ask("cc"), ask("ddd")]
-        await queued()
-        computer.allowed.release(9)
-        one, two, three, four = await asyncio.gather(*asked, return_exceptions=True)
-        assert isinstance(one, ValueError)
-        assert isinstance(two, ValueError)
-        assert isinstance(three, np.ndarray)
-        assert isinstance(four, np.ndarray)
-        assert (three.tolist(), four.tolist()) == ([[2]], [[3]])
+def test_batches_keep_the_maximum_size_and_the_order() -> None:
+    async def scenario(compute: BlockingCompute, send: Send) -> None:
+        requests = [send("a", "b"), send("c"), send("d"), send("e", "f", "g", "h"), send("i")]
+        await all_queued()
+        compute.permits.release(9)
+        await asyncio.gather(*requests)
 
-    assert scene(play, batch_size=2) == [["a", "bad"], ["cc", "ddd"]]
+    batches = [["a", "b", "c"], ["d"], ["e", "f", "g", "h"], ["i"]]
+    assert batches_of(scenario, batch_size=3) == batches
 
 
-def test_who_has_gone_before_is_not_computed() -> None:
-    async def play(computer: Computer, ask: Asked) -> None:
-        gone, stays = ask("gone"), ask("stays")
-        await queued()
-        gone.cancel()
-        computer.allowed.release(2)
-        assert (await stays).tolist() == [[5]]
-        assert gone.canceled()
+def test_an_error_fails_only_the_requests_of_its_batch() -> None:
+    async def scenario(compute: BlockingCompute, send: Send) -> None:
+        requests = [send("a"), send("bad"), send("cc"), send("ddd")]
+        await all_queued()
+        compute.permits.release(9)
+        *failed, third, fourth = await asyncio.gather(*requests, return_exceptions=True)
+        assert [type(error) for error in failed] == [ValueError, ValueError]
+        assert isinstance(third, np.ndarray)
+        assert isinstance(fourth, np.ndarray)
+        assert (third.tolist(), fourth.tolist()) == ([[2]], [[3]])
 
-    assert scene(play) == [["stays"]]
-
-
-def test_who_goes_meanwhile_leaves_the_others_their_answers() -> None:
-    async def play(computer: Computer, ask: Asked) -> None:
-        gone, stays = ask("gone"), ask("it stays")
-        await queued()
-        computer.allowed.release()
-        await asyncio.to_thread(computer.begun.acquire)  # both are under way
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-        computer.allowed.release()
-        assert (await stays).tolist() == [[8]]
-
-    assert scene(play) == [["gone", "it stays"]]
+    assert batches_of(scenario, batch_size=2) == [["a", "bad"], ["cc", "ddd"]]
 
 
-def test_all_may_go_and_it_answers_who_comes_next() -> None:
-    async def play(computer: Computer, ask: Asked) -> None:
-        asked = [ask("a"), ask("b")]
-        await queued()
-        for request in asked:
+def test_a_request_canceled_in_the_queue_is_not_computed() -> None:
+    async def scenario(compute: BlockingCompute, send: Send) -> None:
+        canceled, other = send("canceled"), send("other")
+        await all_queued()
+        canceled.cancel()
+        compute.permits.release(2)
+        assert (await other).tolist() == [[5]]
+        assert canceled.cancelled()
+
+    assert batches_of(scenario) == [["other"]]
+
+
+def test_a_request_canceled_during_its_batch_does_not_affect_the_others() -> None:
+    async def scenario(compute: BlockingCompute, send: Send) -> None:
+        canceled, other = send("canceled"), send("another")
+        await all_queued()
+        compute.permits.release()
+        await asyncio.to_thread(compute.started.acquire)  # both are in the batch
+        canceled.cancel()
+        await asyncio.gather(canceled, return_exceptions=True)
+        compute.permits.release()
+        assert (await other).tolist() == [[7]]
+
+    assert batches_of(scenario) == [["canceled", "another"]]
+
+
+def test_new_requests_are_computed_after_all_others_were_canceled() -> None:
+    async def scenario(compute: BlockingCompute, send: Send) -> None:
+        requests = [send("a"), send("b")]
+        await all_queued()
+        for request in requests:
             request.cancel()
-        computer.allowed.release()
-        await asyncio.gather(*asked, return_exceptions=True)
-        computer.allowed.release()
-        assert (await ask("later")).tolist() == [[5]]
+        compute.permits.release()
+        await asyncio.gather(*requests, return_exceptions=True)
+        compute.permits.release()
+        assert (await send("later")).tolist() == [[5]]
 
-    assert scene(play) == [["later"]]
+    assert batches_of(scenario) == [["later"]]
 
 
 @pytest.mark.parametrize("count", [1, 7])
-def test_nobody_waits_for_company(count: int) -> None:
-    async def play() -> list[list[str]]:
-        computer = Computer()
-        computer.allowed.release(count)
-        batcher = Batcher(computer, 100)
+def test_a_request_without_concurrent_ones_is_computed_at_once(count: int) -> None:
+    async def scenario() -> list[list[str]]:
+        compute = BlockingCompute()
+        compute.permits.release(count)
+        batcher = Batcher(compute, 100)
         for number in range(count):
-            await batcher.answer([str(number)])
-        return computer.batches
+            await batcher.predict([str(number)])
+        return compute.batches
 
-    assert asyncio.run(asyncio.wait_for(play(), 120)) == [[str(number)] for number in range(count)]
+    batches = asyncio.run(asyncio.wait_for(scenario(), 120))
+    assert batches == [[str(number)] for number in range(count)]
