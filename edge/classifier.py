@@ -72,7 +72,9 @@ class BundleClassifier(Classifier):
 
 
 def _name(metadata: Mapping[str, Any]) -> str:
-    compression = metadata["training"].get("compression")
+    """Returns "mine (bundle)", or "mine (int8, bundle)" for a variant."""
+    name, compression = metadata["name"], metadata["training"].get("compression")
     if compression is None:
-        return f"{metadata['name']} (bundle)"
-    return f"{compression['origin']['name']} ({compression['method']}, bundle)"
+        return f"{name} (bundle)"
+    method = compression["method"]
+    return f"{name.removesuffix(f' ({method})')} ({method}, bundle)"

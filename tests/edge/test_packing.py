@@ -1,4 +1,4 @@
-"""Matrices in int8: a quarter of the bytes, and numbers as near as the format allows."""
+"""Matrices in int8: one byte per value, with the rounding of the int8 storage of runs."""
 
 from pathlib import Path
 
@@ -29,27 +29,32 @@ def logits(model: onnx.ModelProto) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def origin(tiny_run: Path) -> TextClassifier:
-    classifier = load(tiny_run, "cpu")
-    assert isinstance(classifier, TextClassifier)
-    return classifier
+def classifier(tiny_run: Path) -> TextClassifier:
+    loaded = load(tiny_run, "cpu")
+    assert isinstance(loaded, TextClassifier)
+    return loaded
 
 
-def test_what_an_int8_run_computes_with_is_stored_without_loss(origin: TextClassifier) -> None:
-    graph = graph_of(quantize(origin, int8_storage(origin), "int8"))
+@pytest.fixture
+def graph(classifier: TextClassifier) -> onnx.ModelProto:
+    return graph_of(classifier)
+
+
+def test_int8_runs_are_packed_without_loss(classifier: TextClassifier) -> None:
+    graph = graph_of(quantize(classifier, int8_storage(classifier), "int8"))
     assert logits(packed(graph)) == pytest.approx(logits(graph), abs=1e-5)
 
 
-def test_what_a_run_in_fp32_computes_with_is_rounded(origin: TextClassifier) -> None:
-    graph = graph_of(origin)
+def test_fp32_runs_are_rounded_and_their_graph_is_not_modified(graph: onnx.ModelProto) -> None:
+    content = graph.SerializeToString()
     difference = np.abs(logits(packed(graph)) - logits(graph)).max()
     assert 0 < difference < 0.1
+    assert graph.SerializeToString() == content
 
 
-def test_matrices_take_a_byte_a_number(origin: TextClassifier) -> None:
-    graph = graph_of(origin)
-    before = {it.name: it for it in graph.graph.initializer}
-    after = {it.name: it for it in packed(graph).graph.initializer}
+def test_matrices_take_one_byte_per_value(graph: onnx.ModelProto) -> None:
+    before = {tensor.name: tensor for tensor in graph.graph.initializer}
+    after = {tensor.name: tensor for tensor in packed(graph).graph.initializer}
     for name in ("embedding", "inputs_0", "recurrent_0", "head.weight"):
         matrix = numpy_helper.to_array(before[name])
         assert name not in after
@@ -58,17 +63,8 @@ def test_matrices_take_a_byte_a_number(origin: TextClassifier) -> None:
     assert after["biases_0"] == before["biases_0"]
 
 
-def test_the_graph_it_is_made_from_stays_as_it_is(origin: TextClassifier) -> None:
-    graph = graph_of(origin)
-    content = graph.SerializeToString()
-    packed(graph)
-    assert graph.SerializeToString() == content
-
-
-def test_rows_of_zeros_stay_zeros(origin: TextClassifier) -> None:
-    graph = graph_of(origin)
-    (tensor,) = (it for it in graph.graph.initializer if it.name == "embedding")
-    matrix = numpy_helper.to_array(tensor).copy()
-    matrix[:] = 0
+def test_rows_of_zeros_give_finite_logits(graph: onnx.ModelProto) -> None:
+    (tensor,) = (each for each in graph.graph.initializer if each.name == "embedding")
+    matrix = np.zeros_like(numpy_helper.to_array(tensor))
     tensor.CopyFrom(numpy_helper.from_array(matrix, "embedding"))
     assert np.isfinite(logits(packed(graph))).all()
