@@ -61,6 +61,7 @@ EDGE_CASES = (
 _RANDOM_TEXTS, _MAX_WORDS = 44, 40  # golden texts besides the edge cases, words of such a text
 _TEMPERATURES = np.log(0.05), np.log(20.0)  # bounds of the logarithm
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal bundles are equal files
+_CC0 = "CC0 1.0 (the bundled corpus)"
 _SCORES = ("accuracy", "macro_f1")
 _OMITTED_FLAGS = {"output_dir", "name", "overwrite", "resume", "device", "weights"}
 
@@ -111,6 +112,7 @@ def _bundle_files(
     temperature = round(fit_temperature(logits, origin.dataset.validation.labels), 6)
     vocabulary = sorted(tokenizer["model"]["vocab"])
     files[GOLDEN] = _golden_lines(uncalibrated, temperature, vocabulary).encode()
+    bundled = origin.run.read_json(CONFIG).get("data") == "bundled"
     normalization = {name: tokenizer[name] for name in ("normalizer", "pre_tokenizer")}
     metadata = {
         "format": FORMAT,
@@ -127,7 +129,7 @@ def _bundle_files(
         "training": _training(origin.run),
         "data": origin.dataset.identity(),
         "validation": _validation_scores(origin, classifier, softmax(logits / temperature)),
-        "license_note": license_note or _bundled_license(origin.run),
+        "license_note": license_note or (_CC0 if bundled else None),
     }
     metadata = json.loads(json.dumps(metadata))  # keys become strings, as `read` will hash them
     metadata["sha256"] = json_sha256(metadata)
@@ -245,11 +247,6 @@ def _public_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         return PureWindowsPath(value).name if absolute else value
 
     return {name: public(value) for name, value in flags.items() if name not in _OMITTED_FLAGS}
-
-
-def _bundled_license(run: Run) -> str | None:
-    bundled = run.read_json(CONFIG).get("data") == "bundled"
-    return "CC0 1.0 (the bundled corpus)" if bundled else None
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:

@@ -29,6 +29,7 @@ FORMAT = "featherweight-bundle/1"
 METADATA = "bundle.json"
 MODEL, TOKENIZER, LABELS, GOLDEN = "model.onnx", "tokenizer.json", "labels.json", "golden.jsonl"
 HASHED = (MODEL, TOKENIZER, LABELS, GOLDEN)
+_FILES = (METADATA, *HASHED)
 TOLERANCE = 1e-3  # of a probability: rounding differs between processors
 
 _UNKNOWN = np.int64(1).tobytes()  # <unk>, the only token of a text that has none
@@ -76,10 +77,10 @@ class Bundle:
         threads: int = 1,
         source: str = "bundle",
     ) -> None:
-        """Creates a bundle from the files that `read` returns.
+        """Creates a bundle.
 
         Args:
-            files: Content by file name.
+            files: Content by file name, as `read` returns it.
             metadata: Content of `bundle.json`; only "temperature" is used.
             threads: CPU threads per batch.
             source: Where the files are from, for error messages.
@@ -87,8 +88,7 @@ class Bundle:
         Raises:
             WeightsError: A file does not have the expected content.
         """
-        self.metadata = metadata
-        self._source = source
+        self.metadata, self._source = metadata, source
         try:
             self._session = _session(files[MODEL], threads)
         except Exception as error:  # onnxruntime's errors have no common base class
@@ -233,6 +233,9 @@ def read(path: Path) -> dict[str, bytes]:
         WeightsError: A file is missing, damaged or not from a bundle; the message names it.
     """
     files = _read_folder(path) if path.is_dir() else _read_zip(path)
+    for name in _FILES:
+        if name not in files:
+            raise WeightsError(f"{path} has no {name}: it is not a bundle, or is incomplete")
     damaged = "was altered or truncated: copy the bundle again"
     try:
         metadata = json.loads(files[METADATA])
@@ -263,9 +266,7 @@ def json_sha256(value: Mapping[str, Any]) -> str:
 
 
 def _read_folder(path: Path) -> dict[str, bytes]:
-    names = [METADATA, *HASHED]
-    _require_names(path, [name for name in names if (path / name).is_file()])
-    return {name: (path / name).read_bytes() for name in names}
+    return {name: (path / name).read_bytes() for name in _FILES if (path / name).is_file()}
 
 
 def _read_zip(path: Path) -> dict[str, bytes]:
@@ -275,22 +276,14 @@ def _read_zip(path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             for name in names:
-                # Nothing is extracted to disk, but such a file is not a bundle.
+                # Nothing is extracted to disk, but a file with such names is not a bundle.
                 if PurePosixPath(name).name != name or "\\" in name or names.count(name) > 1:
                     raise WeightsError(f"{path} contains {name!r}: a bundle has five plain files")
-            _require_names(path, names)
-            for name in (METADATA, *HASHED):
                 if archive.getinfo(name).file_size > _MAX_FILE_BYTES:
                     raise WeightsError(f"{path / name} is larger than a bundle can be")
-            return {name: archive.read(name) for name in (METADATA, *HASHED)}
+            return {name: archive.read(name) for name in _FILES if name in names}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
         raise WeightsError(f"{path} is damaged or truncated: copy it again") from None
-
-
-def _require_names(path: Path, names: Sequence[str]) -> None:
-    for name in (METADATA, *HASHED):
-        if name not in names:
-            raise WeightsError(f"{path} has no {name}: it is not a bundle, or is incomplete")
 
 
 def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -138,18 +138,16 @@ def _common_schema(shards: Sequence[Path], text_column: str) -> Any:
             text_rows(rows, text_column)
             schema = answer_schema(rows)
         common = common or schema
-        different = _columns(schema) ^ _columns(common)
-        if different:
-            names = listing(sorted({name for name, _ in different}))
+        columns, expected = (
+            {(field.name, field.type) for field in each} for each in (schema, common)
+        )
+        if columns != expected:
+            names = listing(sorted({name for name, _ in columns ^ expected}))
             raise DataError(
                 f"{shard} has other columns than {shards[0]} ({names}): "
                 "all shards need the same names and types"
             )
     return common
-
-
-def _columns(schema: Any) -> set[tuple[str, Any]]:
-    return set(zip(schema.names, schema.types, strict=True))
 
 
 def _run(

@@ -1,9 +1,7 @@
-"""Ray as the command starts it, and its failures as one-line errors."""
+"""A Ray that cannot be used, and failures of Ray as one-line errors."""
 
 import logging
-import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,29 +12,7 @@ from ray.exceptions import RayError
 import edge.cluster
 from edge.cluster.session import cluster
 from featherweight.errors import DataError, FeatherweightError, UsageError
-from tests.helpers.command_line import Capture, call, error_line, names
-
-MAIN = "import sys; from featherweight.cli import main; sys.exit(main(sys.argv[1:]))"
-
-
-def test_a_broken_row_is_named_in_one_line_and_leaves_no_output(
-    tmp_path: Path, exported: Path
-) -> None:
-    folder, broken = tmp_path / "shards", tmp_path / "shards" / "b.csv"
-    folder.mkdir()
-    (folder / "a.csv").write_text("id,text\n" + "1,so happy\n" * 3_000)
-    broken.write_text('id,text\n1,"line\nbreak"\n2,nan\n')
-    arguments = ["predict", "--engine", "ray", "--csv", folder, "--weights", exported]
-    done = subprocess.run(
-        [sys.executable, "-c", MAIN, *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        f"featherweight: {broken}, line 4: 'text' is NaN or null; write a text or remove the row\n"
-    )
-    assert names(tmp_path) == ["shards"]
+from tests.helpers.command_line import Capture, call, error_line
 
 
 def test_a_missing_ray_is_named_with_its_extra(

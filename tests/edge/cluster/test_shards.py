@@ -41,14 +41,16 @@ CONFIDENCE = re.compile(rb"[01]\.\d{6}")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a cluster with two CPUs, which this process has joined."""
-    ray.init(
-        "local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False,
-        log_to_driver=False, logging_level=logging.ERROR,
-    )  # fmt: skip
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    """The address of a cluster with two CPUs, started as the command does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        for name in ("RAY_USAGE_STATS_ENABLED", "RAY_BACKEND_LOG_LEVEL"):
+            patch.setenv(name, "")  # restores what is set for Ray
+        patch.setattr(logging.getLogger("ray.data"), "level", logging.NOTSET)
+        patch.setattr(session, "cores", lambda: 2)
+        with session.cluster("edge.cluster.shards"):
+            yield ray.get_runtime_context().gcs_address
+        assert not ray.is_initialized()
 
 
 @pytest.fixture
@@ -183,6 +185,20 @@ def test_the_output_appears_after_the_last_file_and_empty_shards_give_only_a_hea
     assert file.read_bytes() == b"text,predicted_label,predicted_emotion,confidence,=id\r\n"
 
 
+def test_a_broken_row_is_named_in_one_line_and_leaves_no_output(
+    cluster: str, folder: Path, exported: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "a.csv", [("id", "text"), *[(1, "so happy")] * 3_000])
+    write(folder / "b.csv", [("id", "text"), (1, "line\nbreak"), (2, "nan")])
+    assert call("predict", "--engine", "ray", "--csv", folder, "--weights", exported) == 2
+    assert capfd.readouterr() == (
+        "",
+        f"featherweight: {folder / 'b.csv'}, line 4: 'text' is NaN or null; "
+        "write a text or remove the row\n",
+    )
+    assert names(folder.parent) == ["shards"]
+
+
 def test_the_command_joins_a_cluster_and_leaves_it_running(
     cluster: str, folder: Path, output: Path, exported: Path
 ) -> None:
@@ -207,8 +223,6 @@ def test_the_command_joins_a_cluster_and_leaves_it_running(
 def test_a_node_of_a_joined_cluster_that_lacks_the_required_module_is_named(
     cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_BACKEND_LOG_LEVEL"):
-        monkeypatch.setenv(name, "")  # restores what is set for Ray
     monkeypatch.setenv("RAY_ADDRESS", cluster)
     for name, result in (("is_initialized", False), ("init", None), ("shutdown", None)):
         monkeypatch.setattr(ray, name, lambda *_, result=result, **__: result)
