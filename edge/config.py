@@ -15,7 +15,7 @@ class ExportConfig:
     weights: Path | None = None
     """Run directory of an LSTM or of a variant of it; default: the newest run."""
     output_path: Path | None = None
-    """Folder or .zip file to write; default: the folder bundle in the run."""
+    """Folder or .zip file to write; default: "bundle" in the run directory."""
     license_note: str = ""
     """License of the training data, stored in the bundle; default: that of the bundled corpus if
     it was used, otherwise none."""

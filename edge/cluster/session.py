@@ -55,7 +55,7 @@ def cluster(required_module: str) -> Iterator[None]:
 
 def _connect(required_module: str) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Below this level, Ray's core logs an error whenever an actor may restart, in every run.
+    # At lower levels, Ray's core logs an error about restarting actors in every run.
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     address = os.environ.get("RAY_ADDRESS") or "local"

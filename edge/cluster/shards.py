@@ -51,8 +51,8 @@ _ACTOR_CPUS, _TASK_CPUS = 0.5, 0.25
 def predict_shards(config: PredictConfig) -> None:
     """Writes predictions for a folder of files into a new folder, in files of the same format.
 
-    The files in order of their names have the rows of the shards in order of theirs. The folder
-    appears once all of them are complete; an error or a kill leaves none.
+    Read in order of their names, the files have the rows of the shards in the same order. The
+    folder appears once all files are complete; an error or a kill leaves none.
 
     Raises:
         UsageError: Flags do not fit together, the output exists, or there is no cluster.
