@@ -39,13 +39,13 @@ def data(data: str, labels: str = "") -> None:
     }
     pieces, _ = token_ids(bpe, dataset.validation.texts)
     sentences = [
-        text.on_typing(figures.typed_signs(train.texts)),
-        *text.on_findings(check(dataset), dataset),
-        text.on_balance(dataset),
-        text.on_length(lengths, TokenizerConfig.max_length),
-        text.on_length_by_class(figures.compare_lengths(lengths, train.labels), by_class),
-        text.on_vocabulary(figures.coverage(figures.vocabulary(words), words)),
-        text.on_unknown_words(
+        text.describe_typing(figures.typed_signs(train.texts)),
+        *text.describe_findings(check(dataset), dataset),
+        text.describe_balance(dataset),
+        text.describe_lengths(lengths, TokenizerConfig.max_length),
+        text.describe_lengths_by_class(figures.compare_lengths(lengths, train.labels), by_class),
+        text.describe_vocabulary(figures.coverage(figures.vocabulary(words), words)),
+        text.describe_unknown_words(
             unknown,
             sum(map(len, pieces)) / sum(map(len, ids["validation"])),
             word.get_vocab_size(),
