@@ -169,7 +169,7 @@ def describe_findings(findings: Findings, dataset: Dataset) -> list[str]:
         sentences.append(
             f"{len(conflicts):,} training texts occur with different labels: at least {wrong} of "
             f"{len(dataset.train):,} rows ({wrong / len(dataset.train):.2%}) cannot be learned, "
-            "and a similar share of labels in the other splits is likely to be wrong."
+            "and the labels of the other splits are probably as unreliable."
         )
     leaks = [found for found in findings.shared if found.splits[0] == "train"]
     if leaks:
