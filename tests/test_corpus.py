@@ -234,4 +234,4 @@ def test_a_card_says_what_the_corpus_is_for() -> None:
     card = (CORPUS / "README.md").read_text(encoding="utf-8")
     assert "CC0" in card
     assert "dair-ai/emotion" in card
-    assert "demonstrate" in card
+    assert "for demonstration only" in card
