@@ -1,17 +1,15 @@
-"""Every method of compression on LSTMs and a fine-tuned transformer, judged on the test split.
+"""Compares all compression methods on LSTMs and a fine-tuned transformer, on the test split.
 
-Variants were chosen and rejected on validation when they were made; the test split is read for
-these tables only. Runs that are in the folder already are taken as they are.
+The variants are accepted or rejected on validation when they are made. Finished runs in the folder
+are reused.
 
 $ python benchmarks/compression.py --data dair-ai/emotion --runs outputs/versus
 """
 
-import logging
 from pathlib import Path
 from typing import Any, get_args
 
-from jsonargparse import auto_cli
-from shared.record import RESULTS, write_record
+from shared.record import run, write_comparison
 from shared.runs import lstm, transformer, variant
 
 from compress.origin import Origin
@@ -19,11 +17,10 @@ from compress.variant import methods_for
 from featherweight.comparison.compare import compete, enter
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import DataConfig, load_dataset
-from featherweight.reports import plots
-from featherweight.run import COMPRESSION, Run, atomic_open
+from featherweight.run import COMPRESSION, Run
 from lstm.config import Preset
 
-# Found on validation; a transformer is trained further for one epoch, which takes minutes.
+# Chosen on validation. A transformer is retrained for one epoch, because an epoch takes minutes.
 FLAGS: dict[str, dict[str, Any]] = {
     "feather": {"sparsity": 0.5, "vocabulary": 0.5, "hidden": 0.5},
     "classic": {"sparsity": 0.5, "vocabulary": 0.5},
@@ -41,17 +38,16 @@ def compression(
     epochs: int = 3,
     threads: int = 1,
 ) -> None:
-    """Makes what is not there yet, and writes results/compression-ORIGIN.json.
+    """Creates missing runs and writes results/compression-ORIGIN.json and its picture.
 
     Args:
         data: Hub id, folder or file.
-        runs: Folder for the runs.
-        labels: Label names in id order, where the data does not name its integers.
+        runs: Folder of the runs.
+        labels: Label names in id order, if the data does not name its integers.
         origins: Presets, and transformers of the registry, each with seed 0.
-        epochs: Most passes of the fine-tuning of a transformer.
-        threads: CPU threads of each contender while it is timed.
+        epochs: Maximum number of epochs when a transformer is fine-tuned.
+        threads: CPU threads of each model while it is timed.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
     for name in origins:
@@ -60,25 +56,21 @@ def compression(
             origin = lstm(runs, name, source, seed=0)
         else:
             origin = transformer(runs, name, source, 0, epochs)
-        # An LSTM's teachers have a table of their own: distillation.py.
-        fitting = methods_for(Origin.load(Run(origin), "auto"))
-        methods = [it for it in fitting if not (is_lstm and it == "distill")]
+        methods = [
+            method
+            for method in methods_for(Origin.load(Run(origin), "auto"))
+            if not (is_lstm and method == "distill")  # distillation.py measures it
+        ]
         variants = [variant(origin, method, **FLAGS.get(name, {})) for method in methods]
         entrants = [enter(path, "auto") for path in (origin, *variants)]
         record, _ = compete(CompareConfig(threads=threads), entrants, source)
-        del record["command"], record["environment"]  # write_record knows this program's own
-        figures = {"comparison": record, "variants": [_record(path) for path in variants]}
-        print(write_record(f"compression-{name}", dataset.identity(), figures))
-        with atomic_open(RESULTS / f"compression_{name}.png", "wb") as file:
-            file.write(plots.trade_off(record))
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """What was done to a variant, without the flags, which hold local paths."""
-    record: dict[str, Any] = Run(path).read_json(COMPRESSION)
-    del record["flags"]
-    return record
+        facts = [Run(path).read_json(COMPRESSION) for path in variants]
+        for fact in facts:
+            del fact["flags"]  # local paths
+        write_comparison(
+            f"compression-{name}", f"compression_{name}", dataset, record, variants=facts
+        )
 
 
 if __name__ == "__main__":
-    auto_cli(compression, as_positional=False)
+    run(compression)

@@ -1,21 +1,18 @@
-r"""`feather` taught by an ensemble of LSTM seeds and a transformer, against `feather` on its own.
+r"""Compares `feather` distilled from an ensemble with `feather` trained on the labels alone.
 
 $ python benchmarks/distillation.py --data dair-ai/emotion --runs outputs/versus \
       --unlabelled more_tweets.csv
 """
 
-import hashlib
-import logging
 from pathlib import Path
 
-from jsonargparse import auto_cli
-from shared.record import write_record
+from shared.record import evaluations, run, write_record
 from shared.runs import lstm, transformer, variant
 
 from compress.distillation.teachers import further_texts
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.loading import load
-from featherweight.quality.evaluation import evaluate
+from featherweight.weights import file_sha256
 
 
 def distillation(
@@ -30,57 +27,46 @@ def distillation(
     temperature: float = 2.0,
     alpha: float = 0.0,
 ) -> None:
-    """Distils a student of each seed and writes results/distillation.json.
+    """Distills a student of each seed and writes results/distillation.json.
 
     Args:
         data: Hub id, folder or file.
-        runs: Folder for the runs.
-        labels: Label names in id order, where the data does not name its integers.
-        unlabelled: Further texts, which only the teachers label.
-        model: The transformer among the teachers.
-        epochs: Most passes of its fine-tuning.
-        teachers: Seeds of the LSTMs and of the transformers that teach, so that both count alike.
-        seeds: Of the students, and of the LSTMs that they are compared with.
-        temperature: Of the answers.
-        alpha: Weight of the labels.
+        runs: Folder of the runs.
+        labels: Label names in id order, if the data does not name its integers.
+        unlabelled: File of further texts, labeled by the teachers only.
+        model: Transformer among the teachers.
+        epochs: Maximum number of epochs of its fine-tuning.
+        teachers: Seeds of the teachers: one LSTM and one transformer each.
+        seeds: Seeds of the students, and of the LSTMs that they are compared with.
+        temperature: Softmax temperature of the distillation.
+        alpha: Weight of the labels in the loss.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
-    alone = [lstm(runs, "feather", source, seed) for seed in seeds]
-    further = further_texts(unlabelled) if unlabelled else []
-    extra = hashlib.sha256(unlabelled.read_bytes()).hexdigest() if unlabelled else None
     ensemble = [
         *(lstm(runs, "feather", source, seed) for seed in teachers),
         *(transformer(runs, model, source, seed, epochs) for seed in teachers),
     ]
     rows = []
-    for seed, origin in zip(seeds, alone, strict=True):
+    for seed in seeds:
+        origin = lstm(runs, "feather", source, seed)
         student = variant(
             origin, "distill", teachers=ensemble, unlabelled=unlabelled, seed=seed,
             temperature=temperature, alpha=alpha,
         )  # fmt: skip
-        for path, kind in ((origin, "feather"), (student, "feather, distilled")):
-            classifier = load(path)
-            rows.append(
-                {
-                    "model": kind,
-                    "seed": seed,
-                    "validation": evaluate(classifier, dataset.validation, dataset.name).to_json(),
-                    "test": evaluate(classifier, dataset.split("test"), dataset.name).to_json(),
-                }
-            )
-            print(kind, seed, rows[-1]["validation"]["macro_f1"], rows[-1]["test"]["macro_f1"])
-    figures = {
+        for path, name in ((origin, "feather"), (student, "feather, distilled")):
+            rows.append({"model": name, "seed": seed, **evaluations(load(path), dataset)})
+            print(name, seed, rows[-1]["validation"]["macro_f1"], rows[-1]["test"]["macro_f1"])
+    values = {
         "teachers": [path.name for path in ensemble],
-        "unlabelled": len(further),
-        "unlabelled_sha256": extra,
+        "unlabelled": len(further_texts(unlabelled)) if unlabelled else 0,
+        "unlabelled_sha256": file_sha256(unlabelled) if unlabelled else None,
         "temperature": temperature,
         "alpha": alpha,
         "rows": rows,
     }
-    print(write_record("distillation", dataset.identity(), figures))
+    write_record("distillation", dataset.identity(), values)
 
 
 if __name__ == "__main__":
-    auto_cli(distillation, as_positional=False)
+    run(distillation)

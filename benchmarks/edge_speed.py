@@ -1,10 +1,10 @@
-"""A bundle beside its peers on one core: one text, many texts, bytes, quality; and its cold start.
+"""Compares the bundle with other models on one core: speed, size, quality and cold start.
 
-All compute on one thread, each in a process of its own and in turns, from texts to the names of
-labels. Runs that are in the folder already are taken as they are; a peer that is not there is left
-out, and the record says why.
+All models compute on one thread, each in a separate process and in turns, from texts to label
+names. Finished runs in the folder are reused; a model that is not available is left out, and the
+record says why.
 
-$ pip install -c constraints.txt openvino fasttext-numpy2-wheel  # two of the peers
+$ pip install -c constraints.txt openvino fasttext-numpy2-wheel  # two of the models
 $ python benchmarks/edge_speed.py --data dair-ai/emotion --runs outputs/versus
 """
 
@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import auto_cli
-from rendering import edge_table
+from rendering import edge
 from shared import peers
-from shared.record import RESULTS, write_record
+from shared.record import RESULTS, run, write_record
 from shared.runs import variant
 
+from edge.pretrained import PATH as PRETRAINED
 from featherweight.classifier import Classifier, IntArray
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import FeatherweightError
@@ -38,16 +38,14 @@ from featherweight.timing.latency import Contender, Latency, measure
 from transformer_eval.test_transformer import timed_only
 
 ROOT = Path(__file__).parent.parent
-PRETRAINED = ROOT / "edge" / "pretrained" / "emotion.zip"
 BUNDLE, OPENVINO, LSTM = "bundle", "bundle's graph in OpenVINO", "its LSTM in PyTorch"
-YARDSTICK = "bert-base"
-
 SAME_NETWORK = (BUNDLE, OPENVINO, LSTM)
+REFERENCE = "bert-base"
 
-ONE_TEXT_BATCHES = 50  # at least: whoever is quick gets thousands
+ONE_TEXT_BATCHES = 50  # at least; fast models are timed for thousands
 BATCHES = 20  # of the whole split
-FEW_TEXTS, FEW_BATCHES = 128, 5  # for whoever takes seconds for so many
-PADDED, HEAVY_PADDED = 256, 32  # texts of like length in a batch of PyTorch
+FEW_TEXTS, FEW_BATCHES = 128, 5  # for transformers, which take seconds for these
+BATCH_SIZE, TRANSFORMER_BATCH_SIZE = 256, 32  # texts of similar length in PyTorch
 COLD_STARTS = 15
 
 logger = logging.getLogger("featherweight")
@@ -67,35 +65,35 @@ print(json.dumps(times), flush=True)
 
 @dataclass(frozen=True)
 class Peer:
-    """Who is measured.
+    """A model to measure.
 
     Attributes:
-        function: Of `peers`; makes it.
-        arguments: What the function takes besides the device.
-        heavy: Whether a whole split at once would take minutes.
-        answers: Whether it has weights worth asking.
-        note: What a reader must know.
+        factory: Name of the function of `peers` that creates it.
+        arguments: Arguments of the function besides the device.
+        slow: Whether the whole split in one batch would take minutes.
+        has_quality: Whether its weights are trained, so that its quality is evaluated.
+        note: Explanation below the table.
     """
 
-    function: str
+    factory: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    heavy: bool = False
-    answers: bool = True
+    slow: bool = False
+    has_quality: bool = True
     note: str = ""
 
     def contender(self, name: str) -> Contender:
-        """Returns how a process that times it gets it."""
-        return Contender(name, factory=f"shared.peers:{self.function}", arguments=self.arguments)
+        """Returns how the process that times it creates it."""
+        return Contender(name, factory=f"shared.peers:{self.factory}", arguments=self.arguments)
 
     def classifier(self) -> Classifier:
-        """Returns what answers.
+        """Returns its classifier.
 
         Raises:
             ImportError: Its library is not installed.
-            FeatherweightError: Its run is not there.
+            FeatherweightError: Its run does not exist.
         """
-        asked: peers.TwoStepClassifier = getattr(peers, self.function)("cpu", **self.arguments)
-        return asked.answering
+        steps: peers.TimedSteps = getattr(peers, self.factory)("cpu", **self.arguments)
+        return steps.classifier
 
 
 def edge_speed(
@@ -111,42 +109,43 @@ def edge_speed(
     Args:
         data: Hub id, folder or file.
         runs: Folder of the runs.
-        labels: Label names in id order, where the data does not name its integers.
+        labels: Label names in id order, if the data does not name its integers.
         bundle: Folder or zip file that export wrote.
-        origin: The run that the bundle was made from; without it: the one of its name in runs.
-        transformer: The fine-tuned one; its run with seed 0 is in runs.
+        origin: Run that the bundle was exported from; default: the run of its name in runs.
+        transformer: Fine-tuned transformer; its run with seed 0 is in runs.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    core = _on_one_core()
+    core = _use_one_core()
     dataset = load_dataset(DataConfig(data=data, labels=labels))
     test = dataset.split("test")
-    facts = peers.bundle("cpu", str(bundle)).answering.bundle.metadata
-    fine_tuned, with_more = runs / f"{transformer}-0", runs / "more" / f"{transformer}-0"
+    facts = peers.bundle("cpu", str(bundle)).classifier.bundle.metadata
+    fine_tuned, more_labels = runs / f"{transformer}-0", runs / "more" / f"{transformer}-0"
     with TemporaryDirectory() as folder:
-        makers = {
+        factories = {
             BUNDLE: lambda: Peer(
-                "bundle", {"path": str(bundle)}, note=_more_labels(facts, dataset)
+                "bundle", {"path": str(bundle)}, note=_label_note(facts["data"], dataset)
             ),
             OPENVINO: lambda: Peer("openvino_bundle", {"path": str(bundle)}),
-            LSTM: lambda: _run(origin or runs / str(facts["name"])),
+            LSTM: lambda: _trained(origin or runs / str(facts["name"])),
             "fastText": lambda: _fasttext(dataset, Path(folder) / "fasttext.bin"),
             "TF-IDF + linear SVM": lambda: Peer("svm", {"data": data, "labels": labels}),
-            f"{transformer} in PyTorch": lambda: _run(fine_tuned, heavy=True),
+            f"{transformer} in PyTorch": lambda: _trained(fine_tuned, slow=True),
             f"{transformer}, more labels": lambda: replace(
-                _run(with_more, heavy=True),
-                note=_more_labels({"data": Run(with_more).read_json("data.json")}, dataset),
+                _trained(more_labels, slow=True),
+                note=_label_note(Run(more_labels).read_json("data.json"), dataset),
             ),
-            f"{transformer}, onnx-int8": lambda: _run(variant(fine_tuned, "onnx-int8"), heavy=True),
-            YARDSTICK: lambda: _only_timed(dataset, Path(folder) / YARDSTICK),
+            f"{transformer}, onnx-int8": lambda: _trained(
+                variant(fine_tuned, "onnx-int8"), slow=True
+            ),
+            REFERENCE: lambda: _timed_only(dataset, Path(folder) / REFERENCE),
         }
-        found, rows, left_out = _asked(makers, dataset)
-        one, stages = _one_text(found, test.texts, str(bundle))
-        bulk = _bulk(found, test.texts)
+        available, rows, left_out = _evaluate(factories, dataset)
+        one, stages = _time_one_text(available, test.texts, str(bundle))
+        bulk = _time_bulk(available, test.texts)
     for name, row in rows.items():
         row |= {"one": _timing(one[name]), "bulk": _timing(bulk[name])}
-        if YARDSTICK in one:
-            row["faster"] = one[YARDSTICK].percentile(50) / one[name].percentile(50)
-    figures = {
+        if REFERENCE in one:
+            row["faster"] = one[REFERENCE].percentile(50) / one[name].percentile(50)
+    values = {
         "core": core,
         "bundle": {"name": facts["name"], "graph": facts["graph"]["dtype"]},
         "rows": list(rows.values()),
@@ -155,33 +154,33 @@ def edge_speed(
         "cold_start": _cold_start(bundle, test.texts[0]),
         "peers": _versions(),
     }
-    print(write_record("edge-speed", dataset.identity(), figures))
+    write_record("edge-speed", dataset.identity(), values)
     with atomic_open(RESULTS / "edge_speed.png", "wb") as file:
-        file.write(edge_table.picture(figures))
+        file.write(edge.picture(values))
 
 
-def _on_one_core() -> int | None:
-    """Keeps this process and all that it starts on one core, with one thread; returns which."""
+def _use_one_core() -> int | None:
+    """Binds this process and its children to one core and one thread; returns the core."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    if not hasattr(os, "sched_setaffinity"):  # as on macOS
+    if not hasattr(os, "sched_setaffinity"):  # macOS
         return None
     core = max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     return core
 
 
-def _more_labels(facts: Mapping[str, Any], dataset: Dataset) -> str:
-    """Returns what is to be said of a model that learned from more than the training split."""
-    labels, official = facts["data"]["splits"]["train"]["n"], len(dataset.train)
+def _label_note(data: Mapping[str, Any], dataset: Dataset) -> str:
+    """Returns the note on a model that was trained on more labels than the training split has."""
+    labels, official = data["splits"]["train"]["n"], len(dataset.train)
     if labels == official:
         return ""
-    return f"learned from {labels:,} labeled texts, {labels - official:,} of them beyond the split"
+    return f"trained on {labels:,} labeled texts, {labels - official:,} of them beyond the split"
 
 
-def _run(path: Path, heavy: bool = False) -> Peer:
-    batch_size = HEAVY_PADDED if heavy else PADDED
-    return Peer("trained", {"weights": str(path), "batch_size": batch_size}, heavy)
+def _trained(path: Path, slow: bool = False) -> Peer:
+    batch_size = TRANSFORMER_BATCH_SIZE if slow else BATCH_SIZE
+    return Peer("trained", {"weights": str(path), "batch_size": batch_size}, slow)
 
 
 def _fasttext(dataset: Dataset, path: Path) -> Peer:
@@ -189,35 +188,35 @@ def _fasttext(dataset: Dataset, path: Path) -> Peer:
     return Peer("fasttext", {"path": str(path), "labels": dataset.labels})
 
 
-def _only_timed(dataset: Dataset, folder: Path) -> Peer:
-    note = timed_only(YARDSTICK, dataset, folder, "cpu").note
-    return replace(_run(folder, heavy=True), answers=False, note=note)
+def _timed_only(dataset: Dataset, folder: Path) -> Peer:
+    note = timed_only(REFERENCE, dataset, folder, "cpu").note
+    return replace(_trained(folder, slow=True), has_quality=False, note=note)
 
 
-def _asked(
-    makers: Mapping[str, Callable[[], Peer]], dataset: Dataset
+def _evaluate(
+    factories: Mapping[str, Callable[[], Peer]], dataset: Dataset
 ) -> tuple[dict[str, Peer], dict[str, dict[str, Any]], dict[str, str]]:
-    """Makes the peers and lets them answer the test split.
+    """Creates the models and evaluates them on the test split.
 
     Returns:
-        The peers that are there, the row of each, and why the others are not.
+        The available models, the row of each, and why the others are left out, by name.
     """
     test = dataset.split("test")
-    found: dict[str, Peer] = {}
+    available: dict[str, Peer] = {}
     rows: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
-    labels: dict[str, IntArray] = {}
-    for name, make in makers.items():
+    predictions: dict[str, IntArray] = {}
+    for name, create in factories.items():
         try:
-            peer = make()
+            peer = create()
             classifier = peer.classifier()
         except (ImportError, FeatherweightError) as error:
             left_out[name] = str(error)
             logger.warning("%s is left out: %s", name, error)
             continue
-        logger.info("%s: answering %d texts", name, len(test))
-        evaluation = evaluate(classifier, test, dataset.name) if peer.answers else None
-        found[name] = peer
+        logger.info("%s: classifying %d texts", name, len(test))
+        evaluation = evaluate(classifier, test, dataset.name) if peer.has_quality else None
+        available[name] = peer
         rows[name] = {
             "model": name,
             "backend": classifier.backend,
@@ -227,39 +226,41 @@ def _asked(
             "note": peer.note,
         }
         if evaluation and name in SAME_NETWORK:
-            labels[name] = evaluation.predictions
-            rows[name]["same_labels"] = float((labels[name] == labels[BUNDLE]).mean())
-            rows[name]["batch_sensitivity"] = _by_neighbors(classifier, test.texts[:FEW_TEXTS])
-    return found, rows, left_out
+            predictions[name] = evaluation.predictions
+            rows[name] |= {
+                "same_labels": float((predictions[name] == predictions[BUNDLE]).mean()),
+                "batch_sensitivity": _batch_sensitivity(classifier, test.texts[:FEW_TEXTS]),
+            }
+    return available, rows, left_out
 
 
-def _by_neighbors(classifier: Classifier, texts: Sequence[str]) -> float:
-    """Returns the most that a probability changes with the texts that are asked together."""
+def _batch_sensitivity(classifier: Classifier, texts: Sequence[str]) -> float:
+    """Returns the largest change of a probability by the other texts of a batch."""
     alone = np.concatenate([classifier.predict_proba([text]) for text in texts])
     return float(np.abs(classifier.predict_proba(texts) - alone).max())
 
 
-def _one_text(
-    found: Mapping[str, Peer], texts: Sequence[str], bundle: str
+def _time_one_text(
+    available: Mapping[str, Peer], texts: Sequence[str], bundle: str
 ) -> tuple[dict[str, Latency], dict[str, float]]:
-    """Times one text after the other; returns where the bundle spends the median, too, in us."""
+    """Times single texts; also returns the stages of the bundle's median time, in us."""
     parts = {name: Peer(name, {"path": bundle}) for name in ("tokenizing", "graph")}
-    contenders = [peer.contender(name) for name, peer in {**found, **parts}.items()]
-    timed = measure(contenders, texts, batch_sizes=[1], min_iterations=ONE_TEXT_BATCHES)
-    one = {it.model: it for it in timed}
+    contenders = [peer.contender(name) for name, peer in {**available, **parts}.items()]
+    latencies = measure(contenders, texts, batch_sizes=[1], min_iterations=ONE_TEXT_BATCHES)
+    one = {latency.model: latency for latency in latencies}
     tokenizing = 1000 * one["tokenizing"].percentile(50, "encode")
     graph = 1000 * one["graph"].percentile(50, "forward")
     rest = 1000 * one[BUNDLE].percentile(50) - tokenizing - graph
     return one, {"tokenizing": tokenizing, "graph": graph, "rest": rest}
 
 
-def _bulk(found: Mapping[str, Peer], texts: Sequence[str]) -> dict[str, Latency]:
-    """Times all the texts at once, and fewer where that would take minutes."""
-    timed = []
-    for heavy, size, batches in ((False, len(texts), BATCHES), (True, FEW_TEXTS, FEW_BATCHES)):
-        contenders = [it.contender(name) for name, it in found.items() if it.heavy == heavy]
-        timed += measure(contenders, texts, batch_sizes=[size], min_iterations=batches)
-    return {it.model: it for it in timed}
+def _time_bulk(available: Mapping[str, Peer], texts: Sequence[str]) -> dict[str, Latency]:
+    """Times all texts in one batch, and fewer for slow models."""
+    latencies = []
+    for slow, size, batches in ((False, len(texts), BATCHES), (True, FEW_TEXTS, FEW_BATCHES)):
+        contenders = [peer.contender(name) for name, peer in available.items() if peer.slow == slow]
+        latencies += measure(contenders, texts, batch_sizes=[size], min_iterations=batches)
+    return {latency.model: latency for latency in latencies}
 
 
 def _timing(latency: Latency) -> dict[str, Any]:
@@ -275,9 +276,9 @@ def _timing(latency: Latency) -> dict[str, Any]:
 
 
 def _cold_start(bundle: Path, text: str) -> dict[str, Any]:
-    """Returns milliseconds from the start of a fresh interpreter to its first answer, and parts.
+    """Returns the milliseconds from the start of an interpreter to its first prediction.
 
-    Its files are in the memory of the system, for one start before is not counted.
+    The first start is not counted: afterwards the files are in the page cache.
     """
     code = _COLD_START.format(path=str(bundle.resolve()), text=text)
     starts = []
@@ -297,14 +298,14 @@ def _cold_start(bundle: Path, text: str) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """Returns what the optional peers were computed with."""
+    """Returns the versions of the optional libraries."""
     distributions = packages_distributions()
     return {
-        name: f"{found} {version(found)}"
+        name: f"{distribution} {version(distribution)}"
         for name in ("openvino", "fasttext")
-        for found in distributions.get(name, [])[:1]
+        for distribution in distributions.get(name, [])[:1]
     }
 
 
 if __name__ == "__main__":
-    auto_cli(edge_speed, as_positional=False)
+    run(edge_speed)

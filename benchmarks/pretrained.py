@@ -1,24 +1,21 @@
-r"""The bundle that ships with the package: its recipe over several seeds, and the one that ships.
+r"""Builds the bundle that ships with the package: two recipes over several seeds, the best ships.
 
-A `feather` of fewer words learns what an ensemble answers and is exported. Two recipes: teachers
-that learned from the labels of the training split alone, whose answers to further texts teach too;
-and, where the further texts have labels, teachers and students that learned from those as well. The
-bundle of the best macro-F1 on validation ships; the test split is read once a seed, for the table.
+A small `feather` is distilled from an ensemble and exported. In the recipe "plain", the teachers
+were trained on the labels of the training split alone and also label further texts; in the recipe
+"more labels", teachers and students were trained on the labels of the further texts as well. The
+bundle with the best macro-F1 on validation ships; the test split is evaluated once per seed.
 
 $ python benchmarks/pretrained.py --data dair-ai/emotion --runs outputs/versus \
       --further more_tweets.csv
 """
 
 import csv
-import hashlib
-import logging
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import auto_cli
-from shared.record import write_record
+from shared.record import evaluations, run, write_record
 from shared.runs import lstm, transformer, variant
 
 from compress.distillation.teachers import further_texts
@@ -27,14 +24,14 @@ from edge.config import ExportConfig
 from edge.export import export
 from edge.pretrained import PATH
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
-from featherweight.quality.evaluation import evaluate
 from featherweight.quality.robustness import robustness
 from featherweight.run import atomic_directory
+from featherweight.weights import file_sha256
 
-MOST_BYTES = 300_000
-# A network of which a core answers 40,000 texts a second, and words with which it keeps below.
+MAX_BYTES = 300_000
+# One core classifies 40,000 texts per second with this network; the vocabulary fits MAX_BYTES.
 SHAPE = {"hidden_dim": 48, "vocab_size": 6_400}
-# Beyond its training data: what its card shows the limits with.
+# Unlike the training data: the model card shows the limits of the model on these texts.
 PROBES = (
     "i am not happy", "i am not sad at all", "the meeting is at noon on tuesday", "",
     "oh great, another monday", "she made him furious", "ich bin so traurig",
@@ -55,79 +52,80 @@ def pretrained(
     temperature: float = 2.0,
     alpha: float = 0.0,
 ) -> None:
-    """Makes the bundles, writes the best to edge/pretrained and all to results/pretrained.json.
+    """Builds the bundles, copies the best to edge/pretrained and writes results/pretrained.json.
 
     Args:
         data: Hub id, folder or file.
-        runs: Folder for the runs.
-        further: CSV file of further texts, with labels.
-        labels: Label names in id order, where the data does not name its integers.
-        model: The transformer among the teachers, with the first of their seeds.
-        epochs: Most passes of its fine-tuning.
+        runs: Folder of the runs.
+        further: CSV file of further labeled texts.
+        labels: Label names in id order, if the data does not name its integers.
+        model: Transformer among the teachers, with the first of their seeds.
+        epochs: Maximum number of epochs of its fine-tuning.
         teachers: Seeds of the LSTMs among the teachers.
-        seeds: Of the students.
-        temperature: Of the answers.
-        alpha: Weight of the labels.
+        seeds: Seeds of the students.
+        temperature: Softmax temperature of the distillation.
+        alpha: Weight of the labels in the loss.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     plain = DataConfig(data=data, labels=labels)
-    recipes = {"plain": (plain, runs), "more labels": (_with(further, plain, runs), runs / "more")}
-    rows, facts = [], {}
+    extended = _extended(plain, further, runs / "more")
+    recipes = {"plain": (plain, runs), "more labels": (extended, runs / "more")}
+    rows, bundles, facts = [], [], {}
     for recipe, (source, folder) in recipes.items():
         dataset = load_dataset(source)
         ensemble = [lstm(folder, "feather", source, seed) for seed in teachers]
         ensemble.append(transformer(folder, model, source, teachers[0], epochs))
         facts[recipe] = {"data": dataset.identity(), "teachers": [path.name for path in ensemble]}
         for seed in seeds:
-            small = lstm(folder, "feather", source, seed, called="emotion", **SHAPE)
+            small = lstm(folder, "feather", source, seed, f"emotion-{seed}", **SHAPE)
             student = variant(
                 small, "distill", teachers=ensemble, seed=seed, temperature=temperature,
                 alpha=alpha, unlabelled=further if recipe == "plain" else None,
             )  # fmt: skip
             bundle = folder / f"{small.name}.zip"
             export(ExportConfig(student, bundle, license_note=TERMS, overwrite=bundle.exists()))
-            figures = _figures(bundle, dataset)
-            rows.append({"recipe": recipe, "seed": seed, "path": bundle, **figures})
-            print(recipe, seed, *(figures[it]["macro_f1"] for it in ("validation", "test")))
-    best = max(rows, key=lambda row: row["validation"]["macro_f1"])
-    shutil.copyfile(best["path"], PATH)
-    figures = {
+            bundles.append(bundle)
+            rows.append({"recipe": recipe, "seed": seed, **_evaluated(bundle, dataset)})
+            print(recipe, seed, *(rows[-1][split]["macro_f1"] for split in ("validation", "test")))
+    best = max(range(len(rows)), key=lambda index: rows[index]["validation"]["macro_f1"])
+    shutil.copyfile(bundles[best], PATH)
+    values = {
         "shape": SHAPE,
-        "further": {"n": len(further_texts(further)), "sha256": _sha256(further)},
+        "further": {"n": len(further_texts(further)), "sha256": file_sha256(further)},
         "temperature": temperature,
         "alpha": alpha,
         "recipes": facts,
         "shipped": {
-            "recipe": best["recipe"],
-            "seed": best["seed"],
-            "sha256": _sha256(PATH),
+            "recipe": rows[best]["recipe"],
+            "seed": rows[best]["seed"],
+            "sha256": file_sha256(PATH),
             **_behavior(BundleClassifier.load(PATH), dataset),
         },
-        "rows": [{name: row[name] for name in row if name != "path"} for row in rows],
+        "rows": rows,
     }
-    print(write_record("pretrained", load_dataset(plain).identity(), figures))
+    write_record("pretrained", load_dataset(plain).identity(), values)
 
 
-def _with(further: Path, source: DataConfig, runs: Path) -> DataConfig:
-    """Writes the data once more, with further labeled texts in its training split."""
+def _extended(source: DataConfig, further: Path, folder: Path) -> DataConfig:
+    """Writes a copy of the data with further labeled texts in its training split."""
     dataset = load_dataset(source)
     labels = ",".join(dataset.labels)
     more = load_dataset(DataConfig(train_path=further, val_path=further, labels=labels)).train
-    longer = runs / "more" / f"{dataset.name}-more"
-    with atomic_directory(longer) as folder:
+    path = folder / f"{dataset.name}-more"
+    with atomic_directory(path) as copy:
         for split in dataset.splits:
-            parts = (split, more) if split is dataset.train else (split,)
-            rows = [row for it in parts for row in zip(it.texts, it.labels.tolist(), strict=True)]
-            with (folder / f"{split.name}.csv").open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([("text", "label"), *rows])
-    return DataConfig(data=str(longer), labels=labels)
+            rows = [("text", "label"), *zip(split.texts, split.labels.tolist(), strict=True)]
+            if split is dataset.train:
+                rows += zip(more.texts, more.labels.tolist(), strict=True)
+            with (copy / f"{split.name}.csv").open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows(rows)
+    return DataConfig(data=str(path), labels=labels)
 
 
 def _behavior(classifier: BundleClassifier, dataset: Dataset) -> dict[str, Any]:
-    """Returns what its card says beyond the scores."""
+    """Returns what the model card shows beyond the scores."""
     probabilities = classifier.predict_proba(PROBES)
     return {
-        "robustness": [asdict(it) for it in robustness(classifier, dataset.split("test"))],
+        "robustness": [asdict(row) for row in robustness(classifier, dataset.split("test"))],
         "probes": [
             {
                 "text": text,
@@ -139,28 +137,17 @@ def _behavior(classifier: BundleClassifier, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _figures(bundle: Path, dataset: Dataset) -> dict[str, Any]:
-    """Returns the size of a bundle and what it reaches.
+def _evaluated(bundle: Path, dataset: Dataset) -> dict[str, Any]:
+    """Returns the size and the evaluations of a bundle.
 
     Raises:
         ValueError: It is too large to ship.
     """
     size_bytes = bundle.stat().st_size
-    if size_bytes > MOST_BYTES:
-        raise ValueError(f"{bundle} has {size_bytes:,} bytes, {MOST_BYTES:,} are allowed")
-    classifier = BundleClassifier.load(bundle)
-    return {
-        "size_bytes": size_bytes,
-        **{
-            split.name: evaluate(classifier, split, dataset.name).to_json()
-            for split in (dataset.validation, dataset.split("test"))
-        },
-    }
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    if size_bytes > MAX_BYTES:
+        raise ValueError(f"{bundle} has {size_bytes:,} bytes, {MAX_BYTES:,} are allowed")
+    return {"size_bytes": size_bytes, **evaluations(BundleClassifier.load(bundle), dataset)}
 
 
 if __name__ == "__main__":
-    auto_cli(pretrained, as_positional=False)
+    run(pretrained)

@@ -1,4 +1,4 @@
-"""Seconds from `python train.py` to the finished run, as a user waits for them.
+"""Measures the seconds from `python train.py` to the finished run.
 
 $ python benchmarks/training_time.py --data dair-ai/emotion
 """
@@ -7,12 +7,11 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from jsonargparse import auto_cli
-from shared.record import write_record
+from shared.record import run, write_record
 
 from featherweight.data.dataset import DataConfig, load_dataset
 
@@ -20,16 +19,15 @@ ROOT = Path(__file__).parent.parent
 
 
 def training_time(data: str, labels: str = "", runs: int = 3) -> None:
-    """Trains with the defaults in a process of its own and writes results/training-time.json.
+    """Trains with the defaults in a separate process and writes results/training-time.json.
 
     Args:
         data: Hub id, folder or file.
-        labels: Label names in id order, where the data does not name its integers.
-        runs: How often.
+        labels: Label names in id order, if the data does not name its integers.
+        runs: Number of trainings.
     """
-    dataset = load_dataset(DataConfig(data=data, labels=labels))
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         for number in range(runs):
             name = f"run-{number}"
             command = [sys.executable, ROOT / "train.py", "--data", data, "--labels", labels,
@@ -49,9 +47,10 @@ def training_time(data: str, labels: str = "", runs: int = 3) -> None:
                     ),
                 }
             )
-            print(rows[-1], flush=True)
-    print(write_record("training-time", dataset.identity(), {"rows": rows}))
+            print(rows[-1])
+    dataset = load_dataset(DataConfig(data=data, labels=labels))
+    write_record("training-time", dataset.identity(), {"rows": rows})
 
 
 if __name__ == "__main__":
-    auto_cli(training_time, as_positional=False)
+    run(training_time)

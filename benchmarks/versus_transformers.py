@@ -1,25 +1,22 @@
-"""The LSTM against a fine-tuned transformer, a frozen one, the baselines, and BERT's speed.
+"""Compares the LSTM with fine-tuned, frozen and timed-only transformers and the baselines.
 
-Several seeds of `feather` and of a fine-tuned transformer, one row each; every checkpoint is chosen
-on validation, and the test split is read once a run, for this table. Runs that are in the folder
-already are taken as they are, so that nothing is lost when the program is stopped.
+Several seeds of `feather` and of a fine-tuned transformer make one row each. Every checkpoint is
+chosen on validation; the test split is evaluated once per run. Finished runs in the folder are
+reused, so the program can be stopped and started again.
 
 $ python benchmarks/versus_transformers.py --data dair-ai/emotion --runs outputs/versus
 """
 
-import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from jsonargparse import auto_cli
-from shared.record import RESULTS, write_record
+from shared.record import run, write_comparison
 from shared.runs import frozen, lstm, transformer, variant
 
 from featherweight.comparison.compare import compete, enter
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import DataConfig, load_dataset
-from featherweight.reports import plots
-from featherweight.run import Run, atomic_open
+from featherweight.run import Run
 from transformer_eval.test_transformer import timed_only
 
 
@@ -33,48 +30,44 @@ def versus_transformers(
     timed: tuple[str, ...] = ("distilbert", "bert-base"),
     threads: int = 1,
 ) -> None:
-    """Trains what is not there yet, and writes results/versus-transformers.json and its picture.
+    """Trains missing runs, and writes results/versus-transformers.json and its picture.
 
     Args:
         data: Hub id, folder or file.
-        runs: Folder for the runs.
-        labels: Label names in id order, where the data does not name its integers.
-        model: The transformer that is fine-tuned, and used frozen.
-        epochs: Most passes of its fine-tuning.
-        seeds: Of both trainings.
+        runs: Folder of the runs.
+        labels: Label names in id order, if the data does not name its integers.
+        model: Transformer that is fine-tuned, and used frozen.
+        epochs: Maximum number of epochs of its fine-tuning.
+        seeds: Seeds of the LSTMs and of the fine-tuned transformers.
         timed: Further transformers, of which only speed and size are measured.
-        threads: CPU threads of each contender while it is timed.
+        threads: CPU threads of each model while it is timed.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
-    tiny = [lstm(runs, "feather", source, seed) for seed in seeds]
+    lstms = [lstm(runs, "feather", source, seed) for seed in seeds]
     weights = [
-        *tiny,
-        *(variant(run, "fp16") for run in tiny),
+        *lstms,
+        *(variant(path, "fp16") for path in lstms),
         *(transformer(runs, model, source, seed, epochs) for seed in seeds),
         frozen(runs, model, source),
     ]
     entrants = [enter(path, "auto") for path in weights]
+    names = [entrant.classifier.name for entrant in entrants]
     with TemporaryDirectory() as folder:
-        entrants += [timed_only(it, dataset, Path(folder) / it, "auto") for it in timed]
+        entrants += [timed_only(name, dataset, Path(folder) / name, "auto") for name in timed]
         config = CompareConfig(reference="feather", group=True, threads=threads)
         record, evaluations = compete(config, entrants, source)
-    del record["command"], record["environment"]  # write_record knows this program's own
     tests = {evaluation.model: evaluation.to_json() for evaluation in evaluations}
     singles = [
         {
-            "model": entrant.classifier.name,
+            "model": name,
             "validation": Run(path).read_json("evaluation.json"),
-            "test": tests[entrant.classifier.name],
+            "test": tests[name],
         }
-        for path, entrant in zip(weights, entrants, strict=False)  # those only timed come last
+        for name, path in zip(names, weights, strict=True)
     ]
-    figures = {"comparison": record, "runs": singles}
-    print(write_record("versus-transformers", dataset.identity(), figures))
-    with atomic_open(RESULTS / "versus_transformers.png", "wb") as file:
-        file.write(plots.trade_off(record))
+    write_comparison("versus-transformers", "versus_transformers", dataset, record, runs=singles)
 
 
 if __name__ == "__main__":
-    auto_cli(versus_transformers, as_positional=False)
+    run(versus_transformers)

@@ -1,4 +1,4 @@
-"""What the commands of the README print, one after the other, on the corpus that ships.
+"""Records what the commands of the README print on the bundled corpus, one after the other.
 
 $ python benchmarks/walkthrough.py
 """
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from shared.record import write_record
+from shared.record import run, write_record
 
 from featherweight.data.dataset import DataConfig, load_dataset
 
@@ -33,47 +33,39 @@ STEPS = {
 
 def walkthrough() -> None:
     """Runs the commands in an empty folder and writes results/walkthrough.json."""
+    printed = {}
     with TemporaryDirectory() as folder:
         for script in SCRIPTS:
             (Path(folder) / script).symlink_to(ROOT / script)
-        printed = {}
         for name, command in STEPS.items():
             print(f"$ {command}", flush=True)
+            process = _start(command, folder)
+            assert process.stdout
             if name == "serve":
-                service = _started(command, folder)
-                assert service.stdout
-                printed[name] = service.stdout.readline()
+                service = process
+                printed[name] = process.stdout.readline()
                 continue
-            printed[name] = _run(command, folder)
+            printed[name] = process.stdout.read()
+            if process.wait():
+                raise subprocess.CalledProcessError(process.returncode, command)
         service.send_signal(signal.SIGINT)
         service.wait(timeout=60)
     steps = [
         {"name": name, "command": command, "prints": printed[name].rstrip()}
         for name, command in STEPS.items()
     ]
-    bundled = load_dataset(DataConfig())
-    print(write_record("walkthrough", bundled.identity(), {"steps": steps}))
+    write_record("walkthrough", load_dataset(DataConfig()).identity(), {"steps": steps})
 
 
-def _run(command: str, folder: str) -> str:
-    done = subprocess.run(
-        shlex.split(command), cwd=folder, env=_environment(), stdout=subprocess.PIPE, text=True,
-        check=True,
-    )  # fmt: skip
-    return done.stdout
-
-
-def _started(command: str, folder: str) -> subprocess.Popen[str]:
+def _start(command: str, folder: str) -> subprocess.Popen[str]:
+    """Starts a command with the programs of this interpreter."""
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join([programs, os.environ.get("PATH", "")])
     return subprocess.Popen(
-        shlex.split(command), cwd=folder, env=_environment(), stdout=subprocess.PIPE, text=True
-    )
-
-
-def _environment() -> dict[str, str]:
-    """Returns that of this process, in which the commands are those of its interpreter."""
-    commands = str(Path(sys.executable).parent)
-    return os.environ | {"PATH": os.pathsep.join([commands, os.environ.get("PATH", "")])}
+        shlex.split(command), cwd=folder, env=os.environ | {"PATH": path},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    walkthrough()
+    run(walkthrough)

@@ -14,10 +14,10 @@ import featherweight
 CORPUS = Path(featherweight.__file__).parent / "corpus"
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 SPLITS = ["train", "validation", "test"]
-LEAST_TEXTS = {"train": 2_400, "validation": 300, "test": 300}
-SHARED, OF = 3, 5  # word Jaccard (0.6) from which two texts count as one, in whole numbers
+MIN_TEXTS = {"train": 2_400, "validation": 300, "test": 300}
+SHARED, OF = 3, 5  # Jaccard index of near-duplicates (0.6), in whole numbers
 
-# Words that name an emotion, or the state of having it, in their forms.
+# Words that name an emotion, in all their forms.
 _NAMES = """
 sad sadder saddest sadly sadness saddened unhappy unhappiness miserable misery sorrow sorrowful
 grief grieve grieving grieved heartbroken heartbreak heartbreaking heartache depressed
@@ -66,8 +66,8 @@ WORDS = [words(text) for text in TEXTS]
 def near_duplicates(texts: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
     """Returns the pairs whose sets of words have a Jaccard index of 0.6 or more.
 
-    Two sets that share so much share one of their rarest words: of n words ordered by rarity it
-    is enough to look at the first n - ceil(0.6 n) + 1.
+    Two such sets share one of their rarest words: of n words sorted by rarity, only the first
+    n - ceil(0.6 n) + 1 have to be compared.
     Source: Chaudhuri, Ganti & Kaushik (2006), A Primitive Operator for Similarity Joins.
     """
     sets = [frozenset(text) for text in texts]
@@ -86,7 +86,7 @@ def near_duplicates(texts: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
 
 
 def shared_frames(texts: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
-    """Returns the pairs that are one text but for a single word."""
+    """Returns the pairs of texts that differ in a single word."""
     seen: dict[tuple[str, ...], int] = {}
     pairs = set()
     for index, text in enumerate(texts):
@@ -103,13 +103,13 @@ def share(pattern: str) -> float:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_a_split_has_two_columns_and_enough_texts(split: str) -> None:
+def test_split_has_two_columns_and_enough_texts(split: str) -> None:
     assert list(ROWS[split][0]) == ["text", "label"]
-    assert len(ROWS[split]) >= LEAST_TEXTS[split]
+    assert len(ROWS[split]) >= MIN_TEXTS[split]
     assert all(row["text"].strip() == row["text"] != "" for row in ROWS[split])
 
 
-def test_the_labels_file_names_the_six_in_the_order_of_the_benchmark() -> None:
+def test_labels_file_has_the_order_of_the_benchmark() -> None:
     assert (CORPUS / "labels.txt").read_text(encoding="utf-8").split() == LABELS
 
 
@@ -123,13 +123,13 @@ def test_classes_are_unbalanced_as_in_tweets(split: str) -> None:
     assert counts["joy"] >= 4 * counts["surprise"]
 
 
-def test_the_splits_have_the_same_shares_of_the_classes() -> None:
+def test_splits_have_the_same_class_shares() -> None:
     for label in LABELS:
         shares = [sum(row["label"] == label for row in ROWS[s]) / len(ROWS[s]) for s in SPLITS]
         assert max(shares) - min(shares) < 0.03, label
 
 
-def test_no_text_stands_twice() -> None:
+def test_no_text_is_repeated() -> None:
     seen = Counter(" ".join(text) for text in WORDS)
     assert [text for text, count in seen.items() if count > 1] == []
 
@@ -142,8 +142,8 @@ def test_no_two_texts_share_a_frame() -> None:
     assert [(TEXTS[a], TEXTS[b]) for a, b in shared_frames(WORDS)] == []
 
 
-def test_the_search_for_near_duplicates_finds_what_comparing_all_pairs_finds() -> None:
-    # Words from few enough that near-duplicates abound.
+def test_near_duplicates_equal_a_comparison_of_all_pairs() -> None:
+    # Drawn from few words, so that there are many near-duplicates.
     texts = [
         [f"w{(7 * i * i + j * j * (i % 5)) % 11}" for j in range(3 + i % 6)] for i in range(90)
     ]
@@ -158,7 +158,7 @@ def test_the_search_for_near_duplicates_finds_what_comparing_all_pairs_finds() -
     assert near_duplicates(texts) == sorted(expected)
 
 
-def test_the_search_for_frames_finds_one_word_swapped_and_not_two() -> None:
+def test_shared_frames_differ_in_exactly_one_word() -> None:
     texts = [["i", "am", "so", "sad"], ["i", "was", "so", "glad"], ["i", "am", "so", "glad"]]
     assert shared_frames(texts) == [(0, 2), (1, 2)]
 
@@ -180,7 +180,7 @@ def test_there_are_4000_distinct_words() -> None:
 
 
 @pytest.mark.parametrize("label", [None, *LABELS])
-def test_many_texts_carry_their_emotion_without_naming_one(label: str | None) -> None:
+def test_many_texts_do_not_name_an_emotion(label: str | None) -> None:
     chosen = [
         words(row["text"])
         for split in SPLITS
@@ -188,16 +188,16 @@ def test_many_texts_carry_their_emotion_without_naming_one(label: str | None) ->
         if label in (None, row["label"])
     ]
     unnamed = sum(EMOTION_WORDS.isdisjoint(text) for text in chosen)
-    # 40 % is asked of the whole; no class may be told by its name alone.
+    # 40 % of all texts, and a quarter of each class.
     assert unnamed >= (0.4 if label is None else 0.25) * len(chosen)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "least"),
+    ("pattern", "min_share"),
     [
         pytest.param(r"^[^A-Z]+$", 0.2, id="lower-case"),
         pytest.param(r"^[A-Z]", 0.2, id="capital-first"),
-        pytest.param(r"\b[A-Z]{3,}\b", 0.03, id="shouted"),
+        pytest.param(r"\b[A-Z]{3,}\b", 0.03, id="upper-case"),
         pytest.param(r"[.,;:]", 0.4, id="punctuation"),
         pytest.param(r"!", 0.03, id="exclamation"),
         pytest.param(r"\?", 0.02, id="question"),
@@ -207,31 +207,17 @@ def test_many_texts_carry_their_emotion_without_naming_one(label: str | None) ->
         pytest.param(r"(?<!\w)#\w+", 0.02, id="hashtag"),
     ],
 )
-def test_texts_look_as_people_write(pattern: str, least: float) -> None:
-    assert share(pattern) >= least
+def test_texts_look_as_people_write(pattern: str, min_share: float) -> None:
+    assert share(pattern) >= min_share
 
 
 def test_most_texts_speak_in_the_first_person() -> None:
-    first = {
-        "i",
-        "i'm",
-        "im",
-        "i've",
-        "i'd",
-        "i'll",
-        "me",
-        "my",
-        "mine",
-        "myself",
-        "we",
-        "our",
-        "us",
-    }
+    first = set(words("i i'm im i've i'd i'll me my mine myself we our us"))
     assert sum(not first.isdisjoint(text) for text in WORDS) >= 0.6 * len(WORDS)
 
 
-def test_a_card_says_what_the_corpus_is_for() -> None:
+def test_readme_states_license_and_purpose() -> None:
     card = (CORPUS / "README.md").read_text(encoding="utf-8")
     assert "CC0" in card
     assert "dair-ai/emotion" in card
-    assert "demonstrate" in card
+    assert "for demonstration only" in card

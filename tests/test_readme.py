@@ -1,4 +1,4 @@
-"""The commands and the Python of README.md run as they stand there, one after the other."""
+"""The commands and the Python examples of README.md run in their order."""
 
 import csv
 import re
@@ -13,10 +13,12 @@ import pytest
 
 from featherweight.cli import VERBS, main
 from featherweight.data import sources
+from featherweight.timing.latency import measure
+from featherweight.training.config import TrainingConfig
 from transformer_eval.random_weights import build
 from transformer_eval.registry import REGISTRY
 
-ENDLESS = {"serve"}  # its own tests run it
+ENDLESS = {"serve"}  # has its own tests
 SCRIPTS = ("train.py", "test.py", "test_transformer.py")
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,22 +27,22 @@ BLOCK = re.compile(r"^```(console|bash|python)\n(.*?)^```$", re.MULTILINE | re.D
 
 def steps() -> list[tuple[str, str]]:
     """Returns ("command", line) and ("python", code) in the order of the README."""
-    found = []
+    parts = []
     for language, block in BLOCK.findall(README):
         if language == "python":
-            found.append(("python", block))
+            parts.append(("python", block))
         else:
             lines = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
-            found += [("command", line) for line in lines]
-    return found
+            parts += [("command", line) for line in lines]
+    return parts
 
 
-def wanted(command: str) -> bool:
-    """Whether a command needs no network, installs nothing and takes seconds."""
+def is_tested(command: str) -> bool:
+    """Returns whether a command needs no network, installs nothing and takes seconds."""
     program, *arguments = shlex.split(command)
     if program == "python":
-        far = {"dair-ai/emotion", "deberta-large"}
-        return arguments[0] in SCRIPTS and not far.intersection(arguments)
+        remote = {"dair-ai/emotion", "deberta-large"}
+        return arguments[0] in SCRIPTS and not remote.intersection(arguments)
     return program == "featherweight" and arguments[0] not in ENDLESS
 
 
@@ -48,8 +50,6 @@ def run(command: str) -> int:
     program, *arguments = shlex.split(command, comments=True)
     if program == "featherweight":
         return main(arguments)
-    if arguments[0] == "train.py":
-        arguments += ["--min_steps", "1"]  # the last of a flag counts: fewer steps an epoch
     sys.argv = arguments
     with pytest.raises(SystemExit) as end:
         runpy.run_path(arguments[0], run_name="__main__")
@@ -57,7 +57,7 @@ def run(command: str) -> int:
 
 
 def shorten(path: Path) -> None:
-    """Keeps an eighth of the rows, so that a training takes a second."""
+    """Keeps every eighth row."""
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -65,7 +65,7 @@ def shorten(path: Path) -> None:
 
 
 def install_tiny_minilm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts a package of the same name, with a model of seconds, where the real one would be."""
+    """Installs a package of the same name with a tiny model."""
     model = REGISTRY["minilm"]
     package = folder / str(model.package)
     (package / "model").mkdir(parents=True)
@@ -79,7 +79,9 @@ def install_tiny_minilm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the commands name, to write into."""
+    """A working folder with the files that the commands name; training and timing are short."""
+    monkeypatch.setattr(TrainingConfig, "passes_per_epoch", lambda *_: 1)
+    monkeypatch.setitem(measure.__kwdefaults__, "min_seconds", 0.0)
     for script in SCRIPTS:
         shutil.copy(ROOT / script, tmp_path)
     corpus = tmp_path / "featherweight" / "corpus"
@@ -97,33 +99,33 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_verb_has_an_example() -> None:
-    commands = " ".join(step for kind, step in steps() if kind == "command" and wanted(step))
+    commands = " ".join(step for kind, step in steps() if kind == "command" and is_tested(step))
     for verb in VERBS.keys() - ENDLESS:
         assert re.search(rf"\b{verb}\b", commands), verb
 
 
-def test_the_readme_says_what_it_shows(checkout: Path) -> None:
+def test_examples_run(checkout: Path) -> None:
     for kind, step in steps():
         if kind == "python":
             exec(compile(step, "README.md", "exec"), {})
-        elif wanted(step):
+        elif is_tested(step):
             assert run(step) == 0, step
     assert (checkout / "tweets_predictions.csv").exists()
 
 
-def test_the_make_targets_of_the_readme_are_there() -> None:
+def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    named = set(re.findall(r"(?:`|\$ )make (\w+)", README))
-    assert named
-    assert named <= targets
+    mentioned = set(re.findall(r"(?:`|\$ )make (\w+)", README))
+    assert mentioned
+    assert mentioned <= targets
 
 
-def test_the_programs_of_the_readme_are_there() -> None:
+def test_programs_exist() -> None:
     programs = {step.split()[1] for kind, step in steps() if step.startswith("python ")}
     assert len(programs) > len(SCRIPTS)
     assert [program for program in sorted(programs) if not (ROOT / program).is_file()] == []
 
 
-def test_what_the_readme_links_to_is_there() -> None:
+def test_links_exist() -> None:
     links = set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README))
     assert [link for link in sorted(links) if not (ROOT / link).exists()] == []

@@ -1,290 +1,208 @@
-"""The sentences of docs/findings.md that hold figures, each from the record it names."""
+"""Values of the template of docs/findings.md.
+
+Some sentences hold only for the present records: `_require` refuses others.
+"""
 
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from rendering import card
+from rendering.card import shipped
+from rendering.readme import by_model, milliseconds
 from shared.record import read_record
 
-from featherweight.reports.plots import latency_at
+from featherweight.quality.significance import SIGNIFICANCE
 
 Record = Mapping[str, Any]
+SVM = "TF-IDF + linear SVM"
 
 
-def blocks() -> dict[str, str]:
-    """Returns what stands between the markers of the findings, by their names."""
-    sections = {
-        "metrics": (_rare_classes, _uncertainty, _abstaining),
-        "quality": (_transformer, _frozen, _linear, _larger, _more_labels),
-        "speed": (_text_to_label, _transformers_speed),
-        "size": (_where_bytes_are, _lstm_compressed),
-        "compression": (_integers, _transformer_compressed, _taught),
-        "robustness": (_as_people_type,),
-    }
-    data = [f"{it} [data-emotion]" for it in read_record("data-emotion")["sentences"]]
-    found = {name: [sentence() for sentence in it] for name, it in sections.items()}
-    return {
-        name: "\n".join(f"- {sentence}" for sentence in sentences)
-        for name, sentences in {"data": data, **found}.items()
-    }
-
-
-def _rare_classes() -> str:
-    test = _shipped()["test"]
-    f1 = {label: scores["f1"] for label, scores in test["per_class"].items()}
-    best, worst = max(f1, key=f1.__getitem__), min(f1, key=f1.__getitem__)
-    shares = {label: scores["support"] / test["n"] for label, scores in test["per_class"].items()}
-    return (
-        f"Accuracy hides rare classes: the bundle that ships has an accuracy of "
-        f"{test['accuracy']:.3f}, and an F1 of {f1[best]:.3f} on {best} ({shares[best]:.0%} of the "
-        f"texts) and {f1[worst]:.3f} on {worst} ({shares[worst]:.0%}); hence macro averages. "
-        "[pretrained]"
-    )
-
-
-def _uncertainty() -> str:
-    record = read_record("pretrained")
-    recipe = record["shipped"]["recipe"]
-    seeds = [row["test"]["macro_f1"] for row in record["rows"] if row["recipe"] == recipe]
-    test = _shipped()["test"]
-    low, high = test["intervals"]["macro_f1"]
-    return (
-        f"{test['n']:,} texts bound one model's macro-F1 to ± {(high - low) / 2:.3f}, and "
-        f"{len(seeds)} seeds of one recipe differ by a standard deviation of "
-        f"{statistics.stdev(seeds):.4f}: differences below a point need more texts than this test "
-        "split has. [pretrained]"
-    )
-
-
-def _abstaining() -> str:
-    test = _shipped()["test"]
-    row = next(it for it in test["coverage"] if it["min_confidence"] == 0.9)
-    return (
-        f"Confidence is worth something: of the {row['share']:.0%} of the test texts that it "
-        f"answers with a calibrated confidence of at least 0.9, {row['accuracy']:.1%} are right, "
-        f"where of all it is {test['accuracy']:.1%}. [pretrained]"
-    )
-
-
-def _transformer() -> str:
-    contest = read_record("versus-transformers")["comparison"]
-    lstm, bert = _row(contest, "feather"), _row(contest, "minilm")
-    test = bert["tests"]["macro_f1"]
-    low, high = test["interval"]
-    _require(test["verdict"].startswith("no difference"))
-    return (
-        f"A fine-tuned MiniLM ({bert['parameters'] / 1e6:.1f} M parameters) reaches macro-F1 "
-        f"{_spread(bert)} over {len(bert['members'])} seeds, the LSTM "
-        f"({lstm['parameters'] / 1e6:.2f} M) {_spread(lstm)}: {test['difference']:+.4f} "
-        f"[{low:+.4f}, {high:+.4f}], {test['verdict']}. [versus-transformers]"
-    )
-
-
-def _frozen() -> str:
-    contest = read_record("versus-transformers")["comparison"]
-    frozen = _row(contest, "minilm-frozen")["scores"]["macro_f1"]
-    svm = _row(contest, "TF-IDF + linear SVM")["scores"]["macro_f1"]
-    _require(frozen < svm)
-    return (
-        f"Its embeddings alone do not know emotions: frozen, with a logistic regression on top, it "
-        f"reaches {frozen:.4f}, less than TF-IDF with a linear SVM ({svm:.4f}). "
-        "[versus-transformers]"
-    )
-
-
-def _linear() -> str:
-    parts = []
-    for name in ("emotion", "sst2", "trec6"):
-        rows = read_record(f"quality-{name}")["rows"]
-        lstm = statistics.mean(_f1(row) for row in rows if row["model"] == "feather")
-        svm = next(_f1(row) for row in rows if "SVM" in row["model"])
-        parts.append(f"{lstm - svm:+.3f} on {name}")
-    return (
-        "Always try the linear model: in macro-F1 the LSTM with its defaults gains "
-        f"{', '.join(parts)} over TF-IDF with a linear SVM. [quality-emotion, quality-sst2, "
-        "quality-trec6]"
-    )
-
-
-def _larger() -> str:
-    rows = read_record("quality-emotion")["rows"]
-    sizes = {row["model"]: row["test"]["parameters"] for row in rows}
-    f1 = {
-        name: statistics.mean(_f1(row) for row in rows if row["model"] == name)
-        for name in ("classic", "feather")
-    }
-    _require(f1["classic"] <= f1["feather"])
-    return (
-        f"Larger did not help: three layers on wide embeddings ({sizes['classic'] / 1e6:.1f} M "
-        f"parameters) reach {f1['classic']:.4f}, one bidirectional layer on narrow ones "
-        f"({sizes['feather'] / 1e6:.2f} M) {f1['feather']:.4f}. [quality-emotion]"
-    )
-
-
-def _text_to_label() -> str:
-    contest = read_record("compression-feather")["comparison"]
-    torch, onnx = (
-        latency_at(_row(contest, name), "cpu", 1) for name in ("feather-0", "feather-0 (onnx)")
-    )
-    assert torch and onnx
-    before, after = (1000 * it["phases"]["total"]["p50"] for it in (torch, onnx))
-    _require(before > 2 * after)
-    return (
-        f"For one text most of the time of a tiny network in PyTorch is not the network: the same "
-        f"weights take {before:.0f} µs there and {after:.0f} µs in ONNX Runtime. "
-        "[compression-feather]"
-    )
-
-
-def _transformers_speed() -> str:
-    contest = read_record("versus-transformers")["comparison"]
-    lstm = _row(contest, "feather")
-    parts = []
-    for name in ("minilm", "distilbert", "bert-base"):
-        ratios = [_ms(_row(contest, name), size) / _ms(lstm, size) for size in (1, 32)]
-        parts.append(f"{name} {ratios[0]:,.0f} and {ratios[1]:,.0f} times as long")
-    return (
-        f"In PyTorch on one thread, for one text and for a batch of 32, {'; '.join(parts)} as "
-        "the LSTM. Batches help the LSTM more, since its matrices are small. [versus-transformers]"
-    )
-
-
-def _where_bytes_are() -> str:
-    (int8,) = (it for it in _variants("feather") if it["method"] == "int8")
-    before = int8["touched"]["before"]
-    share = before["embedding"]["parameters"] / sum(it["parameters"] for it in before.values())
-    return (
-        f"Embeddings are the model: they are {share:.0%} of the parameters of `feather`, so what "
-        "makes it small is fewer words and fewer bits a word. [compression-feather]"
-    )
-
-
-def _lstm_compressed() -> str:
-    contest = read_record("compression-feather")["comparison"]
-    parts = []
-    for made in _variants("feather"):
-        if made["method"] in ("int8", "int4", "prune+int8"):
-            test = _row(contest, f"feather-0 ({made['method']})")["tests"]["macro_f1"]
-            _require(test["verdict"].startswith("no difference"))
-            parts.append(
-                f"`{made['method']}` {made['ratio']:.3f} of the bytes at {test['difference']:+.4f}"
-            )
-    return (
-        f"An LSTM gives bytes away for nothing: {', '.join(parts)} of macro-F1, no difference of "
-        "which could be shown. [compression-feather]"
-    )
-
-
-def _integers() -> str:
-    contest = read_record("compression-feather")["comparison"]
-    fp32, int8 = (_ms(_row(contest, f"feather-0 ({it})"), 1) for it in ("onnx", "onnx-int8"))
-    return (
-        "Computing in integers is another matter than storing them: in ONNX Runtime it takes "
-        f"{int8 / fp32:.2f} times as long as fp32 for one text of the LSTM, and the answer then "
-        "depends on what else is in the batch, so the bundle stores integers and computes in fp32. "
-        "[compression-feather]"
-    )
-
-
-def _transformer_compressed() -> str:
-    contest = read_record("compression-minilm")["comparison"]
-    origin = _row(contest, "minilm-0")
-    parts = []
-    for method in ("onnx-int8", "int8", "bf16"):
-        row = _row(contest, f"minilm-0 ({method})")
-        speed = [_ms(origin, size) / _ms(row, size) for size in (1, 32)]
-        parts.append(
-            f"`{method}` {speed[0]:.1f} and {speed[1]:.1f} times as fast "
-            f"({row['tests']['macro_f1']['difference']:+.4f})"
-        )
-    lstm = _row(contest, "minilm-0 (distill)")
-    transformers = [it for it in contest["rows"] if it["parameters"] > 10 * lstm["parameters"]]
-    _require(min(_ms(it, 32) for it in transformers if it["latencies"]) > 10 * _ms(lstm, 32))
-    return (
-        f"A transformer gains more: for one text and for 32, {'; '.join(parts)} in macro-F1. "
-        "It stays far slower than the LSTM. [compression-minilm]"
-    )
-
-
-def _taught() -> str:
-    record = read_record("distillation")
-    alone, taught = (
-        {
-            split: statistics.mean(
-                row[split]["macro_f1"] for row in record["rows"] if row["model"] == name
-            )
-            for split in ("validation", "test")
-        }
-        for name in ("feather", "feather, distilled")
-    )
-    seeds = len({row["seed"] for row in record["rows"]})
-    seeds = len({row["seed"] for row in record["rows"]})
-    return (
-        "What an ensemble answers teaches a network of the same size what its labels teach, and "
-        f"little more: {taught['validation'] - alone['validation']:+.4f} of macro-F1 on "
-        f"validation, {taught['test'] - alone['test']:+.4f} on the test split, means of {seeds} "
-        "seeds. [distillation]"
-    )
-
-
-def _more_labels() -> str:
-    record = read_record("pretrained")
-    f1 = {
-        name: [row["test"]["macro_f1"] for row in record["rows"] if row["recipe"] == name]
-        for name in record["recipes"]
-    }
-    gain = statistics.mean(f1["more labels"]) - statistics.mean(f1["plain"])
-    _require(gain > 0)
-    return (
-        f"More labels help: {record['further']['n']:,} further labeled tweets gave {gain:+.4f} of "
-        f"macro-F1 on the test split, means of {len(f1['plain'])} seeds. [pretrained]"
-    )
-
-
-def _as_people_type() -> str:
-    rows = {it["perturbation"]: it for it in read_record("pretrained")["shipped"]["robustness"]}
-    plain = _shipped()["test"]["accuracy"]
-    parts = [f"{name} {it['accuracy'] - plain:+.3f}" for name, it in rows.items()]
-    return (
-        f"A normalizer makes case, punctuation and emoji harmless; misspelt words it cannot know. "
-        f"Accuracy of the bundle that ships: {', '.join(parts)}. [pretrained]"
-    )
-
-
-def _require(still: bool) -> None:
-    """Keeps words from outliving the figures that they were written for.
+def values() -> dict[str, Any]:
+    """Returns the values of the template of docs/findings.md.
 
     Raises:
-        ValueError: The records contradict them.
+        ValueError: A record contradicts a sentence of the template.
     """
-    if not still:
-        raise ValueError("the records contradict a finding: write it anew")
+    return {
+        "data_sentences": read_record("data-emotion")["sentences"],
+        **pretrained(),
+        **transformers(),
+        **presets(),
+        **compressed_lstm(),
+        **compressed_transformer(),
+        **distillation(),
+    }
 
 
-def _shipped() -> Record:
-    return card.shipped(read_record("pretrained"))
+def pretrained() -> dict[str, Any]:
+    """Returns figures of the bundle that ships and of its recipe."""
+    record = read_record("pretrained")
+    test = shipped(record)["test"]
+    classes = sorted(
+        (
+            {"label": label, "f1": scores["f1"], "share": scores["support"] / test["n"]}
+            for label, scores in test["per_class"].items()
+        ),
+        key=lambda scores: scores["f1"],
+    )
+    f1 = {
+        recipe["name"]: [row["macro_f1"] for row in recipe["tests"]]
+        for recipe in by_model(record["rows"], "recipe")
+    }
+    recipe_f1 = f1[record["shipped"]["recipe"]]
+    low, high = test["intervals"]["macro_f1"]
+    confident = next(row for row in test["coverage"] if row["min_confidence"] == 0.9)
+    label_gain = statistics.mean(f1["more labels"]) - statistics.mean(f1["plain"])
+    changes = {
+        row["perturbation"]: row["accuracy"] - test["accuracy"]
+        for row in record["shipped"]["robustness"]
+    }
+    harmless = ("upper case", "punctuation and contractions", "emoji")
+    _require(confident["accuracy"] > test["accuracy"], "confidence is informative")
+    _require(label_gain > 0, "more labels help")
+    _require(
+        all(abs(changes[name]) < 0.005 for name in harmless), "the normalizer makes them harmless"
+    )
+    return {
+        "bundle": test,
+        "best": classes[-1],
+        "worst": classes[0],
+        "half_interval": (high - low) / 2,
+        "recipe_f1": recipe_f1,
+        "seed_deviation": statistics.stdev(recipe_f1),
+        "confident": confident,
+        "further_labels": record["further"]["n"],
+        "label_gain": label_gain,
+        "accuracy_changes": changes,
+    }
 
 
-def _variants(origin: str) -> list[Record]:
-    variants: list[Record] = read_record(f"compression-{origin}")["variants"]
-    return variants
+def transformers() -> dict[str, Any]:
+    """Returns quality and time of transformers compared with the LSTM."""
+    rows = _rows("versus-transformers")
+    lstm, minilm = rows["feather"], rows["minilm"]
+    frozen_f1, svm_f1 = (rows[name]["scores"]["macro_f1"] for name in ("minilm-frozen", SVM))
+    _require(_equal(minilm), "no difference between MiniLM and the LSTM is shown")
+    _require(frozen_f1 < svm_f1, "frozen embeddings are worse than the linear SVM")
+    return {
+        "lstm": lstm,
+        "minilm": minilm,
+        "frozen_f1": frozen_f1,
+        "svm_f1": svm_f1,
+        "slowdowns": {
+            name: [milliseconds(rows[name], size) / milliseconds(lstm, size) for size in (1, 32)]
+            for name in ("minilm", "distilbert", "bert-base")
+        },
+    }
 
 
-def _row(contest: Record, model: str) -> Record:
-    row: Record = next(it for it in contest["rows"] if it["model"] == model)
-    return row
+def presets() -> dict[str, Any]:
+    """Returns the macro-F1 of the presets, and their gain over the linear model by data set."""
+    gains = {}
+    for data in ("emotion", "sst2", "trec6"):
+        models = _quality(data)
+        gains[data] = models["feather"]["f1"] - models[SVM]["f1"]
+    models = _quality("emotion")
+    _require(models["classic"]["f1"] <= models["feather"]["f1"], "a larger LSTM does not help")
+    return {"lstm_gains": gains, "presets": models}
 
 
-def _f1(row: Record) -> float:
-    return float(row["test"]["macro_f1"])
+def compressed_lstm() -> dict[str, Any]:
+    """Returns figures of `feather` and its variants."""
+    rows = _rows("compression-feather")
+    variants = {row["method"]: row for row in read_record("compression-feather")["variants"]}
+    modules = variants["int8"]["touched"]["before"]
+    parameters = {name: module["parameters"] for name, module in modules.items()}
+    torch, onnx, integers = (
+        milliseconds(rows[name], 1)
+        for name in ("feather-0", "feather-0 (onnx)", "feather-0 (onnx-int8)")
+    )
+    compressed = {
+        method: rows[f"feather-0 ({method})"] for method in ("int8", "int4", "prune+int8")
+    }
+    _require(torch > 2 * onnx, "most of the time in PyTorch is overhead")
+    _require(all(map(_equal, compressed.values())), "compression loses no quality")
+    return {
+        "torch_us": 1000 * torch,
+        "onnx_us": 1000 * onnx,
+        "integer_slowdown": integers / onnx,
+        "embedding_share": parameters["embedding"] / sum(parameters.values()),
+        "lstm_variants": [
+            {
+                "method": method,
+                "ratio": variants[method]["ratio"],
+                "difference": row["tests"]["macro_f1"]["difference"],
+            }
+            for method, row in compressed.items()
+        ],
+    }
 
 
-def _spread(row: Record) -> str:
-    return f"{row['scores']['macro_f1']:.4f} ± {row['deviations']['macro_f1']:.4f}"
+def compressed_transformer() -> dict[str, Any]:
+    """Returns speed and quality of MiniLM's variants."""
+    rows = _rows("compression-minilm")
+    lstm = rows["minilm-0 (distill)"]
+    fastest = min(
+        milliseconds(row, 32)
+        for row in rows.values()
+        if row["parameters"] > 10 * lstm["parameters"] and row["latencies"]
+    )
+    _require(fastest > 10 * milliseconds(lstm, 32), "the transformer remains ten times slower")
+    compressed = {name: rows[f"minilm-0 ({name})"] for name in ("onnx-int8", "int8", "bf16")}
+    return {
+        "transformer_variants": [
+            {
+                "method": method,
+                "speedups": [
+                    milliseconds(rows["minilm-0"], size) / milliseconds(row, size)
+                    for size in (1, 32)
+                ],
+                "difference": row["tests"]["macro_f1"]["difference"],
+            }
+            for method, row in compressed.items()
+        ]
+    }
 
 
-def _ms(row: Record, batch_size: int) -> float:
-    latency = latency_at(row, "cpu", batch_size)
-    assert latency
-    return float(latency["phases"]["total"]["p50"])
+def distillation() -> dict[str, Any]:
+    """Returns what teachers add to the macro-F1 of `feather`."""
+    alone, distilled = by_model(read_record("distillation")["rows"])
+    gain = {
+        split: _mean_f1(distilled[evaluations]) - _mean_f1(alone[evaluations])
+        for split, evaluations in (("validation", "validations"), ("test", "tests"))
+    }
+    _require(max(map(abs, gain.values())) < 0.01, "distillation adds little")
+    return {"distillation_gain": gain, "distillation_seeds": len(alone["tests"])}
+
+
+def _require(holds: bool, finding: str) -> None:
+    """Refuses a record that contradicts a sentence.
+
+    Raises:
+        ValueError: The finding no longer holds.
+    """
+    if not holds:
+        raise ValueError(f"a record contradicts the finding that {finding}: rewrite its sentence")
+
+
+def _equal(row: Record) -> bool:
+    """Returns whether no difference of macro-F1 from the reference is shown."""
+    return bool(row["tests"]["macro_f1"]["adjusted_p"] >= SIGNIFICANCE)
+
+
+def _rows(name: str) -> dict[str, Record]:
+    return {row["model"]: row for row in read_record(name)["comparison"]["rows"]}
+
+
+def _quality(data: str) -> dict[str, dict[str, float]]:
+    return {
+        model["name"]: {
+            "f1": _mean_f1(model["tests"]),
+            "parameters": model["tests"][0]["parameters"],
+        }
+        for model in by_model(read_record(f"quality-{data}")["rows"])
+    }
+
+
+def _mean_f1(evaluations: list[Record]) -> float:
+    return statistics.mean(evaluation["macro_f1"] for evaluation in evaluations)

@@ -1,7 +1,7 @@
-"""Contenders of the benchmark of the bundle's speed, each asked as its users ask it.
+"""Models that edge_speed.py times, each called as its users call it.
 
-The functions make them in the process that times them; what is timed begins with texts and ends
-with the names of labels.
+Each factory creates a model in the process that times it. What is timed starts with texts and ends
+with label names.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,65 +21,74 @@ from featherweight.loading import load
 _LABEL = "__label__"
 
 
-class TwoStepClassifier(Classifier):
-    """A classifier in two steps of which only the time is of interest.
+class TimedSteps(Classifier):
+    """Two steps of a classifier, of which only the time is of interest.
 
     Attributes:
-        answering: The classifier itself.
+        classifier: The classifier itself.
     """
 
     def __init__(
         self,
-        answering: Classifier,
-        first: Callable[[Sequence[str]], Any],
-        second: Callable[[Any], Any],
+        classifier: Classifier,
+        encode: Callable[[Sequence[str]], Any],
+        forward: Callable[[Any], Any],
     ) -> None:
-        self.answering = answering
-        self.name, self.labels = answering.name, answering.labels
-        self.device, self.dtype, self.backend = answering.device, answering.dtype, answering.backend
-        self._first, self._second = first, second
+        self.classifier = classifier
+        self.name, self.labels = classifier.name, classifier.labels
+        self.device, self.dtype = classifier.device, classifier.dtype
+        self.backend = classifier.backend
+        self._encode, self._forward = encode, forward
 
     def encode(self, texts: Sequence[str]) -> Batch:
-        """Does the first step."""
-        return self._first(texts)
+        """Runs the first step."""
+        return self._encode(texts)
 
     def forward(self, batch: Batch) -> FloatArray:
-        """Does the second step, and keeps nothing of it."""
-        self._second(batch)
+        """Runs the second step and drops its result."""
+        self._forward(batch)
         return np.empty(0)
 
     def num_tokens(self, batch: Batch) -> int:
-        """Does not look: each of them has tokens of its own."""
+        """Returns 0: tokens of different models are not comparable."""
         return 0
 
+    def num_parameters(self) -> int:
+        """Returns the parameters of the classifier."""
+        return self.classifier.num_parameters()
 
-def bundle(device: str, path: str) -> TwoStepClassifier:
-    """A bundle, asked for labels as `edge.runtime` shows it."""
+    def size_bytes(self) -> int:
+        """Returns the size of the classifier."""
+        return self.classifier.size_bytes()
+
+
+def bundle(device: str, path: str) -> TimedSteps:
+    """A bundle, called as the documentation of `edge.runtime` shows."""
     classifier = BundleClassifier.load(Path(path))
-    return _as_a_whole(classifier, classifier.bundle.predict)
+    return TimedSteps(classifier, list, classifier.bundle.predict)
 
 
-def tokenizing(device: str, path: str) -> TwoStepClassifier:
-    """The same; its first step is to tokenize."""
+def tokenizing(device: str, path: str) -> TimedSteps:
+    """A bundle whose first step is tokenizing."""
     classifier = BundleClassifier.load(Path(path))
-    return TwoStepClassifier(classifier, classifier.bundle.encode, classifier.bundle.forward)
+    return TimedSteps(classifier, classifier.bundle.encode, classifier.bundle.forward)
 
 
-def graph(device: str, path: str) -> TwoStepClassifier:
-    """The same; its second step is the graph and nothing else."""
+def graph(device: str, path: str) -> TimedSteps:
+    """A bundle whose second step is the graph alone."""
     classifier = BundleClassifier.load(Path(path))
     session = classifier.bundle._session
-    caught = classifier.bundle._session = _Caught(len(classifier.labels))
+    recorder = classifier.bundle._session = _InputRecorder(len(classifier.labels))
 
     def inputs(texts: Sequence[str]) -> Any:
         classifier.bundle.predict(texts)
-        return caught.inputs
+        return recorder.inputs
 
-    return TwoStepClassifier(classifier, inputs, partial(session.run, ["logits"]))
+    return TimedSteps(classifier, inputs, partial(session.run, ["logits"]))
 
 
-class _Caught:
-    """Stands where a bundle has its session, and only keeps what that would have got."""
+class _InputRecorder:
+    """Replaces the session of a bundle and keeps the inputs of the graph."""
 
     def __init__(self, num_labels: int) -> None:
         self.inputs: Any = None
@@ -90,8 +99,8 @@ class _Caught:
         return [np.zeros((len(inputs["lengths"]), self._num_labels), np.float32)]
 
 
-def openvino_bundle(device: str, path: str) -> TwoStepClassifier:
-    """A bundle whose graph OpenVINO computes; all the rest is the bundle's own.
+def openvino_bundle(device: str, path: str) -> TimedSteps:
+    """A bundle whose graph is computed by OpenVINO.
 
     Raises:
         ImportError: OpenVINO is not installed.
@@ -99,11 +108,11 @@ def openvino_bundle(device: str, path: str) -> TwoStepClassifier:
     classifier = BundleClassifier.load(Path(path))
     classifier.bundle._session = OpenVino(read(Path(path))[MODEL])
     classifier.backend = "openvino"
-    return _as_a_whole(classifier, classifier.bundle.predict)
+    return TimedSteps(classifier, list, classifier.bundle.predict)
 
 
 class OpenVino:
-    """Computes a graph on one thread in fp32, asked as a session of onnxruntime is.
+    """Computes a graph on one thread in fp32, with the interface of an onnxruntime session.
 
     Source: https://docs.openvino.ai/2025/openvino-workflow/running-inference/optimize-inference.html
     """
@@ -114,7 +123,7 @@ class OpenVino:
         core = openvino.Core()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "EXECUTION_MODE_HINT": "ACCURACY",  # otherwise it rounds to fewer bits by itself
+            "EXECUTION_MODE_HINT": "ACCURACY",  # the default may compute in fewer bits
             "INFERENCE_NUM_THREADS": 1,
             "NUM_STREAMS": 1,
         }
@@ -122,38 +131,38 @@ class OpenVino:
         self._request = compiled.create_infer_request()
 
     def run(self, names: Sequence[str], inputs: Any) -> list[FloatArray]:
-        """Returns the outputs of those names."""
+        """Returns the outputs of the given names."""
         results = self._request.infer(inputs, share_inputs=True)
         return [results[name] for name in names]
 
 
-def trained(device: str, weights: str, batch_size: int) -> TwoStepClassifier:
-    """A run, answering in batches of texts of like length."""
+def trained(device: str, weights: str, batch_size: int) -> TimedSteps:
+    """A run that predicts in batches of texts of similar length."""
     classifier = load(weights, device)
-    return _as_a_whole(classifier, partial(classifier.predict, batch_size=batch_size))
+    return TimedSteps(classifier, list, partial(classifier.predict, batch_size=batch_size))
 
 
-def svm(device: str, data: str, labels: str) -> TwoStepClassifier:
+def svm(device: str, data: str, labels: str) -> TimedSteps:
     """The linear baseline, fitted on the training split."""
     dataset = load_dataset(DataConfig(data=data, labels=labels))
     classifier = TfidfSVM(dataset.train, dataset.labels)
-    return _as_a_whole(classifier, classifier.predict)
+    return TimedSteps(classifier, list, classifier.predict)
 
 
-def fasttext(device: str, path: str, labels: Sequence[str]) -> TwoStepClassifier:
-    """What `train_fasttext` wrote.
+def fasttext(device: str, path: str, labels: Sequence[str]) -> TimedSteps:
+    """A model that `train_fasttext` wrote.
 
     Raises:
         ImportError: fastText is not installed.
     """
     classifier = FastText(Path(path), tuple(labels))
-    return _as_a_whole(classifier, classifier.best)
+    return TimedSteps(classifier, list, classifier.best)
 
 
 def train_fasttext(train: Split, path: Path) -> None:
-    """Trains fastText as its tutorial does for speed, on one thread, which makes it repeatable.
+    """Trains fastText with the fast settings of its tutorial, reproducibly on one thread.
 
-    Its defaults make a file that is larger by far for little quality.
+    Its default settings make a much larger file for little quality.
 
     Source: https://fasttext.cc/docs/en/supervised-tutorial.html
 
@@ -189,38 +198,32 @@ class FastText(Classifier):
 
     def best(self, texts: Sequence[str]) -> list[str]:
         """Returns the most probable label of each text."""
-        answers, _ = self._model.predict(self.encode(texts))
-        return [self.labels[_class_id(best)] for (best,) in answers]
+        predictions, _ = self._model.predict(self.encode(texts))
+        return [self.labels[_class_id(label)] for (label,) in predictions]
 
     def encode(self, texts: Sequence[str]) -> list[str]:
-        """Makes one line of each text, for it takes a line as its end."""
+        """Puts each text on one line, because fastText reads up to the end of a line."""
         return [text.replace("\n", " ") for text in texts]
 
     def forward(self, batch: list[str]) -> FloatArray:
-        """Returns the logarithms of the probabilities (B, C)."""
+        """Returns the log-probabilities (B, C)."""
         logits = np.full((len(batch), len(self.labels)), np.log(1e-9))
-        names, probabilities = self._model.predict(batch, k=len(self.labels))
-        for row, (found, values) in enumerate(zip(names, probabilities, strict=True)):
-            logits[row, list(map(_class_id, found))] = np.log(np.maximum(values, 1e-9))
+        predictions = zip(*self._model.predict(batch, k=len(self.labels)), strict=True)
+        for row, (names, probabilities) in enumerate(predictions):
+            logits[row, list(map(_class_id, names))] = np.log(np.maximum(probabilities, 1e-9))
         return logits
 
     def num_tokens(self, batch: list[str]) -> int:
-        """Counts words."""
+        """Returns the number of words."""
         return sum(len(text.split()) for text in batch)
 
     def num_parameters(self) -> int:
-        """Counts the embeddings, those of hashed word pairs too, and the linear layer."""
+        """Returns the values of the embeddings, hashed word pairs included, and the last layer."""
         return int(self._model.get_input_matrix().size + self._model.get_output_matrix().size)
 
     def size_bytes(self) -> int:
         """Returns the size of its file."""
         return self._size_bytes
-
-
-def _as_a_whole(
-    classifier: Classifier, predict: Callable[[Sequence[str]], Any]
-) -> TwoStepClassifier:
-    return TwoStepClassifier(classifier, list, predict)
 
 
 def _class_id(label: str) -> int:

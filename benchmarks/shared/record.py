@@ -1,30 +1,60 @@
-"""What every benchmark writes: its figures with the command, the data and the machine."""
+"""Common parts of the benchmark programs: command line, evaluation, and the record they write."""
 
 import json
+import logging
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import auto_cli
+
+from featherweight.classifier import Classifier
+from featherweight.data.dataset import Dataset
 from featherweight.device import environment
+from featherweight.quality.evaluation import evaluate
+from featherweight.reports import plots
 from featherweight.run import atomic_open
 
 RESULTS = Path(__file__).parents[2] / "results"
 
 
-def write_record(name: str, data: dict[str, Any], figures: dict[str, Any]) -> Path:
-    """Writes results/NAME.json atomically and returns its path."""
+def run(program: Callable[..., None]) -> None:
+    """Runs a benchmark with its parameters as flags, and logs to the terminal."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    auto_cli(program, as_positional=False)
+
+
+def evaluations(classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
+    """Returns the evaluations on validation and test."""
+    splits = (dataset.validation, dataset.split("test"))
+    return {split.name: evaluate(classifier, split, dataset.name).to_json() for split in splits}
+
+
+def write_record(name: str, data: dict[str, Any], values: dict[str, Any]) -> None:
+    """Writes results/NAME.json atomically: the values with command, data and machine."""
     record = {
         "command": shlex.join(["python", *sys.argv]),
         "data": data,
         "environment": environment(),
-        **figures,
+        **values,
     }
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     with atomic_open(path) as file:
         file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    return path
+    print(path)
+
+
+def write_comparison(
+    name: str, picture: str, dataset: Dataset, comparison: dict[str, Any], **values: Any
+) -> None:
+    """Writes results/NAME.json with a comparison and further values, and results/PICTURE.png."""
+    with atomic_open(RESULTS / f"{picture}.png", "wb") as file:
+        file.write(plots.trade_off(comparison))
+    # `write_record` adds the command and the machine of the benchmark.
+    del comparison["command"], comparison["environment"]
+    write_record(name, dataset.identity(), {"comparison": comparison, **values})
 
 
 def read_record(name: str) -> dict[str, Any]:

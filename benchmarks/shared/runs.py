@@ -1,4 +1,4 @@
-"""Runs that several benchmarks need: made once in a folder, and taken as they are after that."""
+"""Runs that several benchmarks use: created once in a folder, then reused."""
 
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from transformer_eval.finetune import finetune
 
 
 def lstm(
-    runs: Path, name: Preset, source: DataConfig, seed: int, called: str = "", **flags: Any
+    runs: Path, name: Preset, source: DataConfig, seed: int, run_name: str = "", **flags: Any
 ) -> Path:
-    """Returns the run of a preset with a seed, under another name where other flags are given."""
-    run = Run(runs / f"{called or name}-{seed}")
+    """Returns the run of a preset with a seed; other flags need a run name of their own."""
+    run = Run(runs / (run_name or f"{name}-{seed}"))
     if not run.finished:
         train(preset(name, seed=seed, **_flags(run, source), **flags))
     return run.path
@@ -46,9 +46,8 @@ def variant(origin: Path, method: Any, **flags: Any) -> Path:
     """Returns the variant of a run that a method makes."""
     path = origin / FOLDER / method
     if not (path / COMPRESSION).is_file():
-        compress_run(
-            CompressConfig(weights=origin, method=method, overwrite=path.exists(), **flags)
-        )
+        config = CompressConfig(weights=origin, method=method, overwrite=path.exists(), **flags)
+        compress_run(config)
     return path
 
 

@@ -1,1 +1,1 @@
-"""What a data set shows before anything is trained on it."""
+"""Exploration of a data set: figures, plots and sentences of EDA.ipynb."""

@@ -1,6 +1,6 @@
-"""What a data set shows before anything is trained on it: lengths, words, what marks a class, maps.
+"""Statistics of a data set: lengths, vocabulary, typical terms of a class, and 2-D maps.
 
-A document here is the list of a text's words, as a model will read them; see `words`.
+A document is the list of the words of a text, as the LSTM reads them; see `words`.
 """
 
 import re
@@ -25,21 +25,24 @@ from featherweight.errors import DataError, UsageError
 
 Document = Sequence[str]
 
-# Source: Monroe, Colaresi & Quinn (2008), section 3.5.1, whose prior is as long as 500 words.
+# Size of the prior, in words.
+# Source: Monroe, Colaresi & Quinn (2008), section 3.5.1.
 PRIOR_WORDS = 500.0
-NEIGHBOURS = 10
-_RAREST_PAIR = 3  # occurrences below which two words may stand together by chance
-# Source: van der Maaten & Hinton (2008), Visualizing Data using t-SNE: perplexities from 5 to 50
-# do, and 30 to 50 dimensions are enough to start from.
+NEIGHBORS = 10
+_MIN_PAIR_COUNT = 3  # rarer pairs of words may be adjacent by chance
+# Source: van der Maaten & Hinton (2008), Visualizing Data using t-SNE: perplexities from 5 to 50,
+# and an input reduced to 30 to 50 dimensions.
 _PERPLEXITY = 30
 _DIMENSIONS = 50
-_FEWEST_POINTS = 4
+_MIN_POINTS = 4
 _BATCH_SIZE = 256  # texts
 _TYPED: Mapping[str, Callable[[str], object]] = {
     "capital letters": lambda text: text != text.lower(),
     "digits": re.compile(r"\d").search,
-    "punctuation": lambda text: any(unicodedata.category(sign)[0] == "P" for sign in text),
-    "emoji": lambda text: any(unicodedata.category(sign) == "So" for sign in text),
+    "punctuation": lambda text: any(
+        unicodedata.category(character)[0] == "P" for character in text
+    ),
+    "emoji": lambda text: any(unicodedata.category(character) == "So" for character in text),
     "links": re.compile(r"https?://|www\.").search,
     "@names": re.compile(r"(?<!\w)@\w").search,
     "#tags": re.compile(r"(?<!\w)#\w").search,
@@ -47,7 +50,7 @@ _TYPED: Mapping[str, Callable[[str], object]] = {
 
 
 def words(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[str]]:
-    """Returns the documents of N texts: normalized and split as a tokenizer does, none cut."""
+    """Returns the documents of N texts, normalized and split by a tokenizer, not truncated."""
     return [
         [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalized)]
         for normalized in map(tokenizer.normalizer.normalize_str, texts)
@@ -55,20 +58,20 @@ def words(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[str]]:
 
 
 def typed_signs(texts: Sequence[str]) -> dict[str, float]:
-    """Returns the share of texts, in [0, 1], that hold each kind of what people type."""
+    """Returns the share of texts, in [0, 1], that contain capitals, digits, emoji and so on."""
     return {
-        kind: sum(bool(holds(text)) for text in texts) / len(texts)
-        for kind, holds in _TYPED.items()
+        kind: sum(bool(contains(text)) for text in texts) / len(texts)
+        for kind, contains in _TYPED.items()
     }
 
 
 @dataclass(frozen=True)
 class LengthTest:
-    """Whether lengths differ between classes, and how much.
+    """Result of a test whether lengths differ between classes.
 
     Attributes:
-        statistic: H of Kruskal and Wallis.
-        p_value: Probability of an H this large if the class had no bearing on the length.
+        statistic: H of the Kruskal-Wallis test.
+        p_value: Probability of an H this large if lengths do not depend on the class.
         effect: Share of the variance of the lengths' ranks that the class explains, in [0, 1].
     """
 
@@ -78,7 +81,7 @@ class LengthTest:
 
     @property
     def size(self) -> str:
-        """The effect in a word.
+        """The size of the effect: negligible, small, medium or large.
 
         Source: Cohen (1988), Statistical Power Analysis for the Behavioral Sciences, eta squared.
         """
@@ -87,12 +90,13 @@ class LengthTest:
 
 
 def compare_lengths(lengths: IntArray, labels: IntArray) -> LengthTest:
-    """Tests whether lengths (N,) depend on class ids (N,), by their ranks.
+    """Tests whether lengths (N,) depend on class ids (N,).
 
-    Ranks, since lengths are skewed. The effect is 0 on average where the class has no bearing.
+    The test uses ranks because lengths are skewed. The effect is 0 on average if lengths do not
+    depend on the class.
 
-    Source: Kruskal & Wallis (1952), Use of Ranks in One-Criterion Variance Analysis; the effect,
-    Tomczak & Tomczak (2014), The Need to Report Effect Size Estimates Revisited, eta squared of H.
+    Source: Kruskal & Wallis (1952), Use of Ranks in One-Criterion Variance Analysis; Tomczak &
+    Tomczak (2014), The Need to Report Effect Size Estimates Revisited, for eta squared of H.
     """
     groups = [lengths[labels == label] for label in np.unique(labels)]
     n, k = len(lengths), len(groups)
@@ -104,33 +108,33 @@ def compare_lengths(lengths: IntArray, labels: IntArray) -> LengthTest:
 
 
 def vocabulary(documents: Sequence[Document]) -> list[str]:
-    """Returns the different words, the most frequent first, equals by the alphabet."""
+    """Returns the distinct words, the most frequent first, ties in alphabetical order."""
     counts = Counter(word for document in documents for word in document)
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
 def coverage(known: Sequence[str], documents: Sequence[Document]) -> FloatArray:
-    """Returns the share of all words of documents that the first 1, 2, … V known words are.
+    """Returns the share of the words in documents that the first 1, 2, … V known words cover.
 
     Args:
-        known: The V words of a vocabulary, in the order in which they would be let in.
-        documents: What is read; what the last share lacks to 1 is unknown even to all V.
+        known: The V words of a vocabulary, the most frequent first.
+        documents: The documents to cover.
     """
     position = {word: index for index, word in enumerate(known)}
-    places = [position.get(word, len(known)) for document in documents for word in document]
-    counts = np.bincount(np.array(places, np.int64), minlength=len(known) + 1)
+    ranks = [position.get(word, len(known)) for document in documents for word in document]
+    counts = np.bincount(np.array(ranks, np.int64), minlength=len(known) + 1)
     return counts[:-1].cumsum() / max(counts.sum(), 1)
 
 
 @dataclass(frozen=True)
 class Term:
-    """A word, or two that stand together, in the texts of a class.
+    """A word or a pair of adjacent words in the texts of a class.
 
     Attributes:
-        text: The word, or both with a space.
-        z: Standard deviations by which its log-odds exceed those in the other classes.
-        count: How often it stands in the class.
-        total: How often it stands in all classes.
+        text: The word, or both words with a space.
+        z: Difference of its log-odds from the other classes, in standard deviations.
+        count: Occurrences in the class.
+        total: Occurrences in all classes.
     """
 
     text: str
@@ -140,14 +144,14 @@ class Term:
 
 
 def pairs(documents: Sequence[Document]) -> list[list[str]]:
-    """Returns the documents as the pairs of words that stand side by side in them."""
+    """Returns the pairs of adjacent words of each document."""
     return [[" ".join(pair) for pair in bigrams(document)] for document in documents]
 
 
 def frequencies(
     documents: Sequence[Document], labels: IntArray, label_names: Sequence[str]
 ) -> ConditionalFreqDist:
-    """Counts the terms of documents by the name of their class."""
+    """Counts the terms of documents by label name."""
     return ConditionalFreqDist(
         (label_names[label], term)
         for label, document in zip(labels.tolist(), documents, strict=True)
@@ -155,25 +159,25 @@ def frequencies(
     )
 
 
-def typical_terms(counts: ConditionalFreqDist, most: int) -> dict[str, list[Term]]:
-    """Returns the terms that mark each class off from all others together, the strongest first.
+def typical_terms(counts: ConditionalFreqDist, max_terms: int) -> dict[str, list[Term]]:
+    """Returns the terms that distinguish each class from the others, the strongest first.
 
-    The score is the difference of the log-odds of a term in the class and out of it, in standard
-    deviations. Both sides start from a prior of 500 words in the proportions of the whole, which
-    holds back rare terms, that plain ratios put first, and frequent ones that all classes share.
+    The score is the difference between the log-odds of a term inside and outside the class, in
+    standard deviations. An informative prior of 500 words, in the proportions of the whole data,
+    ranks down both rare terms and frequent terms that all classes share.
 
     Source: Monroe, Colaresi & Quinn (2008), Fightin' Words: Lexical Feature Selection and
     Evaluation for Identifying the Content of Political Conflict, section 3.5.1.
 
     Args:
-        counts: Of terms, by class.
-        most: How many terms of a class; those with a score above 0 only.
+        counts: Counts of terms by label name.
+        max_terms: Maximum number of terms per class; only scores above 0 are returned.
     """
     totals: Counter[str] = Counter()
     for count in counts.values():
         totals.update(count)
     terms = sorted(totals)
-    if len(terms) < 2:  # no odds of one against others
+    if len(terms) < 2:  # the odds are not defined
         return {label: [] for label in counts}
     everywhere = np.array([totals[term] for term in terms], float)  # (V,)
     prior = PRIOR_WORDS * everywhere / everywhere.sum()
@@ -182,9 +186,12 @@ def typical_terms(counts: ConditionalFreqDist, most: int) -> dict[str, list[Term
         inside = np.array([count[term] for term in terms], float)
         scores = _log_odds(inside + prior) - _log_odds(everywhere - inside + prior)
         scores /= np.sqrt(1 / (inside + prior) + 1 / (everywhere - inside + prior))
-        best = [index for index in np.argsort(-scores, kind="stable")[:most] if scores[index] > 0]
+        best = [
+            index for index in np.argsort(-scores, kind="stable")[:max_terms] if scores[index] > 0
+        ]
         typical[label] = [
-            Term(terms[it], float(scores[it]), count[terms[it]], totals[terms[it]]) for it in best
+            Term(terms[index], float(scores[index]), count[terms[index]], totals[terms[index]])
+            for index in best
         ]
     return typical
 
@@ -194,43 +201,43 @@ def _log_odds(counts: FloatArray) -> FloatArray:
     return odds
 
 
-def collocations(documents: Sequence[Document], most: int) -> list[tuple[str, float]]:
-    """Returns pairs of words that stand side by side more often than by chance, and how surely.
+def collocations(documents: Sequence[Document], max_pairs: int) -> list[tuple[str, float]]:
+    """Returns pairs of words that are adjacent more often than by chance, with their scores.
 
-    The figure is Dunning's likelihood ratio. Pairs that avoid each other have a high one too;
-    they are left out, as are punctuation and pairs that stand fewer than 3 times.
+    The score is Dunning's likelihood ratio. It is also high for pairs that occur less often than by
+    chance; these are left out, as are punctuation and pairs with fewer than 3 occurrences.
 
     Source: Dunning (1993), Accurate Methods for the Statistics of Surprise and Coincidence.
     """
     finder = BigramCollocationFinder.from_documents(documents)
-    finder.apply_freq_filter(_RAREST_PAIR)
+    finder.apply_freq_filter(_MIN_PAIR_COUNT)
     finder.apply_word_filter(lambda word: not any(map(str.isalnum, word)))
     attracted = {pair for pair, gain in finder.score_ngrams(BigramAssocMeasures.pmi) if gain > 0}
     scored = finder.score_ngrams(BigramAssocMeasures.likelihood_ratio)
-    return [(" ".join(pair), score) for pair, score in scored if pair in attracted][:most]
+    return [(" ".join(pair), score) for pair, score in scored if pair in attracted][:max_pairs]
 
 
 def bag_of_words(train: Sequence[Document], documents: Sequence[Document]) -> FloatArray:
-    """Returns TF-IDF vectors (N, 50 at most) of documents, learned from those of train.
+    """Returns TF-IDF vectors of documents (N, D), D at most 50, fitted on the training documents.
 
     Source: Deerwester et al. (1990), Indexing by Latent Semantic Analysis.
 
     Raises:
-        DataError: The training texts have a single word.
+        DataError: The training texts have a single distinct word.
     """
     vectorizer = TfidfVectorizer(analyzer=list, sublinear_tf=True)
-    learned = vectorizer.fit_transform(train)
-    dimensions = min(_DIMENSIONS, learned.shape[1])
+    fitted = vectorizer.fit_transform(train)
+    dimensions = min(_DIMENSIONS, fitted.shape[1])
     if dimensions < 2:
-        raise DataError("the training texts have a single word: nothing to draw")
-    reduction = TruncatedSVD(dimensions, random_state=0).fit(learned)
+        raise DataError("the training texts have a single word: there is nothing to draw")
+    reduction = TruncatedSVD(dimensions, random_state=0).fit(fitted)
     vectors: FloatArray = reduction.transform(vectorizer.transform(documents))
     return vectors
 
 
 @runtime_checkable
 class Embedder(Protocol):
-    """A classifier whose last layer reads one vector a text."""
+    """A classifier whose last layer takes one vector per text."""
 
     def encode(self, texts: Sequence[str]) -> Batch:
         """Turns B texts into one batch."""
@@ -242,28 +249,26 @@ class Embedder(Protocol):
 
 
 def learned_vectors(classifier: Classifier, texts: Sequence[str]) -> FloatArray:
-    """Returns the vectors (N, F) that a classifier makes of N texts before it answers.
+    """Returns the inputs (N, F) of the last layer of a classifier for N texts.
 
     Raises:
-        UsageError: It gives answers only.
+        UsageError: The classifier has no embeddings.
     """
     if not isinstance(classifier, Embedder):
-        raise UsageError(
-            f"{classifier.name} gives answers and no embeddings: name a run that PyTorch computes"
-        )
+        raise UsageError(f"{classifier.name} has no embeddings: give a run that PyTorch computes")
     batches = list(batches_by_length([len(text) for text in texts], _BATCH_SIZE))
     vectors = [classifier.embed(classifier.encode([texts[i] for i in batch])) for batch in batches]
     return np.concatenate(vectors)[np.argsort(np.concatenate(batches))]
 
 
 def tsne_map(vectors: FloatArray, seed: int = 0) -> FloatArray:
-    """Lays vectors (N, F) out as points (N, 2), so that neighbors stay neighbors (t-SNE).
+    """Projects vectors (N, F) to points (N, 2) with t-SNE, which preserves neighborhoods.
 
     Raises:
-        DataError: There are fewer than 4.
+        DataError: There are fewer than 4 vectors.
     """
-    if len(vectors) < _FEWEST_POINTS:
-        raise DataError(f"{len(vectors)} texts make no map: it takes {_FEWEST_POINTS} or more")
+    if len(vectors) < _MIN_POINTS:
+        raise DataError(f"a map needs at least {_MIN_POINTS} texts, not {len(vectors)}")
     tsne = TSNE(
         perplexity=min(_PERPLEXITY, (len(vectors) - 1) / 3),
         metric="cosine",
@@ -274,20 +279,20 @@ def tsne_map(vectors: FloatArray, seed: int = 0) -> FloatArray:
     return points
 
 
-def like_neighbors(points: FloatArray, labels: IntArray) -> tuple[float, float]:
-    """Says in a figure what a map shows to the eye.
+def neighbor_agreement(points: FloatArray, labels: IntArray) -> tuple[float, float]:
+    """Measures how well a map separates the classes.
 
     Args:
-        points: (N, 2), at least two of them.
+        points: (N, 2) with N at least 2.
         labels: (N,) class ids.
 
     Returns:
-        The share of the 10 nearest neighbors of a text, on average, that are of its class, and
-        the share to expect by chance; both in [0, 1].
+        The mean share of the 10 nearest neighbors of a text that have its class, and the share
+        expected by chance; both in [0, 1].
     """
-    nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points) - 1)).fit(points)
+    nearest = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(points) - 1)).fit(points)
     neighbors = nearest.kneighbors(return_distance=False)  # (N, 10), without the points themselves
-    alike = (labels[neighbors] == labels[:, np.newaxis]).mean()
+    same = (labels[neighbors] == labels[:, np.newaxis]).mean()
     counts = np.bincount(labels)
     chance = (counts * (counts - 1)).sum() / (len(labels) * (len(labels) - 1))
-    return float(alike), float(chance)
+    return float(same), float(chance)

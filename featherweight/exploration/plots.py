@@ -1,4 +1,4 @@
-"""Pictures of a data set, as PNG bytes; a class has the same color in all of them."""
+"""Plots of a data set, as PNG bytes; a class has the same color in all of them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,16 +13,16 @@ from featherweight.exploration.figures import Term
 from featherweight.reports.plots import PALETTE, literal, png, short
 
 _WIDTH = 9  # inches
-_MARKERS = "osD^vPX*"  # the second time round the palette, and so on
-_MOST_PANELS = 12
-_MOST_NAMED = 24  # classes that a legend has room for
-_NAME = 24  # letters of a label or term
+_MARKERS = "osD^vPX*"  # the next marker for each repetition of the palette
+_MAX_PANELS = 12
+_MAX_LEGEND = 24  # classes that fit into a legend
+_MAX_NAME = 24  # characters of a label or term
 
 
 def class_bars(dataset: Dataset) -> bytes:
-    """Returns a PNG of how many training texts each class has."""
+    """Returns a PNG of the number of training texts of each class."""
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.labels))
-    figure, axes = _rows_of(len(counts))
+    figure, axes = _class_rows(len(counts))
     bars = axes.barh(range(len(counts)), counts, color=_colors(len(counts)))
     texts = [f"{count:,} ({count / counts.sum():.1%})" for count in counts]
     axes.bar_label(bars, texts, padding=4)
@@ -32,32 +32,34 @@ def class_bars(dataset: Dataset) -> bytes:
 
 
 def length_histogram(lengths: IntArray, max_length: int) -> bytes:
-    """Returns a PNG of the words of training texts.
+    """Returns a PNG with the histogram of the lengths of training texts.
 
     Args:
-        lengths: (N,) words.
-        max_length: Tokens after which the default tokenizer cuts; drawn where it is near.
+        lengths: (N,) number of words.
+        max_length: Limit of the default tokenizer; drawn if it is in or near the range.
     """
     figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     longest = int(lengths.max())
-    width = max(1, -(-longest // 70))  # words a bar: about 70 bars
+    width = max(1, -(-longest // 70))  # words per bar: about 70 bars
     edges = np.arange(-0.5, longest + width + 0.5, width)
     axes.hist(lengths, bins=edges.tolist(), color="0.6")
     median, p99 = np.percentile(lengths, [50, 99]).tolist()
     lines: dict[str, tuple[float, str]] = {"median": (median, "-"), "99%": (p99, "--")}
     if max_length < 1.5 * longest:
-        lines["cut by default"] = (max_length, ":")
-    for name, (place, style) in lines.items():
-        axes.axvline(place, color="black", linestyle=style, label=f"{name}: {place:.0f} words")
+        lines["default limit"] = (max_length, ":")
+    for name, (position, style) in lines.items():
+        axes.axvline(
+            position, color="black", linestyle=style, label=f"{name}: {position:.0f} words"
+        )
     axes.set(xlabel="length of a text (words)", ylabel="training texts")
     axes.legend(frameon=False)
     return png(figure)
 
 
 def length_boxes(lengths: IntArray, labels: IntArray, label_names: Sequence[str]) -> bytes:
-    """Returns a PNG of the words of training texts (N,) by class: quartiles, and 5 to 95 %."""
-    figure, axes = _rows_of(len(label_names))
+    """Returns a PNG of the lengths (N,) of training texts by class: quartiles and 5 to 95 %."""
+    figure, axes = _class_rows(len(label_names))
     boxes = axes.boxplot(
         [lengths[labels == label] for label in range(len(label_names))],
         positions=range(len(label_names)),
@@ -77,11 +79,11 @@ def length_boxes(lengths: IntArray, labels: IntArray, label_names: Sequence[str]
 
 
 def coverage_curves(shares: Mapping[str, FloatArray], vocab_size: int) -> bytes:
-    """Returns a PNG of how much of each split a vocabulary of the training texts covers.
+    """Returns a PNG of the share of each split that a vocabulary of the training texts covers.
 
     Args:
-        shares: By split, the share of all words that the first 1, 2, … V words are.
-        vocab_size: Words of the default vocabulary.
+        shares: Share of all words that the first 1, 2, … V words cover, by split.
+        vocab_size: Size of the default vocabulary, in words.
     """
     figure = Figure(figsize=(_WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()
@@ -94,7 +96,7 @@ def coverage_curves(shares: Mapping[str, FloatArray], vocab_size: int) -> bytes:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set(
         xlabel="size of the vocabulary (most frequent training words, log scale)",
-        ylabel="words read that are in it",
+        ylabel="share of words covered",
         ylim=(0, 1.02),
     )
     axes.grid(alpha=0.3)
@@ -103,25 +105,25 @@ def coverage_curves(shares: Mapping[str, FloatArray], vocab_size: int) -> bytes:
 
 
 def typical_bars(typical: Mapping[str, Sequence[Term]], label_names: Sequence[str]) -> bytes:
-    """Returns a PNG of the terms that mark each class, a panel a class.
+    """Returns a PNG of the typical terms of each class, one panel per class.
 
     Args:
-        typical: Terms by label, the strongest first; of more than 12 labels the first 12 are shown.
+        typical: Terms by label, the strongest first; only the first 12 labels are shown.
         label_names: The C label names, in id order.
     """
-    shown = [label for label in label_names if typical.get(label)][:_MOST_PANELS]
-    most = max((len(typical[label]) for label in shown), default=1)
+    shown = [label for label in label_names if typical.get(label)][:_MAX_PANELS]
+    rows = max((len(typical[label]) for label in shown), default=1)
     columns = min(3, max(len(shown), 1))
     lines = max(-(-len(shown) // columns), 1)
-    figure = Figure(figsize=(_WIDTH, lines * (0.22 * most + 0.6) + 0.4), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, lines * (0.22 * rows + 0.6) + 0.4), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
     colors = dict(zip(label_names, _colors(len(label_names)), strict=True))
     for axes, label in zip(grid.flat, shown, strict=False):
         terms = typical[label]
         axes.barh(range(len(terms)), [term.z for term in terms], color=colors[label])
-        axes.set_ylim(most - 0.5, -0.5)
-        axes.set_yticks(range(len(terms)), [literal(short(it.text, _NAME)) for it in terms])
-        axes.set_title(literal(short(label, _NAME)), fontsize=10)
+        axes.set_ylim(rows - 0.5, -0.5)
+        axes.set_yticks(range(len(terms)), [literal(short(term.text, _MAX_NAME)) for term in terms])
+        axes.set_title(literal(short(label, _MAX_NAME)), fontsize=10)
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
     for axes in grid.flat[len(shown) :]:
@@ -131,10 +133,10 @@ def typical_bars(typical: Mapping[str, Sequence[Term]], label_names: Sequence[st
 
 
 def scatter(maps: Mapping[str, FloatArray], labels: IntArray, label_names: Sequence[str]) -> bytes:
-    """Returns a PNG of maps side by side, a point a text, colored by its class.
+    """Returns a PNG of maps side by side, one point per text, colored by its class.
 
     Args:
-        maps: (N, 2) each, by title.
+        maps: Points (N, 2) by title.
         labels: (N,) class ids.
         label_names: The C label names, in id order.
     """
@@ -150,11 +152,11 @@ def scatter(maps: Mapping[str, FloatArray], labels: IntArray, label_names: Seque
                 marker=_MARKERS[label // len(PALETTE) % len(_MARKERS)],
                 alpha=0.75,
                 linewidth=0,
-                label=literal(short(name, _NAME)),
+                label=literal(short(name, _MAX_NAME)),
             )
         axes.set(title=literal(title), xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
         axes.set(xticks=[], yticks=[])
-    if len(label_names) <= _MOST_NAMED:
+    if len(label_names) <= _MAX_LEGEND:
         entries = panels[0].get_legend_handles_labels()
         figure.legend(*entries, loc="outside lower center", ncols=6, frameon=False, markerscale=2)
     return png(figure)
@@ -165,8 +167,8 @@ def _colors(count: int) -> list[str]:
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
-def _rows_of(count: int) -> tuple[Figure, Axes]:
-    """Returns a picture with room for a row a class."""
+def _class_rows(count: int) -> tuple[Figure, Axes]:
+    """Returns a figure with one row per class."""
     figure = Figure(figsize=(_WIDTH, 0.42 * count + 1), layout="constrained")
     axes = figure.subplots()
     axes.grid(axis="x", alpha=0.3)
@@ -175,5 +177,7 @@ def _rows_of(count: int) -> tuple[Figure, Axes]:
 
 
 def _name_rows(axes: Axes, label_names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(label_names)), [literal(short(it, _NAME)) for it in label_names])
+    axes.set_yticks(
+        range(len(label_names)), [literal(short(name, _MAX_NAME)) for name in label_names]
+    )
     axes.invert_yaxis()

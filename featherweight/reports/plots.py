@@ -13,8 +13,8 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from featherweight.comparison.text import three_digits
-from featherweight.exploration.label_placement import place_labels
 from featherweight.quality.evaluation import Evaluation
+from featherweight.reports.label_placement import place_labels
 
 Row = Mapping[str, Any]
 

@@ -1,70 +1,89 @@
-"""What the README shows is what the records say."""
+"""The documents show what the records hold."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
-BENCHMARKS = ROOT / "benchmarks"
+from tests.benchmarks.conftest import Program
 
-
-@pytest.fixture
-def render(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for path in BENCHMARKS.glob("*.py"):
-        monkeypatch.delitem(sys.modules, path.stem, raising=False)
-    return importlib.import_module("render")
+ROOT = Path(__file__).parents[2]
 
 
 def documents() -> list[str]:
-    """Returns the documents with figures, read off their markers."""
+    """Returns the documents that have markers."""
     folders = ("", "docs", "edge/pretrained")
     paths = [path for folder in folders for path in (ROOT / folder).glob("*.md")]
     marked = [path for path in paths if "<!-- /" in path.read_text(encoding="utf-8")]
     return sorted(path.relative_to(ROOT).as_posix() for path in marked)
 
 
+def rendered(program: Program, document: str, text: str) -> str:
+    render = program("render")
+    template, values = render.DOCUMENTS[document]
+    result: str = render.render(text, render.blocks(template, values()))
+    return result
+
+
 @pytest.mark.parametrize("document", documents())
-def test_a_document_shows_the_figures_of_the_records(render: ModuleType, document: str) -> None:
+def test_document_equals_the_rendered_records(program: Program, document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
-    assert render.render(text, render.DOCUMENTS[document]()) == text, "run make readme"
+    assert rendered(program, document, text) == text, "run make readme"
 
 
-def test_every_document_is_there(render: ModuleType) -> None:
-    assert sorted(render.DOCUMENTS) == documents()
+def test_every_document_with_markers_is_rendered(program: Program) -> None:
+    assert sorted(program("render").DOCUMENTS) == documents()
 
 
-def test_a_changed_figure_changes_the_readme(
-    render: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tables = importlib.import_module("rendering.tables")
-    read = tables.read_record
+def alter(monkeypatch: pytest.MonkeyPatch, module: Any, change: Any) -> None:
+    read = module.read_record
 
-    def altered(name: str) -> dict[str, object]:
+    def altered(name: str) -> Any:
         record = read(name)
+        change(record)
+        return record
+
+    monkeypatch.setattr(module, "read_record", altered)
+
+
+def test_changed_figure_changes_the_readme(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slower(record: dict[str, Any]) -> None:
         for row in record.get("rows", []):
             if "seconds" in row:
                 row["seconds"] += 100
-        return record
 
-    monkeypatch.setattr(tables, "read_record", altered)
-    assert render.render(text, render.DOCUMENTS["README.md"]()) != text
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    alter(monkeypatch, program("rendering.readme"), slower)
+    assert rendered(program, "README.md", text) != text
 
 
-def test_markers_and_blocks_that_do_not_meet_are_an_error(render: ModuleType) -> None:
+def test_record_that_contradicts_a_finding_is_refused(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worse(record: dict[str, Any]) -> None:
+        for row in record.get("comparison", {}).get("rows", []):
+            if row["model"] == "minilm":
+                row["tests"]["macro_f1"]["adjusted_p"] = 0.01
+
+    findings = program("rendering.findings")
+    alter(monkeypatch, findings, worse)
+    with pytest.raises(ValueError, match="no difference between MiniLM and the LSTM"):
+        findings.values()
+
+
+def test_blocks_and_markers_must_match(program: Program) -> None:
+    render = program("render").render
     with pytest.raises(ValueError, match="no markers"):
-        render.render("# nothing to fill in", {"quality": "good"})
-    with pytest.raises(ValueError, match="nothing is known for the markers quality"):
-        render.render("<!-- quality -->\n<!-- /quality -->", {})
+        render("# nothing to fill in", {"quality": "good"})
+    with pytest.raises(ValueError, match="no block for the markers quality"):
+        render("<!-- quality -->\n<!-- /quality -->", {})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.stem)
-def test_a_record_says_how_it_was_made(path: Path) -> None:
+def test_record_says_how_it_was_made(path: Path) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["command"].startswith("python benchmarks/")
     assert record["environment"]["cpu"]["model"]

@@ -1,4 +1,4 @@
-"""Executes a notebook as a user's papermill does, in a folder of its own, and reads the pages."""
+"""Executes a notebook with papermill in a folder of its own, and reads its outputs."""
 
 import base64
 from pathlib import Path
@@ -14,7 +14,7 @@ NOTEBOOKS = (ROOT / "EDA.ipynb", ROOT / "notebooks" / "transformer_walkthrough.i
 
 
 def executed(notebook: Path, folder: Path, **parameters: Any) -> NotebookNode:
-    """Returns a notebook with its outputs; nothing outside the folder is written or known.
+    """Returns a notebook with its outputs; files outside the folder are neither read nor written.
 
     Raises:
         PapermillExecutionError: A cell failed.
@@ -22,36 +22,35 @@ def executed(notebook: Path, folder: Path, **parameters: Any) -> NotebookNode:
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as environment:
         for variable in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR"):
-            place = folder / ".jupyter" / variable.lower()
-            place.mkdir(parents=True, exist_ok=True)
-            environment.setenv(variable, str(place))
+            settings = folder / ".jupyter" / variable.lower()
+            settings.mkdir(parents=True, exist_ok=True)
+            environment.setenv(variable, str(settings))
         environment.setenv("JUPYTER_PREFER_ENV_PATH", "1")
         environment.setenv("OMP_NUM_THREADS", "1")
         environment.setenv("HF_HUB_OFFLINE", "1")
-        environment.delenv("PYTHONPATH", raising=False)  # the package is found by its installation
+        environment.setenv("PYTHONPATH", str(ROOT))  # the kernel imports this checkout
         papermill.execute_notebook(
             notebook,
             folder / notebook.name,
-            {name: as_flag(value) for name, value in parameters.items()},
+            {
+                name: str(value) if isinstance(value, Path) else value
+                for name, value in parameters.items()
+            },
             cwd=folder,
             progress_bar=False,
         )
     return nbformat.read(folder / notebook.name, 4)
 
 
-def as_flag(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
 def outputs(page: NotebookNode, cell: str | None = None) -> list[NotebookNode]:
-    """Returns what the cells, or the one of a name, put out."""
-    chosen = [it for it in page.cells if it.cell_type == "code" and cell in (None, it.id)]
-    assert chosen, cell
-    return [output for it in chosen for output in it.outputs]
+    """Returns the outputs of all code cells, or of one cell."""
+    cells = [code for code in page.cells if code.cell_type == "code" and cell in (None, code.id)]
+    assert cells, cell
+    return [output for code in cells for output in code.outputs]
 
 
-def said(page: NotebookNode, cell: str | None = None) -> str:
-    """Returns all texts of the outputs: streams, Markdown and tables."""
+def output_text(page: NotebookNode, cell: str | None = None) -> str:
+    """Returns the texts of the outputs: streams, Markdown and tables."""
     texts = []
     for output in outputs(page, cell):
         data = output.get("data", {})
@@ -60,10 +59,11 @@ def said(page: NotebookNode, cell: str | None = None) -> str:
 
 
 def pictures(page: NotebookNode, cell: str | None = None) -> list[bytes]:
-    found = [output.get("data", {}).get("image/png") for output in outputs(page, cell)]
-    return [base64.b64decode(picture) for picture in found if picture]
+    """Returns the PNG images of the outputs."""
+    images = [output.get("data", {}).get("image/png") for output in outputs(page, cell)]
+    return [base64.b64decode(image) for image in images if image]
 
 
 def warnings(page: NotebookNode) -> str:
-    """Returns what a reader would see on red ground."""
-    return "".join(it.text for it in outputs(page) if it.get("name") == "stderr")
+    """Returns what the cells wrote to stderr."""
+    return "".join(output.text for output in outputs(page) if output.get("name") == "stderr")

@@ -1,4 +1,4 @@
-"""EDA.ipynb, executed: its figures and sentences are those of the data that it is given."""
+"""EDA.ipynb, executed: its figures and sentences describe the given data."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from nbformat import NotebookNode
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from lstm.config import TokenizerConfig
 from lstm.tokenizer import UNK_ID, token_ids, train_tokenizer
-from tests.helpers.executed import NOTEBOOKS, executed, pictures, said, warnings
+from tests.helpers.executed import NOTEBOOKS, executed, output_text, pictures, warnings
 
 EDA = NOTEBOOKS[0]
 
@@ -30,35 +30,35 @@ def corpus() -> Dataset:
     return load_dataset(DataConfig())
 
 
-def test_it_runs_without_a_word_on_red_ground(bundled: NotebookNode, moods: NotebookNode) -> None:
+def test_nothing_is_written_to_stderr(bundled: NotebookNode, moods: NotebookNode) -> None:
     assert warnings(bundled) == ""
     assert warnings(moods) == ""
 
 
-def test_it_shows_texts_of_every_class_and_split(bundled: NotebookNode, corpus: Dataset) -> None:
-    samples = said(bundled, "samples")
+def test_texts_of_every_class_and_split_are_shown(bundled: NotebookNode, corpus: Dataset) -> None:
+    samples = output_text(bundled, "samples")
     assert all(samples.count(f">{label} ") + samples.count(f">{label}<") for label in corpus.labels)
-    assert all(f"{len(split):,}" in said(bundled, "load") for split in corpus.splits)
+    assert all(f"{len(split):,}" in output_text(bundled, "load") for split in corpus.splits)
 
 
-@pytest.mark.parametrize(
-    "cell", ["classes", "lengths", "lengths-by-class", "vocabulary", "typical", "maps"]
-)
-def test_it_draws(bundled: NotebookNode, cell: str) -> None:
-    (picture,) = pictures(bundled, cell)
-    assert picture.startswith(b"\x89PNG")
+def test_plots_are_drawn(bundled: NotebookNode) -> None:
+    for cell in ("classes", "lengths", "lengths-by-class", "vocabulary", "typical", "maps"):
+        (picture,) = pictures(bundled, cell)
+        assert picture.startswith(b"\x89PNG"), cell
 
 
-def test_the_sentence_on_balance_counts_the_classes(
+def test_sentence_on_balance_counts_the_classes(
     bundled: NotebookNode, moods: NotebookNode, corpus: Dataset
 ) -> None:
     counts = np.bincount(corpus.train.labels)
-    assert f"has {counts.max() / counts.min():.1f} times the texts" in said(bundled, "classes")
-    assert "macro averages" in said(bundled, "classes")
-    assert "nearly equal in size" in said(moods, "classes")
+    assert f"has {counts.max() / counts.min():.1f} times the texts" in output_text(
+        bundled, "classes"
+    )
+    assert "macro averages" in output_text(bundled, "classes")
+    assert "nearly balanced" in output_text(moods, "classes")
 
 
-def test_the_sentence_on_the_tokenizer_counts_unknown_words(
+def test_sentence_on_the_tokenizer_counts_unknown_words(
     bundled: NotebookNode, moods: NotebookNode, corpus: Dataset
 ) -> None:
     tokenizer = train_tokenizer(corpus.train.texts, TokenizerConfig())
@@ -66,20 +66,22 @@ def test_the_sentence_on_the_tokenizer_counts_unknown_words(
     rows, _ = token_ids(tokenizer, corpus.test.texts)
     unknown = sum(row.count(UNK_ID) for row in rows) / sum(map(len, rows))
 
-    assert f"{unknown:.1%} of those of test" in said(bundled, "unknown")
-    assert f"{unknown:.1%} of those of test" not in said(moods, "unknown")
+    assert f"{unknown:.1%} in test" in output_text(bundled, "unknown")
+    assert f"{unknown:.1%} in test" not in output_text(moods, "unknown")
 
 
-def test_the_embeddings_of_a_run_stand_beside_the_bags_of_words(
+def test_embeddings_of_a_run_are_drawn_next_to_bags_of_words(
     bundled: NotebookNode, moods: NotebookNode
 ) -> None:
-    assert "embeddings of tiny" in said(bundled, "maps")
-    assert "embeddings of" not in said(moods, "maps")
+    assert "embeddings of tiny" in output_text(bundled, "maps")
+    assert "embeddings of" not in output_text(moods, "maps")
 
 
-def test_the_page_ends_with_everything_that_it_concluded(moods: NotebookNode) -> None:
-    end = said(moods, "meaning")
+def test_notebook_ends_with_all_conclusions(moods: NotebookNode) -> None:
+    end = output_text(moods, "meaning")
     for cell in ("typing", "checks", "classes", "lengths", "unknown", "alone", "maps"):
-        sentences = [line for line in said(moods, cell).splitlines() if line.startswith("> ")]
+        sentences = [
+            line for line in output_text(moods, cell).splitlines() if line.startswith("> ")
+        ]
         assert sentences, cell
         assert all(sentence.removeprefix("> ") in end for sentence in sentences)

@@ -1,4 +1,4 @@
-"""The walk-through, executed with a tiny transformer of random weights."""
+"""The walkthrough, executed with a tiny transformer with random weights."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from nbformat import NotebookNode
 
 from featherweight import load
 from tests.conftest import labeled_texts
-from tests.helpers.executed import NOTEBOOKS, executed, pictures, said, warnings
+from tests.helpers.executed import NOTEBOOKS, executed, output_text, pictures, warnings
 from transformer_eval.random_weights import build
 from transformer_eval.registry import Pretrained
 
@@ -35,53 +35,53 @@ def page(outputs: Path, tiny_data: Path) -> NotebookNode:
     )  # fmt: skip
 
 
-def test_it_runs_without_a_word_on_red_ground(page: NotebookNode) -> None:
+def test_nothing_is_written_to_stderr(page: NotebookNode) -> None:
     assert warnings(page) == ""
 
 
-def test_it_trains_as_it_is_told_and_leaves_two_runs(page: NotebookNode, outputs: Path) -> None:
+def test_parameters_reach_the_two_runs(page: NotebookNode, outputs: Path) -> None:
     config = json.loads((outputs / "outputs" / "mine" / "config.json").read_text())
     assert (config["epochs"], config["batch_size"], config["learning_rate"]) == (2, 8, 0.001)
     assert (outputs / "outputs" / "mine-frozen" / "model.safetensors").is_file()
-    log = said(page, "finetune")
+    log = output_text(page, "finetune")
     assert "epoch 1/2" in log
     assert "epoch 2/2" in log
 
 
-def test_a_line_an_epoch_is_all_the_progress_that_is_shown(page: NotebookNode) -> None:
-    # A bar redraws itself with carriage returns, each a line of its own in a stored page.
-    assert "\r" not in said(page)
-    assert "it/s" not in said(page)
+def test_progress_is_one_line_per_epoch(page: NotebookNode) -> None:
+    # A progress bar would be stored as many lines, one per carriage return.
+    assert "\r" not in output_text(page)
+    assert "it/s" not in output_text(page)
 
 
-def test_it_shows_how_the_text_is_tokenized(page: NotebookNode) -> None:
-    assert "[CLS]" in said(page, "tokenize")
-    mask = said(page, "batch").split("]")[:2]
+def test_tokens_and_attention_mask_are_shown(page: NotebookNode) -> None:
+    assert "[CLS]" in output_text(page, "tokenize")
+    mask = output_text(page, "batch").split("]")[:2]
     assert "0" not in mask[0]
     assert "0" in mask[1]
 
 
-def test_it_compares_frozen_and_fine_tuned_with_the_dummy(page: NotebookNode) -> None:
-    tables = said(page, "gain")
+def test_frozen_and_fine_tuned_models_are_compared_with_the_baseline(page: NotebookNode) -> None:
+    tables = output_text(page, "gain")
     assert all(name in tables for name in ("most frequent class", "mine-frozen", "mine "))
     assert "no difference shown" in tables or "better" in tables or "worse" in tables
-    assert "mine-frozen" in said(page, "test")
+    assert "mine-frozen" in output_text(page, "test")
 
 
-@pytest.mark.parametrize("cell", ["finetune", "confusion"])
-def test_it_draws(page: NotebookNode, cell: str) -> None:
-    assert [picture[:4] for picture in pictures(page, cell)] == [b"\x89PNG"]
+def test_plots_are_drawn(page: NotebookNode) -> None:
+    for cell in ("finetune", "confusion"):
+        assert [picture[:4] for picture in pictures(page, cell)] == [b"\x89PNG"], cell
 
 
-def test_the_answer_is_that_of_the_run(page: NotebookNode, outputs: Path) -> None:
+def test_prediction_is_that_of_the_run(page: NotebookNode, outputs: Path) -> None:
     classifier = load(outputs / "outputs" / "mine", "cpu")
-    answer = said(page, "predict")
-    first = answer[answer.index("<tbody>") :]
+    table = output_text(page, "predict")
+    first = table[table.index("<tbody>") :]
     assert min(classifier.labels, key=first.index) == classifier.predict([TEXT])[0]
     assert f"{classifier.predict_proba([TEXT]).max():.1%}" in first
 
 
 def test_nothing_is_sent(page: NotebookNode) -> None:
-    table = said(page, "push")
+    table = output_text(page, "push")
     assert "acme/moods: nothing was sent" in table
     assert "model.safetensors" in table

@@ -17,7 +17,7 @@ from featherweight.exploration.figures import (
     coverage,
     frequencies,
     learned_vectors,
-    like_neighbors,
+    neighbor_agreement,
     pairs,
     tsne_map,
     typed_signs,
@@ -40,7 +40,7 @@ def ids(*labels: int) -> np.ndarray:
 # Words and lengths
 
 
-def test_words_are_those_of_the_tokenizer_and_none_is_cut_off() -> None:
+def test_words_are_split_by_the_tokenizer_and_not_truncated() -> None:
     config = TokenizerConfig(min_frequency=1, max_length=2)
     tokenizer = train_tokenizer(["i am so happy"], config)
     assert words(tokenizer, ["I'm SOOO happy @ann, qv", ""]) == [
@@ -56,12 +56,12 @@ def test_words_are_those_of_the_tokenizer_and_none_is_cut_off() -> None:
         ("😂", "emoji"), ("https://t.co/x", "links"), ("@ann", "@names"), ("#happy", "#tags"),
     ],
 )  # fmt: skip
-def test_each_kind_of_sign_is_found(text: str, kind: str) -> None:
+def test_each_kind_of_typing_is_found(text: str, kind: str) -> None:
     assert typed_signs([text, "i am here"])[kind] == 0.5
     assert set(typed_signs(["i am here"]).values()) == {0}
 
 
-def test_an_address_is_no_name_and_a_number_sign_in_a_word_no_tag() -> None:
+def test_signs_inside_words_are_not_names_or_tags() -> None:
     shares = typed_signs(["ann@example", "c#sharp"])
     assert shares["@names"] == shares["#tags"] == 0
 
@@ -85,13 +85,11 @@ def test_lengths_without_a_difference_have_no_effect() -> None:
 @pytest.mark.parametrize(
     ("lengths", "labels"), [(ids(1, 2, 3), ids(1, 1, 1)), (ids(7, 7, 7, 7), ids(0, 0, 1, 1))]
 )
-def test_where_there_is_nothing_to_compare_nothing_is_found(
-    lengths: np.ndarray, labels: np.ndarray
-) -> None:
+def test_nothing_to_compare_is_no_difference(lengths: np.ndarray, labels: np.ndarray) -> None:
     assert compare_lengths(lengths, labels) == LengthTest(0.0, 1.0, 0.0)
 
 
-def test_coverage_counts_what_is_read_by_rank() -> None:
+def test_coverage_is_cumulative_by_rank() -> None:
     documents = [["a", "b", "a"], ["a", "c", "b"]]
     known = vocabulary(documents)
     assert known == ["a", "b", "c"]
@@ -100,7 +98,7 @@ def test_coverage_counts_what_is_read_by_rank() -> None:
     np.testing.assert_allclose(coverage(known, [[]]), [0, 0, 0])
 
 
-# What is typical of a class
+# Typical terms of a class
 
 
 def test_log_odds_equal_a_value_worked_by_hand() -> None:
@@ -113,21 +111,21 @@ def test_log_odds_equal_a_value_worked_by_hand() -> None:
     (term,) = typical["joy"]
     assert (term.text, term.count, term.total) == ("a", 3, 4)
     assert term.z == pytest.approx(z)
-    assert [it.text for it in typical["sadness"]] == ["b"]
+    assert [term.text for term in typical["sadness"]] == ["b"]
     assert typical["sadness"][0].z == pytest.approx(z)
 
 
-def test_neither_shared_nor_rare_words_come_first() -> None:
+def test_shared_and_rare_words_are_ranked_down() -> None:
     glad = [["i", "feel", "happy"]] * 40 + [["i", "feel", "zzz"]]
     low = [["i", "feel", "sad"]] * 41
     typical = typical_terms(frequencies(glad + low, ids(*[0] * 41, *[1] * 41), LABELS), 3)
-    # By plain ratios "zzz" would be as typical as "happy", by plain counts "i" would be.
+    # By ratios, "zzz" would be as typical as "happy"; by counts, "i" would be.
     assert [term.text for term in typical["joy"]] == ["happy", "zzz"]
     assert typical["joy"][0].z > 3 * typical["joy"][1].z
     assert [term.text for term in typical["sadness"]] == ["sad"]
 
 
-def test_a_single_word_is_typical_of_nothing() -> None:
+def test_single_word_is_not_typical() -> None:
     assert typical_terms(frequencies([["a"], ["a"]], ids(0, 1), LABELS), 5) == {
         "joy": [],
         "sadness": [],
@@ -135,24 +133,24 @@ def test_a_single_word_is_typical_of_nothing() -> None:
     assert typical_terms(frequencies([[], []], ids(0, 1), LABELS), 5) == {}
 
 
-def test_pairs_do_not_reach_from_one_text_to_the_next() -> None:
+def test_pairs_do_not_cross_texts() -> None:
     assert pairs([["so", "very", "sad"], ["alone"]]) == [["so very", "very sad"], []]
 
 
-def test_collocations_stand_together_and_do_not_avoid_each_other() -> None:
+def test_collocations_are_more_frequent_than_chance() -> None:
     documents = [["in", "new", "york"]] * 4 + [["!", "!"]] * 9
-    # Of 200 words, "i" and "not" are 50 each: chance would have a dozen of "i not".
+    # Of 200 words, "i" and "not" are 50 each: a dozen of "i not" are expected by chance.
     documents += [["i", "not"]] * 3 + [["i", "ran"]] * 47 + [["ran", "not"]] * 47
     found = [pair for pair, _ in collocations(documents, 99)]
     assert "new york" in found
     assert {"i not", "! !"}.isdisjoint(found)
-    assert collocations([["i", "ran"]] * 2, 9) == []  # too rare to tell
+    assert collocations([["i", "ran"]] * 2, 9) == []  # too rare
 
 
 # Maps
 
 
-def test_bags_of_words_know_only_the_words_of_training() -> None:
+def test_bags_of_words_ignore_words_not_in_training() -> None:
     train = [["happy", "sun"], ["sad", "rain"], ["happy", "sun", "rain"]]
     vectors = bag_of_words(train, [["happy", "sun"], ["happy", "sun", "zzz"], ["sad"]])
     np.testing.assert_allclose(vectors[0], vectors[1])
@@ -161,7 +159,7 @@ def test_bags_of_words_know_only_the_words_of_training() -> None:
         bag_of_words([["a"], ["a"]], [["a"]])
 
 
-def test_learned_vectors_are_what_the_head_reads(tiny_run: Path) -> None:
+def test_learned_vectors_are_the_inputs_of_the_head(tiny_run: Path) -> None:
     classifier = load(tiny_run, "cpu")
     assert isinstance(classifier, TextClassifier)
     texts = [text for text, _ in labeled_texts()] * 5  # more than one batch
@@ -172,32 +170,32 @@ def test_learned_vectors_are_what_the_head_reads(tiny_run: Path) -> None:
     np.testing.assert_allclose(logits, classifier.logits(texts), atol=1e-5)
 
 
-def test_a_classifier_without_vectors_is_refused(tiny_data: Path) -> None:
+def test_classifier_without_vectors_is_rejected(tiny_data: Path) -> None:
     dataset = load_dataset(DataConfig(data=str(tiny_data)))
-    with pytest.raises(UsageError, match="most frequent class gives answers and no embeddings"):
+    with pytest.raises(UsageError, match="most frequent class has no embeddings"):
         learned_vectors(MostFrequentClass(dataset.train, dataset.labels), ["so happy"])
 
 
-def test_a_map_keeps_neighbors_and_is_the_same_each_time() -> None:
+def test_map_preserves_neighbors_and_is_reproducible() -> None:
     rng = np.random.default_rng(0)
     labels = ids(*[0] * 30, *[1] * 30)
     vectors = np.eye(8)[labels] + rng.normal(0, 0.05, (60, 8))
     points = tsne_map(vectors)
     assert points.shape == (60, 2)
     np.testing.assert_array_equal(points, tsne_map(vectors))
-    assert like_neighbors(points, labels)[0] == 1.0
-    assert like_neighbors(points, rng.permutation(labels))[0] < 0.7
+    assert neighbor_agreement(points, labels)[0] == 1.0
+    assert neighbor_agreement(points, rng.permutation(labels))[0] < 0.7
 
 
-def test_few_texts_make_a_map_and_fewer_none() -> None:
+def test_map_needs_four_texts() -> None:
     assert tsne_map(np.eye(4)).shape == (4, 2)
-    with pytest.raises(DataError, match="3 texts make no map"):
+    with pytest.raises(DataError, match="at least 4 texts, not 3"):
         tsne_map(np.eye(3))
 
 
-def test_chance_is_that_of_another_text_of_the_same_class() -> None:
+def test_chance_is_the_share_of_other_texts_of_the_class() -> None:
     points = np.array([[0.0, 0], [0, 1], [9, 9], [9, 8]])
-    alike, chance = like_neighbors(points, ids(0, 0, 0, 1))
+    agreement, chance = neighbor_agreement(points, ids(0, 0, 0, 1))
     # All three others are neighbors: 2 of 3 for each of the first class, none for the last.
-    assert alike == pytest.approx(6 / 12)
+    assert agreement == pytest.approx(6 / 12)
     assert chance == pytest.approx(6 / 12)

@@ -1,4 +1,4 @@
-"""Where the names of points go in a plot, so that they hide neither each other nor a point."""
+"""Placement of the names of points in a plot, so that they hide neither names nor points."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,8 +11,8 @@ from matplotlib.transforms import Bbox
 
 _ANGLES = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200])
 _DISTANCES = (5.0, 14.0, 26.0, 40.0, 58.0, 80.0, 110.0)  # points between marker and text
-# What a hidden square pixel and a crossing cost, beside a point of distance, which costs 1.
-_HIDDEN_LABEL, _HIDDEN_MARK, _OUTSIDE, _CROSSING = 20.0, 4.0, 100.0, 150.0
+# Costs per hidden square pixel and per crossing; one point of distance costs 1.
+_HIDDEN_LABEL, _HIDDEN_MARKER, _OUTSIDE, _CROSSING = 20.0, 4.0, 100.0, 150.0
 
 _LEADER = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7, "shrinkA": 0}
 
@@ -27,31 +27,32 @@ def place_labels(
     texts: Sequence[str],
     lines: Sequence[Segment],
 ) -> None:
-    """Writes a text beside each point, joined to it by a thin line.
+    """Writes a label beside each point, connected to it by a thin line.
 
-    Each text in turn takes the place around its point that hides least and lies nearest.
+    Each label in turn takes the position around its point with the lowest cost: near the point,
+    inside the axes, and hiding as little as possible.
 
     Args:
-        figure: The figure with all else drawn and its limits set.
+        figure: The figure, complete apart from the labels and with its limits set.
         axes: The axes to write into.
         points: (N, 2), in data coordinates.
-        radii: (N,) of the markers, in points (1/72 inch).
-        texts: N of them.
-        lines: Upright or level lines to keep clear of, in data coordinates.
+        radii: (N,) radii of the markers, in points (1/72 inch).
+        texts: N labels.
+        lines: Vertical or horizontal lines to keep clear of, in data coordinates.
     """
-    figure.draw_without_rendering()  # settles the layout, hence what a pixel is
+    figure.draw_without_rendering()  # computes the layout, which defines the pixels
     pixel = figure.dpi / 72  # pixels per point
-    centres = axes.transData.transform(points)  # (N, 2)
-    marks = [
+    centers = axes.transData.transform(points)  # (N, 2)
+    markers = [
         Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
-        for (x, y), radius in zip(centres, radii * pixel, strict=True)
+        for (x, y), radius in zip(centers, radii * pixel, strict=True)
     ]
     for line in lines:
         (left, bottom), (right, top) = axes.transData.transform(line)
-        marks.append(Bbox.from_extents(left - 2, bottom - 2, right + 2, top + 2))
+        markers.append(Bbox.from_extents(left - 2, bottom - 2, right + 2, top + 2))
 
-    taken: list[tuple[Bbox, Path]] = []  # the boxes of the texts so far, and their lines
-    for point, centre, radius, text in zip(points, centres, radii, texts, strict=True):
+    taken: list[tuple[Bbox, Path]] = []  # boxes and leaders of the labels so far
+    for point, center, radius, text in zip(points, centers, radii, texts, strict=True):
         label = axes.annotate(
             text,
             point,
@@ -64,30 +65,30 @@ def place_labels(
         )
         label.set_in_layout(False)
         extent = label.get_window_extent()
-        places = [
-            (distance, _box(centre, extent, (radius + distance) * pixel, angle))
+        positions = [
+            (distance, _box(center, extent, (radius + distance) * pixel, angle))
             for distance in _DISTANCES
             for angle in _ANGLES
         ]
         costs = [
-            distance + _cost(box, _leader(centre, box), taken, marks, axes.bbox)
-            for distance, box in places
+            distance + _cost(box, _leader(center, box), taken, markers, axes.bbox)
+            for distance, box in positions
         ]
-        _, box = places[int(np.argmin(costs))]
-        taken.append((box, _leader(centre, box)))
-        label.set_position(tuple((_middle(box) - centre) / pixel))
+        _, box = positions[int(np.argmin(costs))]
+        taken.append((box, _leader(center, box)))
+        label.set_position(tuple((_middle(box) - center) / pixel))
 
 
 def _cost(
     box: Bbox,
     leader: Path,
     taken: Iterable[tuple[Bbox, Path]],
-    marks: Iterable[Bbox],
+    markers: Iterable[Bbox],
     frame: Bbox,
 ) -> float:
-    """Returns what a text in a box, joined to its point by a leader, takes from the picture."""
+    """Returns the cost of a label in a box that a leader connects to its point."""
     cost = _OUTSIDE * (_area(box) - _overlap(box, frame))
-    cost += _HIDDEN_MARK * sum(_overlap(box, mark) for mark in marks)
+    cost += _HIDDEN_MARKER * sum(_overlap(box, marker) for marker in markers)
     for other, other_leader in taken:
         cost += _HIDDEN_LABEL * _overlap(box, other)
         cost += _CROSSING * leader.intersects_bbox(other, filled=False)
@@ -95,16 +96,16 @@ def _cost(
     return cost
 
 
-def _box(centre: npt.NDArray[np.float64], extent: Bbox, distance: float, angle: float) -> Bbox:
-    """Returns a box of a text's extent, at a distance of its edge from a centre, in pixels."""
+def _box(center: npt.NDArray[np.float64], extent: Bbox, distance: float, angle: float) -> Bbox:
+    """Returns the box of a label whose edge is at a distance from a center, in pixels."""
     direction = np.array([np.cos(angle), np.sin(angle)])
     half = np.array([extent.width, extent.height]) / 2
-    middle = centre + direction * (distance + half)
+    middle = center + direction * (distance + half)
     return Bbox([middle - half, middle + half])
 
 
-def _leader(centre: npt.NDArray[np.float64], box: Bbox) -> Path:
-    return Path([centre, _middle(box)])
+def _leader(center: npt.NDArray[np.float64], box: Bbox) -> Path:
+    return Path([center, _middle(box)])
 
 
 def _overlap(one: Bbox, other: Bbox) -> float:
