@@ -12,7 +12,7 @@ from jsonargparse import auto_cli
 from shared.record import write_record
 from shared.runs import lstm, transformer, variant
 
-from compress.distillation.teachers import further_texts
+from compress.distillation.teachers import unlabeled_texts
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.loading import load
 from featherweight.quality.evaluation import evaluate
@@ -48,7 +48,7 @@ def distillation(
     source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
     alone = [lstm(runs, "feather", source, seed) for seed in seeds]
-    further = further_texts(unlabelled) if unlabelled else []
+    further = unlabeled_texts(unlabelled) if unlabelled else []
     extra = hashlib.sha256(unlabelled.read_bytes()).hexdigest() if unlabelled else None
     ensemble = [
         *(lstm(runs, "feather", source, seed) for seed in teachers),

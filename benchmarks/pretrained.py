@@ -21,7 +21,7 @@ from jsonargparse import auto_cli
 from shared.record import write_record
 from shared.runs import lstm, transformer, variant
 
-from compress.distillation.teachers import further_texts
+from compress.distillation.teachers import unlabeled_texts
 from edge.classifier import BundleClassifier
 from edge.config import ExportConfig
 from edge.export import export
@@ -93,7 +93,7 @@ def pretrained(
     shutil.copyfile(best["path"], PATH)
     figures = {
         "shape": SHAPE,
-        "further": {"n": len(further_texts(further)), "sha256": _sha256(further)},
+        "further": {"n": len(unlabeled_texts(further)), "sha256": _sha256(further)},
         "temperature": temperature,
         "alpha": alpha,
         "recipes": facts,
