@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from featherweight.errors import UsageError
-from featherweight.training.config import require_at_least_one, require_positive
+from featherweight.training.config import (
+    require_at_least_one,
+    require_fraction,
+    require_positive,
+)
 
 Name = Literal[
     "all", "fp16", "bf16", "int8", "int4", "static-int8", "qat", "qat-int4", "prune", "prune+int8",
@@ -127,8 +131,6 @@ class CompressConfig(
         Raises:
             UsageError: A value is out of range; the message names the flag.
         """
-        if not 0 <= self.sparsity < 1:
-            raise UsageError(f"--sparsity must be in [0, 1), not {self.sparsity}")
         for flag in ("vocabulary", "hidden"):
             if not 0 < getattr(self, flag) <= 1:
                 raise UsageError(f"--{flag} must be in (0, 1], not {getattr(self, flag)}")
@@ -151,6 +153,7 @@ class CompressConfig(
             raise UsageError(f"--seed must be in [0, 2**32), not {self.seed}")
         if not 0 <= self.retraining_rate < float("inf"):
             raise UsageError(f"--retraining_rate must be 0 or above, not {self.retraining_rate}")
+        require_fraction(self, "sparsity")
         require_positive(self, "temperature", "lora_alpha")
         require_at_least_one(self, "rank", "calibration_texts", "trials")
 

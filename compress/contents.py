@@ -57,13 +57,7 @@ def _transformer_parts(classifier: Any) -> Iterator[tuple[str, Counts]]:
 
 
 def _kind(name: str, module: nn.Module, body: str) -> str:
-    """Returns the kind of a transformer's parameter.
-
-    Args:
-        name: Path of the parameter.
-        module: The module it belongs to.
-        body: Name of the encoder below the classification head.
-    """
+    """Returns the kind of a parameter of a module; `body` is the name of the encoder."""
     if "norm" in type(module).__name__.lower():
         return "normalization"
     if ".lora_" in name:

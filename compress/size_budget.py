@@ -13,7 +13,7 @@ from math import ceil
 import numpy as np
 from tokenizers import Tokenizer
 
-from compress.lstm.quantization import Storage, int4_storage, int8_storage, quantize
+from compress.lstm.quantization import StorageOf, int4_storage, int8_storage, quantize
 from compress.origin import Origin
 from featherweight.device import seed_everything
 from featherweight.errors import UsageError
@@ -22,17 +22,13 @@ from lstm.config import TrainConfig
 from lstm.encoder import LSTMClassifier
 from lstm.tokenizer import train_tokenizer
 
-
-def _fp16_storage(classifier: TextClassifier) -> Storage:
-    return dict.fromkeys(classifier.storage, "fp16")
-
-
-FORMATS: Mapping[str, Callable[[TextClassifier], Storage]] = {
-    "fp16": _fp16_storage,
+FORMATS: Mapping[str, StorageOf] = {
+    "fp16": lambda classifier: dict.fromkeys(classifier.storage, "fp16"),
     "int8": int8_storage,
     "int4": int4_storage,
 }
-MIN_DIM, MAX_DIM = 8, 128  # of an embedding, and of the state of a direction
+MIN_DIM, _MAX_DIM = 8, 128  # of an embedding, and of the state of a direction
+_DIMS = range(MIN_DIM, _MAX_DIM + 1)
 _MIN_WORDS = 100
 _VOCABULARIES = 100  # number of vocabulary sizes to choose from, in geometric steps
 _NETWORK_SHARE = 0.5  # fraction of the budget for the dimensions; the rest is for words
@@ -103,17 +99,13 @@ class Budget:
     def max_embedding_dim(self, storage: str) -> int:
         """Returns the largest embedding that leaves room for words."""
         return self._largest(
-            range(MIN_DIM, MAX_DIM + 1),
-            _NETWORK_SHARE,
-            lambda dim: Shape(storage, dim, MIN_DIM, self._min_words),
+            _DIMS, _NETWORK_SHARE, lambda dim: Shape(storage, dim, MIN_DIM, self._min_words)
         )
 
     def max_hidden_dim(self, storage: str, embedding_dim: int) -> int:
         """Returns the largest LSTM state that leaves room for words."""
         return self._largest(
-            range(MIN_DIM, MAX_DIM + 1),
-            _NETWORK_SHARE,
-            lambda dim: Shape(storage, embedding_dim, dim, self._min_words),
+            _DIMS, _NETWORK_SHARE, lambda dim: Shape(storage, embedding_dim, dim, self._min_words)
         )
 
     def max_vocab_size(self, storage: str, embedding_dim: int, hidden_dim: int) -> int:

@@ -98,14 +98,7 @@ class LSTMStudent:
 
 
 def _loss(label_loss: Loss, data: DistillationData, config: DistillConfig, device: str) -> Loss:
-    """Returns the distillation loss of a batch, given its rows in the data.
-
-    Args:
-        label_loss: The loss of `train`, for the rows with a label.
-        data: Labels and probabilities of all rows.
-        config: Temperature and alpha.
-        device: "cpu" or "cuda".
-    """
+    """Returns the distillation loss of a batch; `label_loss` is that of `train`."""
     soft = torch.from_numpy(data.soft).to(device)
     has_label = (data.split.labels != UNLABELED).tolist()
 

@@ -33,14 +33,7 @@ class Student(Protocol):
     def learn(
         self, origin: Origin, data: DistillationData, config: CompressConfig, workspace: Path
     ) -> Variant:
-        """Trains a new network, or resumes an interrupted training.
-
-        Args:
-            origin: The run to compress; its validation split selects the best epoch.
-            data: Texts, labels and probabilities to learn from.
-            config: Temperature and alpha.
-            workspace: Folder for the state of the training.
-        """
+        """Trains a new network, or resumes the training in the workspace."""
         ...
 
 

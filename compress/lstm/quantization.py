@@ -16,6 +16,7 @@ from lstm.projection import as_stored
 from lstm.storage import Format
 
 Storage = dict[str, Format]  # format of each parameter, by its name
+StorageOf = Callable[[TextClassifier], Storage]
 
 EMBEDDING = "embedding.weight"
 _RATE = 1e-4  # small, to adapt the weights to rounding and not to train them again
@@ -41,10 +42,7 @@ def quantize(classifier: TextClassifier, storage: Storage, method: str) -> TextC
 
 
 def train_quantized(
-    origin: Origin,
-    config: CompressConfig,
-    workspace: Path,
-    storage_of: Callable[[TextClassifier], Storage],
+    origin: Origin, config: CompressConfig, workspace: Path, storage_of: StorageOf
 ) -> TextClassifier:
     """Returns a copy in other formats after quantization-aware training.
 

@@ -193,13 +193,7 @@ def _trace(network: torch.nn.Module, example: Inputs, path: Path) -> None:
 
 
 def dynamic(exported: OnnxClassifier, prepared: Path, path: Path) -> None:
-    """Writes a graph in dynamic int8.
-
-    Args:
-        exported: The copy in fp32.
-        prepared: Path of its graph after shape inference.
-        path: Path of the int8 graph.
-    """
+    """Writes a graph in dynamic int8; a `Quantizer`."""
     quantize_dynamic(
         prepared,
         path,

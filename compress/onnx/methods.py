@@ -1,8 +1,4 @@
-"""The methods that export to ONNX; the library that writes graphs is imported when one is used.
-
-Each raises MissingExtraError if that library is not installed, and FeatherweightError if the model
-cannot be exported or the copy gives different results.
-"""
+"""The methods that export to ONNX; the library that writes graphs is imported when one is used."""
 
 from pathlib import Path
 
@@ -12,26 +8,20 @@ from compress.origin import Origin
 from featherweight.errors import requires
 
 
-def export_fp32(origin: Origin, config: CompressConfig, workspace: Path) -> OnnxClassifier:
-    """Returns a copy in fp32 that onnxruntime computes."""
-    with requires("onnx"):
-        from compress.onnx.conversion import export
-    return export(origin.classifier, None, "onnx", workspace)
-
-
-def export_int8(origin: Origin, config: CompressConfig, workspace: Path) -> OnnxClassifier:
-    """Returns a copy in dynamic int8."""
-    with requires("onnx"):
-        from compress.onnx.conversion import dynamic, export
-    return export(origin.classifier, dynamic, "onnx-int8", workspace)
-
-
-def export_static_int8(origin: Origin, config: CompressConfig, workspace: Path) -> OnnxClassifier:
-    """Returns a copy of a transformer in static int8, with ranges measured on training texts.
+def export_onnx(origin: Origin, config: CompressConfig, workspace: Path) -> OnnxClassifier:
+    """Returns a copy that onnxruntime computes: in fp32, dynamic int8 or static int8.
 
     Raises:
-        UsageError: There are no training texts.
+        MissingExtraError: The library that writes graphs is not installed.
+        UsageError: There are no training texts to calibrate static int8 on.
+        FeatherweightError: It cannot be exported, or the copy gives different results.
     """
     with requires("onnx"):
-        from compress.onnx.static_int8 import static_int8
-    return static_int8(origin, config, workspace)
+        from compress.onnx.conversion import dynamic, export
+        from compress.onnx.static_int8 import static
+    quantizer = None
+    if config.method == "onnx-int8":
+        quantizer = dynamic
+    elif config.method == "static-int8":
+        quantizer = static(origin.dataset.train, config)
+    return export(origin.classifier, quantizer, config.method, workspace)

@@ -23,8 +23,7 @@ from onnxruntime.quantization import (
 
 from compress.config import CompressConfig
 from compress.onnx.classifier import Inputs, OnnxClassifier
-from compress.onnx.conversion import export, head
-from compress.origin import Origin
+from compress.onnx.conversion import Quantizer, head
 from featherweight.data.dataset import Split
 from featherweight.errors import UsageError
 
@@ -32,16 +31,15 @@ _BATCH_SIZE = 32
 _LAYERS = ("MatMul", "Gemm")
 
 
-def static_int8(origin: Origin, config: CompressConfig, workspace: Path) -> OnnxClassifier:
-    """Returns a copy of a transformer in static int8 that onnxruntime computes.
+def static(train: Split, config: CompressConfig) -> Quantizer:
+    """Returns a function that writes a graph in static int8, calibrated on training texts.
 
     Raises:
         UsageError: There are no training texts.
-        FeatherweightError: It cannot be exported, or the copy in fp32 gives different results.
     """
-    texts = sample_texts(origin.dataset.train, config.calibration_texts, config.seed)
+    texts = sample_texts(train, config.calibration_texts, config.seed)
 
-    def static(exported: OnnxClassifier, prepared: Path, path: Path) -> None:
+    def quantize(exported: OnnxClassifier, prepared: Path, path: Path) -> None:
         quantize_static(
             prepared,
             path,
@@ -63,7 +61,7 @@ def static_int8(origin: Origin, config: CompressConfig, workspace: Path) -> Onnx
             },
         )
 
-    return export(origin.classifier, static, "static-int8", workspace)
+    return quantize
 
 
 def sample_texts(train: Split, count: int, seed: int) -> list[str]:

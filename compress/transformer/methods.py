@@ -6,7 +6,7 @@ from types import MappingProxyType
 from compress.config import Name
 from compress.distillation.distill import distill, student_config
 from compress.method import CPU, SIZE, SIZE_AND_CPU, SIZE_AND_CUDA, Method
-from compress.onnx.methods import export_fp32, export_int8, export_static_int8
+from compress.onnx.methods import export_onnx
 from compress.transformer import bnb_int8
 from compress.transformer.half import halve
 from compress.transformer.pruning import prune, prune_int8
@@ -26,8 +26,8 @@ METHODS: Mapping[Name, Method] = MappingProxyType(
         "bnb-int8": Method(SIZE, bnb_int8.quantize),
         "qlora": Method(SIZE, train_adapters),
         "distill": Method(SIZE_AND_CPU, distill, faster_on_cpu=True, run_config=student_config),
-        "onnx": Method(CPU, export_fp32, faster_on_cpu=True),
-        "onnx-int8": Method(SIZE_AND_CPU, export_int8, faster_on_cpu=True),
-        "static-int8": Method(SIZE_AND_CPU, export_static_int8, faster_on_cpu=True),
+        "onnx": Method(CPU, export_onnx, faster_on_cpu=True),
+        "onnx-int8": Method(SIZE_AND_CPU, export_onnx, faster_on_cpu=True),
+        "static-int8": Method(SIZE_AND_CPU, export_onnx, faster_on_cpu=True),
     }
 )

@@ -49,8 +49,17 @@ def train_adapters(
     classifier: TransformerClassifier = origin.classifier
     layers = adaptable(classifier.model, config.target_modules)
     name, folder = f"{classifier.name} (qlora)", workspace / TRANSFORMER
+    fast = precision(FinetuneConfig(), classifier.device) == "bf16"
+    base = rounded(
+        classifier,
+        "nf4",
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if fast else torch.float32,
+    )
     # Loaded from its files, so that training uses exactly the stored weights.
-    base = classifier.with_network(name, _in_four_bits(classifier), folder).model
+    base = classifier.with_network(name, base, folder).model
     network = _trainable(base, layers, config)
     # 4-bit layers compute in 16 bits anyway; some models fail with all layers in 16 bits.
     trained = retrain(
@@ -84,18 +93,6 @@ def adaptable(network: Any, wanted: Sequence[str]) -> list[str]:
             raise UsageError(f"--target_modules: there is no layer {suffix}: choose from {names}")
     suffixes = tuple(f".{suffix}" for suffix in wanted)
     return [name for name in layers if not wanted or f".{name}".endswith(suffixes)]
-
-
-def _in_four_bits(classifier: TransformerClassifier) -> Any:
-    fast = precision(FinetuneConfig(), classifier.device) == "bf16"
-    return rounded(
-        classifier,
-        "nf4",
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if fast else torch.float32,
-    )
 
 
 def _trainable(base: Any, layers: list[str], config: CompressConfig) -> Any:

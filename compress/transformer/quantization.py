@@ -11,7 +11,6 @@ Source: torchao, https://github.com/pytorch/ao
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -39,12 +38,10 @@ Mode = Literal["dynamic", "weight-only"]
 
 _RATE = 1e-5  # small, to adapt the weights to rounding and not to train them again
 _WEIGHT_ONLY = Int8WeightOnlyConfig(set_inductor_config=False)
-_LAYERS: Mapping[Mode, Any] = MappingProxyType(
-    {
-        "dynamic": Int8DynamicActivationInt8WeightConfig(set_inductor_config=False),
-        "weight-only": _WEIGHT_ONLY,
-    }
-)
+_LAYERS: Mapping[Mode, Any] = {
+    "dynamic": Int8DynamicActivationInt8WeightConfig(set_inductor_config=False),
+    "weight-only": _WEIGHT_ONLY,
+}
 # The same rounding of rows (N, K) in training; `eps`, the smallest scale, is that of storage.
 _ROWS = IntxFakeQuantizeConfig(torch.int8, "per_channel", eps=torch.finfo(torch.float32).eps)
 
