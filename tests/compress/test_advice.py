@@ -7,7 +7,7 @@ from compress.all_methods import advice, rankings
 Record = dict[str, Any]
 
 
-def rows(*given: tuple[str, int, float, float, str]) -> Record:
+def rows(*values: tuple[str, int, float, float, str]) -> Record:
     """A record of rows of name, bytes, milliseconds, macro-F1 and note."""
     return {
         "rows": [
@@ -18,7 +18,7 @@ def rows(*given: tuple[str, int, float, float, str]) -> Record:
                     {"device": "cpu", "batch_size": 1, "phases": {"total": {"p50": ms}}},
                 ],
             }
-            for name, size, ms, macro_f1, note in given
+            for name, size, ms, macro_f1, note in values
         ]
     }  # fmt: skip
 
