@@ -155,14 +155,17 @@ class _Trials:
         """Runs the missing trials; each depends only on those before it."""
         while (number := len(self.finished())) < trials:
             seed = int(np.random.SeedSequence([self.flags.seed, number]).generate_state(1)[0])
-            self.study.sampler = TPESampler(n_startup_trials=_RANDOM, seed=seed)
+            # Without constant_liar: an interrupted trial stays unfinished and must have no effect.
+            self.study.sampler = TPESampler(
+                n_startup_trials=_RANDOM, seed=seed, constant_liar=False
+            )
             if not number:
                 self.study.enqueue_trial(self._first())
             outcome = self._run_trial(self.study.ask())
             logger.info("trial %d/%d: %s", number + 1, trials, outcome)
 
     def _first(self) -> dict[str, Any]:
-        """Returns the parameters of the first trial: the origin's dimensions, in the fewest bits."""
+        """Returns the parameters of the first trial: the origin's dimensions in the fewest bits."""
         flags, budget = self.flags, self.budget
         storage = budget.storages[-1]
         embedding_dim = min(max(flags.embedding_dim, MIN_DIM), budget.max_embedding_dim(storage))
