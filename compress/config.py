@@ -93,7 +93,7 @@ class DistillConfig:
     """Distillation: a student model learns from the predictions of teachers."""
 
     teachers: list[Path] = field(default_factory=list)
-    """Runs whose mean predictions are learned; default: the compressed run itself."""
+    """Runs whose mean predictions are learned; default: the run to compress."""
     temperature: float = 3.0
     """Divides the logits of teachers and student, which emphasizes small differences."""
     alpha: float = 0.5

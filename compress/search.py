@@ -130,15 +130,7 @@ def _file(folder: Path, number: int | str) -> Path:
 
 @dataclass(frozen=True)
 class _Trials:
-    """The trials of a search.
-
-    Attributes:
-        study: The record of the trials.
-        folder: Folder of the record and of the best file.
-        origin: The run to compress.
-        flags: Training flags of each trial.
-        budget: The size limit.
-    """
+    """The trials of a search; `folder` has their record and the file of the best one."""
 
     study: optuna.Study
     folder: Path

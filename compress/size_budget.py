@@ -61,15 +61,12 @@ class Shape:
 class Budget:
     """A size limit, and the LSTMs for one data set that fit it.
 
+    Its LSTMs have the labels, device and training flags of the origin, except for dimensions and
+    vocabulary, and `method` as suffix of their name.
+
     Attributes:
         size_bytes: Maximum size of a file.
         storages: Number formats in which at least the smallest LSTM fits.
-
-    Args:
-        size_bytes: Maximum size of a file.
-        origin: Run whose labels, device and training split are used.
-        flags: How it was trained; everything except dimensions and vocabulary is kept.
-        method: Suffix of the name.
 
     Raises:
         UsageError: Not even the smallest LSTM fits.

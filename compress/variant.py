@@ -44,11 +44,7 @@ def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
 def make_variant(origin: Origin, config: CompressConfig) -> tuple[Run, list[Evaluation]]:
     """Makes and writes the variant of one method, and replaces an existing one.
 
-    Returns:
-        The variant's run, and the evaluations of variant and origin on validation.
-
-    Raises:
-        FeatherweightError: The method does not fit the model or fails; the message says why.
+    Returns and raises the same as `compress_run`.
     """
     methods = methods_for(origin)
     if config.method not in methods:

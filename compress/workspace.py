@@ -21,13 +21,8 @@ RESUME = "run the same command again to resume"
 def workspace_of(origin: Origin, name: str, flags: Mapping[str, Any]) -> Iterator[Path]:
     """Yields the folder from which a method resumes.
 
-    State that belongs to other flags or other weights of the origin is removed first. Afterwards
-    the folder is removed unless it holds an interrupted training.
-
-    Args:
-        origin: The run to compress.
-        name: Name of the method.
-        flags: What must be equal to resume, fit for JSON.
+    State of the method `name` that belongs to other flags or other weights of the origin is removed
+    first. Afterwards the folder is removed unless it holds an interrupted training.
 
     Raises:
         WeightsError: The state to resume from is damaged; it is removed.

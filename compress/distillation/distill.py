@@ -3,11 +3,10 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.config import CompressConfig
 from compress.distillation.lstm_student import LSTMStudent, origin_flags, preset_flags
-from compress.distillation.student import Student
 from compress.distillation.teachers import CACHE, distillation_data, remove_stale_predictions
 from compress.method import Variant
 from compress.origin import Origin
@@ -16,6 +15,9 @@ from featherweight.run import CHECKPOINT, CHECKPOINTS, Run
 from featherweight.training.run_records import resolved
 from lstm.classifier import TextClassifier
 from lstm.config import PRESETS
+
+if TYPE_CHECKING:  # LSTMs do not need its libraries
+    from compress.distillation.transformer_student import TransformerStudent
 
 LEARNED = "learned.json"  # in the workspace: hashes of what its training learns from
 
@@ -53,7 +55,7 @@ def student_config(origin: Origin, config: CompressConfig) -> Mapping[str, Any]:
     return origin_flags(origin.run, config)
 
 
-def _student(origin: Origin, config: CompressConfig) -> Student:
+def _student(origin: Origin, config: CompressConfig) -> "LSTMStudent | TransformerStudent":
     """Returns the student; checked before teachers compute for minutes."""
     if config.student in PRESETS:
         return LSTMStudent.of_preset(origin, config)

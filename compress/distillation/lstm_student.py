@@ -40,13 +40,7 @@ def preset_flags(origin: Run, config: CompressConfig) -> TrainConfig:
 
 @dataclass(frozen=True)
 class LSTMStudent:
-    """An LSTM to be trained from random weights.
-
-    Attributes:
-        tokenizer: Its tokenizer.
-        architecture: Its shape.
-        training: Options of its training.
-    """
+    """An LSTM to be trained from random weights."""
 
     tokenizer: Tokenizer
     architecture: ModelConfig
@@ -69,13 +63,13 @@ class LSTMStudent:
 
     @property
     def sha256(self) -> str:
-        """See `Student`; its initial weights follow from the seed."""
+        """Hex digest of its tokenizer; its initial weights follow from the seed."""
         return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
 
     def learn(
         self, origin: Origin, data: DistillationData, config: CompressConfig, workspace: Path
     ) -> TextClassifier:
-        """See `Student`."""
+        """Trains a new network, or resumes the training in the workspace."""
         torch.set_num_threads(1)  # as in `train`
         seed_everything(self.training.seed)
         dataset, device = origin.dataset, origin.classifier.device

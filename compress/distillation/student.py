@@ -1,4 +1,4 @@
-"""The interface of a student, and the loss of distillation.
+"""What all students share: the loss of distillation, and flags of their data.
 
 The loss is alpha · cross-entropy with the labels + (1 - alpha) · T² · KL(teacher ‖ student), with
 the logits of both divided by the temperature T. Several teachers are averaged after the softmax.
@@ -8,33 +8,14 @@ Source: Hinton et al. (2015), Distilling the Knowledge in a Neural Network.
 """
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
 from compress.config import CompressConfig, DistillConfig
-from compress.distillation.teachers import DistillationData
-from compress.method import Variant
-from compress.origin import Origin
 from featherweight.run import CONFIG, Run
 from featherweight.test import trained_on
-
-
-class Student(Protocol):
-    """A model that is trained on the predictions of teachers."""
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of its state before training, except what the flags determine."""
-        ...
-
-    def learn(
-        self, origin: Origin, data: DistillationData, config: CompressConfig, workspace: Path
-    ) -> Variant:
-        """Trains a new network, or resumes the training in the workspace."""
-        ...
 
 
 def distillation_loss(

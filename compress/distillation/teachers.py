@@ -121,11 +121,7 @@ def content_sha256(weights: Path, prefix: str = "") -> str:
 
 
 def _files(weights: Path) -> list[Path]:
-    """Returns the files that determine a model's predictions.
-
-    Raises:
-        WeightsError: There are no weights.
-    """
+    """Returns the files that determine a model's predictions."""
     if weights.is_file():
         return [weights]
     folder = weights

@@ -34,12 +34,7 @@ def finetune_flags(origin: Run, config: CompressConfig) -> FinetuneConfig:
 
 @dataclass(frozen=True)
 class TransformerStudent:
-    """A pretrained transformer that gets a new head.
-
-    Attributes:
-        files: Files of the pretrained model.
-        training: Options of its training.
-    """
+    """A pretrained transformer that gets a new head."""
 
     files: Files
     training: FinetuneConfig
@@ -58,13 +53,13 @@ class TransformerStudent:
 
     @property
     def sha256(self) -> str:
-        """See `Student`."""
+        """Hex digest of the files of the pretrained model."""
         return content_sha256(self.files.folder)
 
     def learn(
         self, origin: Origin, data: DistillationData, config: CompressConfig, workspace: Path
     ) -> TransformerClassifier:
-        """See `Student`."""
+        """Fine-tunes the model, or resumes the training in the workspace."""
         dataset, device = origin.dataset, origin.classifier.device
         tokenizer, network = tokenizer_and_model(self.training, self.files, dataset)
         rows = tokenized_rows(data.split, tokenizer, getattr(network.config, NORMALIZER, None))

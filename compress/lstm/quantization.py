@@ -18,7 +18,6 @@ from lstm.storage import Format
 Storage = dict[str, Format]  # format of each parameter, by its name
 StorageOf = Callable[[TextClassifier], Storage]
 
-EMBEDDING = "embedding.weight"
 _RATE = 1e-4  # small, to adapt the weights to rounding and not to train them again
 
 
@@ -32,7 +31,7 @@ def int8_storage(classifier: TextClassifier) -> Storage:
 
 def int4_storage(classifier: TextClassifier) -> Storage:
     """Returns the formats of int4: embeddings in groups of 32, the rest as in int8."""
-    return {**int8_storage(classifier), EMBEDDING: "int4"}
+    return {**int8_storage(classifier), "embedding.weight": "int4"}
 
 
 def quantize(classifier: TextClassifier, storage: Storage, method: str) -> TextClassifier:

@@ -164,7 +164,4 @@ def _transformer_encoder(folder: Path, facts: Mapping[str, Any]) -> Encoder:
     return encode
 
 
-_ENCODERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Encoder]] = {
-    "lstm": _lstm_encoder,
-    "transformer": _transformer_encoder,
-}
+_ENCODERS = {"lstm": _lstm_encoder, "transformer": _transformer_encoder}

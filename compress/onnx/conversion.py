@@ -48,17 +48,11 @@ Quantizer = Callable[[OnnxClassifier, Path, Path], None]
 
 
 class _Reference(NamedTuple):
-    """The network that was exported.
+    """The network that was exported."""
 
-    Attributes:
-        facts: Its entries of `onnx.json`.
-        inputs: Returns a batch of random texts, given their lengths.
-        logits: Returns the logits (B, C) of a batch, computed by the network itself.
-    """
-
-    facts: dict[str, Any]
-    inputs: Callable[[Sequence[int]], Inputs]
-    logits: Callable[[Inputs], FloatArray]
+    facts: dict[str, Any]  # its entries of `onnx.json`
+    inputs: Callable[[Sequence[int]], Inputs]  # lengths -> batch of random texts
+    logits: Callable[[Inputs], FloatArray]  # batch -> (B, C), computed by the network itself
 
 
 def export(
@@ -107,10 +101,7 @@ def _write_lstm(classifier: Any, folder: Path) -> _Reference:
     module = copy.deepcopy(classifier.module).cpu().float()
 
     def inputs(lengths: Sequence[int]) -> Inputs:
-        rng = np.random.default_rng(0)
-        return graph_inputs(
-            [rng.integers(PAD_ID + 1, vocab_size, length).tolist() for length in lengths]
-        )
+        return graph_inputs(_random_ids(lengths, PAD_ID + 1, vocab_size))
 
     def logits(batch: Inputs) -> FloatArray:
         ids, lengths = (torch.from_numpy(batch[name]).long() for name in ("input_ids", "lengths"))
@@ -131,10 +122,8 @@ def _write_transformer(classifier: Any, folder: Path) -> _Reference:
     network = _OnlyLogits(copy.deepcopy(classifier.model).cpu(), names)
 
     def inputs(lengths: Sequence[int]) -> Inputs:
-        rng = np.random.default_rng(0)
-        batch = graph_inputs(
-            [rng.integers(0, vocab_size, min(length, max_length)).tolist() for length in lengths]
-        )
+        lengths = [min(length, max_length) for length in lengths]
+        batch = graph_inputs(_random_ids(lengths, 0, vocab_size))
         padding = np.arange(batch["input_ids"].shape[1]) >= batch["lengths"][:, None]
         arrays = {
             "input_ids": np.where(padding, classifier.tokenizer.pad_token_id, batch["input_ids"]),
@@ -147,8 +136,19 @@ def _write_transformer(classifier: Any, folder: Path) -> _Reference:
         array: FloatArray = network(*_tensors(batch)).numpy()
         return array
 
+    example = inputs(_TRACED)
+    axes = {name: {0: "batch", 1: "length"} for name in example} | {"logits": {0: "batch"}}
     try:
-        _trace(network, inputs(_TRACED), folder / ONNX_MODEL)
+        torch.onnx.export(
+            network,
+            _tensors(example),
+            str(folder / ONNX_MODEL),
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+            dynamo=False,  # the newer exporter makes the length constant for some models
+        )
     except Exception as error:  # its type depends on the architecture
         raise FeatherweightError(
             f"{classifier.name} cannot be exported to ONNX ({first_line(error)}): "
@@ -157,6 +157,11 @@ def _write_transformer(classifier: Any, folder: Path) -> _Reference:
     normalizer = getattr(classifier.model.config, NORMALIZER, None)
     facts = {"kind": "transformer", "max_length": max_length, "normaliser": normalizer}
     return _Reference(facts, inputs, logits)
+
+
+def _random_ids(lengths: Sequence[int], low: int, high: int) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(low, high, length).tolist() for length in lengths]
 
 
 class _OnlyLogits(torch.nn.Module):
@@ -176,20 +181,6 @@ class _OnlyLogits(torch.nn.Module):
 
 def _tensors(batch: Inputs) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(array) for array in batch.values())
-
-
-def _trace(network: torch.nn.Module, example: Inputs, path: Path) -> None:
-    axes = {name: {0: "batch", 1: "length"} for name in example}
-    torch.onnx.export(
-        network,
-        _tensors(example),
-        str(path),
-        input_names=list(example),
-        output_names=["logits"],
-        dynamic_axes=axes | {"logits": {0: "batch"}},
-        opset_version=_OPSET,
-        dynamo=False,  # the newer exporter makes the length constant for some models
-    )
 
 
 def dynamic(exported: OnnxClassifier, prepared: Path, path: Path) -> None:

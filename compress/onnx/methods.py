@@ -19,9 +19,8 @@ def export_onnx(origin: Origin, config: CompressConfig, workspace: Path) -> Onnx
     with requires("onnx"):
         from compress.onnx.conversion import dynamic, export
         from compress.onnx.static_int8 import static
-    quantizer = None
-    if config.method == "onnx-int8":
-        quantizer = dynamic
-    elif config.method == "static-int8":
-        quantizer = static(origin.dataset.train, config)
+    if config.method == "onnx":
+        return export(origin.classifier, None, config.method, workspace)
+    is_static = config.method == "static-int8"
+    quantizer = static(origin.dataset.train, config) if is_static else dynamic
     return export(origin.classifier, quantizer, config.method, workspace)

@@ -65,12 +65,7 @@ def static(train: Split, config: CompressConfig) -> Quantizer:
 
 
 def sample_texts(train: Split, count: int, seed: int) -> list[str]:
-    """Draws training texts, as evenly over the classes as possible.
-
-    Args:
-        train: The split to draw from; all its texts are taken if it is smaller than `count`.
-        count: Number of texts.
-        seed: Seed of the selection.
+    """Draws `count` training texts, or all, as evenly over the classes as possible.
 
     Raises:
         UsageError: The split is empty.
@@ -91,15 +86,12 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]  # the library has 
     """Batches of texts of similar length, so that padding does not affect the ranges."""
 
     def __init__(self, exported: OnnxClassifier, texts: Sequence[str]) -> None:
-        self._exported = exported
         ordered = sorted(texts, key=len)
         starts = range(0, len(ordered), _BATCH_SIZE)
-        self._batches = iter([ordered[start : start + _BATCH_SIZE] for start in starts])
+        batches = (exported.encode(ordered[start : start + _BATCH_SIZE]) for start in starts)
+        names = exported.input_names
+        self._inputs = ({name: batch[name] for name in names} for batch in batches)
 
     def get_next(self) -> Inputs | None:
         """Returns the inputs of the next batch, or None after the last."""
-        texts = next(self._batches, None)
-        if texts is None:
-            return None
-        batch = self._exported.encode(texts)
-        return {name: batch[name] for name in self._exported.input_names}
+        return next(self._inputs, None)

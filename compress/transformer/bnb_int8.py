@@ -37,10 +37,8 @@ def quantize(origin: Origin, config: CompressConfig, workspace: Path) -> Transfo
 def rounded(classifier: TransformerClassifier, number_format: str, **recipe: Any) -> Any:
     """Returns a copy of the network with linear layers except the head quantized by bitsandbytes.
 
-    Args:
-        classifier: The transformer; its network is loaded again from its files.
-        number_format: Name of the number format in tables.
-        **recipe: Options of `transformers.BitsAndBytesConfig`.
+    It is loaded from its files with a `transformers.BitsAndBytesConfig` of the recipe;
+    `number_format` is the name of the format in tables.
 
     Raises:
         MissingExtraError: bitsandbytes is not installed.

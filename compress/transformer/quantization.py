@@ -51,12 +51,8 @@ def quantized(
 ) -> TransformerClassifier:
     """Returns a classifier with the weights of a network in int8, loaded from its files.
 
-    Args:
-        classifier: The trained transformer, for its labels, tokenizer and device.
-        network: An fp32 network with a classification head; changed in place.
-        mode: Compute in integers, or only store weights as integers.
-        method: Suffix of its name.
-        workspace: Its files are written to a folder in it.
+    The network, in fp32 and with a classification head, is changed in place. Labels, tokenizer and
+    device are those of `classifier`, and `method` is the suffix of the name.
     """
     encoder = network.base_model  # everything except the head
     quantize_(encoder, _LAYERS[mode], _is_layer)
