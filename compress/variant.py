@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from compress.config import CompressConfig, Name
-from compress.contents import contents
 from compress.lstm import methods as lstm_methods
 from compress.method import Method, Variant
 from compress.origin import Origin, origin_of
+from compress.parameter_counts import parameter_counts
 from compress.workspace import FOLDER, flags_of, workspace_of
 from featherweight.classifier import Classifier
 from featherweight.device import environment
@@ -152,7 +152,7 @@ def _comparison(variant: Variant, origin: Classifier) -> dict[str, Any]:
     """Returns parameters and sizes before and after."""
     before, after = origin.size_bytes(), variant.size_bytes()
     return {
-        "touched": {"before": contents(origin), "after": contents(variant)},
+        "touched": {"before": parameter_counts(origin), "after": parameter_counts(variant)},
         "size_bytes": {"before": before, "after": after},
         "ratio": after / before,
     }

@@ -23,7 +23,7 @@ def rows(*values: tuple[str, int, float, float, str]) -> Record:
     }  # fmt: skip
 
 
-def test_advice_says_what_is_gained_and_lost() -> None:
+def test_advice_names_size_and_change_of_macro_f1() -> None:
     record = rows(
         ("tiny", 1000, 1.0, 0.9, ""),
         ("tiny (fp16)", 500, 1.0, 0.9, ""),

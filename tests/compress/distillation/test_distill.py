@@ -219,8 +219,8 @@ def test_a_student_of_the_same_shape_has_the_config_of_its_origin(
 ) -> None:
     config = Run(tiny_run).read_json(CONFIG)
     for flags, expected in (({}, {}), ({"retraining_rate": 1e-4}, {"learning_rate": 1e-4})):
-        given = CompressConfig(method="distill", seed=3, **flags)  # type: ignore[arg-type]
-        made = student_config(Origin(Run(tiny_run), origin, dataset), given)
+        changed = CompressConfig(method="distill", seed=3, **flags)  # type: ignore[arg-type]
+        made = student_config(Origin(Run(tiny_run), origin, dataset), changed)
         assert made == config | {"seed": 3} | expected
 
 

@@ -63,7 +63,7 @@ def test_on_the_cpu_the_rounded_numbers_are_computed_in_32_bits(
 
 
 @both
-def test_the_origin_stays_as_it_was(origin: TextClassifier, dtype: Any) -> None:
+def test_the_origin_does_not_change(origin: TextClassifier, dtype: Any) -> None:
     before = fingerprint(origin.serialize())
     halve(origin, dtype)
     assert fingerprint(origin.serialize()) == before
@@ -96,7 +96,7 @@ def test_the_two_formats_round_differently(origin: TextClassifier) -> None:
 
 
 @both
-def test_it_is_said_that_a_cpu_computes_in_32_bits(
+def test_a_log_message_says_that_a_cpu_computes_in_fp32(
     origin: TextClassifier, caplog: pytest.LogCaptureFixture, dtype: Any
 ) -> None:
     with caplog.at_level(logging.INFO, "featherweight"):

@@ -132,7 +132,7 @@ def test_a_number_takes_less_than_eight_bits(origin: TextClassifier) -> None:
 
 
 @both
-def test_the_origin_stays_as_it_was(origin: TextClassifier, method: str) -> None:
+def test_the_origin_does_not_change(origin: TextClassifier, method: str) -> None:
     before = network(origin)
     quantized(origin, method)
     after = network(origin)

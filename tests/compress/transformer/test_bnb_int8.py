@@ -36,7 +36,7 @@ def rounded(
 
 
 @each_family
-def test_the_head_is_what_comes_after_the_encoder(folders: Mapping[str, Path], family: str) -> None:
+def test_modules_of_the_head(folders: Mapping[str, Path], family: str) -> None:
     assert head_modules(TransformerClassifier.load(folders[family], "cpu").model) == HEADS[family]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
-from compress.contents import contents
+from compress.parameter_counts import parameter_counts
 from featherweight import load
 from featherweight.run import TRANSFORMER, Run
 from tests.helpers.variants import compressed
@@ -33,7 +33,7 @@ def saved(bert: TransformerClassifier, folder: Path) -> TransformerClassifier:
 
 
 def test_kinds_of_parameters_of_a_transformer(bert: TransformerClassifier) -> None:
-    kinds = contents(bert)
+    kinds = parameter_counts(bert)
     assert set(kinds) == KINDS
     words, positions = bert.model.bert.embeddings.word_embeddings.weight.shape[0], 512
     assert num_parameters(kinds) == {
@@ -48,10 +48,10 @@ def test_kinds_of_parameters_of_a_transformer(bert: TransformerClassifier) -> No
 
 
 def test_zeros_are_counted(bert: TransformerClassifier) -> None:
-    before = contents(bert)
+    before = parameter_counts(bert)
     with torch.no_grad():
         bert.model.bert.encoder.layer[1].output.dense.weight.zero_()
-    after = contents(bert)
+    after = parameter_counts(bert)
     before["feed-forward"]["not_zero"] -= WIDTH * INNER
     assert after == before
 
@@ -62,7 +62,7 @@ def test_the_format_is_that_of_the_file(
 ) -> None:
     bert.model.to(dtype)
     halved = saved(bert, tmp_path / "halved")
-    assert all(kind["formats"] == [name] for kind in contents(halved).values())
+    assert all(kind["formats"] == [name] for kind in parameter_counts(halved).values())
 
 
 def test_parameters_in_int8_by_torchao(
@@ -70,10 +70,10 @@ def test_parameters_in_int8_by_torchao(
 ) -> None:
     from compress.transformer.quantization import quantized
 
-    before = contents(bert)
+    before = parameter_counts(bert)
     bert.model.bert.encoder.layer[0].output.dense.weight.data[:, :8] = 0
     variant = quantized(bert, bert.model, "dynamic", "int8", tmp_path)
-    kinds = contents(variant)
+    kinds = parameter_counts(variant)
     assert num_parameters(kinds) == num_parameters(before)
     for name in ("embeddings", "attention", "feed-forward"):
         assert kinds[name]["formats"] == ["fp32", "int8"]
@@ -94,8 +94,8 @@ def test_parameters_by_bitsandbytes(
         bert_run.file(TRANSFORMER), quantization_config=recipe, device_map="cpu"
     )
     network.save_pretrained(tmp_path / "few-bits")
-    before = contents(bert)
-    kinds = contents(SimpleNamespace(model=network, folder=tmp_path / "few-bits"))  # type: ignore[arg-type]
+    before = parameter_counts(bert)
+    kinds = parameter_counts(SimpleNamespace(model=network, folder=tmp_path / "few-bits"))  # type: ignore[arg-type]
     assert num_parameters(kinds) == num_parameters(before)
     assert name in kinds["attention"]["formats"]
     assert name in kinds["feed-forward"]["formats"]

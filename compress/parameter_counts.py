@@ -18,7 +18,7 @@ _ON_DISK = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "I8": "int8"}  # names
 Counts = tuple[int, int, str]  # parameters, nonzero parameters, format on disk
 
 
-def contents(classifier: Classifier) -> Mapping[str, Any]:
+def parameter_counts(classifier: Classifier) -> Mapping[str, Any]:
     """Returns `parameters`, `not_zero` and `formats` of each kind of parameter.
 
     An exported graph has one kind, without `not_zero`.
