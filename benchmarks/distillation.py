@@ -9,7 +9,7 @@ from pathlib import Path
 from shared.record import evaluations, run, write_record
 from shared.runs import lstm, transformer, variant
 
-from compress.distillation.teachers import further_texts
+from compress.distillation.teachers import unlabeled_texts
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.loading import load
 from featherweight.weights import file_sha256
@@ -59,7 +59,7 @@ def distillation(
             print(name, seed, rows[-1]["validation"]["macro_f1"], rows[-1]["test"]["macro_f1"])
     values = {
         "teachers": [path.name for path in ensemble],
-        "unlabelled": len(further_texts(unlabelled)) if unlabelled else 0,
+        "unlabelled": len(unlabeled_texts(unlabelled)) if unlabelled else 0,
         "unlabelled_sha256": file_sha256(unlabelled) if unlabelled else None,
         "temperature": temperature,
         "alpha": alpha,

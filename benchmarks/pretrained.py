@@ -18,7 +18,7 @@ from typing import Any
 from shared.record import evaluations, run, write_record
 from shared.runs import lstm, transformer, variant
 
-from compress.distillation.teachers import further_texts
+from compress.distillation.teachers import unlabeled_texts
 from edge.classifier import BundleClassifier
 from edge.config import ExportConfig
 from edge.export import export
@@ -90,7 +90,7 @@ def pretrained(
     shutil.copyfile(bundles[best], PATH)
     values = {
         "shape": SHAPE,
-        "further": {"n": len(further_texts(further)), "sha256": file_sha256(further)},
+        "further": {"n": len(unlabeled_texts(further)), "sha256": file_sha256(further)},
         "temperature": temperature,
         "alpha": alpha,
         "recipes": facts,

@@ -1,3 +1,3 @@
-"""Smaller copies of a trained classifier, one module a method."""
+"""Compression of trained classifiers: one module per method."""
 
 import transformer_eval  # noqa: F401 - before any library that it keeps quiet

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from compress.config import CompressConfig
 from compress.origin import Origin, origin_of
 from compress.variant import make_variant, methods_for, refuse_existing
-from compress.workspace import FOLDER, GO_ON
+from compress.workspace import FOLDER, RESUME
 from featherweight.comparison import text
 from featherweight.comparison.compare import compare
 from featherweight.config import CompareConfig
@@ -23,78 +23,78 @@ REPORT = "report"
 
 
 def compress_all(config: CompressConfig) -> str:
-    """Makes every variant that is not there yet, compares them on validation, and reports.
+    """Makes every variant that does not exist yet, compares them on validation, and reports.
 
     Returns:
-        The tables, the rankings, what was skipped and why, and one sentence of advice.
+        The tables, the rankings, the skipped methods with reasons, and one sentence of advice.
 
     Raises:
-        UsageError: The run is a variant itself, or of a kind that nothing fits.
+        UsageError: The run is a variant itself, or no method fits its model.
         WeightsError: The run cannot be loaded.
-        DataError: The run's data has gone.
-        KeyboardInterrupt: With the way to go on.
+        DataError: The run's data no longer exists.
+        KeyboardInterrupt: With the way to resume.
     """
     try:
         origin = Origin.load(origin_of(config), config.device)
         skipped = _make_all(origin, config)
         return _report(origin, config, skipped)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(GO_ON) from None
+        raise KeyboardInterrupt(RESUME) from None
 
 
 def _make_all(origin: Origin, config: CompressConfig) -> dict[str, str]:
-    """Makes what is missing, or everything anew; returns why each of the others was not made."""
-    place, methods = origin.run.file(FOLDER), methods_for(origin)
-    kept = [it for it in methods if (place / it / COMPRESSION).is_file() and not config.overwrite]
-    if kept:
-        logger.info("there already, and kept: %s; --overwrite makes them anew", ", ".join(kept))
+    """Makes the missing variants, or all with --overwrite; returns skipped methods with reasons."""
+    folder, methods = origin.run.file(FOLDER), methods_for(origin)
+    existing = [name for name in methods if (folder / name / COMPRESSION).is_file()]
+    if existing and not config.overwrite:
+        logger.info(
+            "%s: exist already and are kept; --overwrite makes them again", ", ".join(existing)
+        )
+        methods = {name: method for name, method in methods.items() if name not in existing}
     skipped: dict[str, str] = {}
-    for method in methods:
-        if method in kept:
-            continue
-        path = place / method
-        logger.info("%s: %s", origin.run.path, method)
+    for name in methods:
+        logger.info("%s: %s", origin.run.path, name)
         try:
-            refuse_existing(path, config.overwrite)
-            make_variant(origin, replace(config, weights=origin.run.path, method=method))
+            refuse_existing(folder / name, config.overwrite)
+            make_variant(origin, replace(config, weights=origin.run.path, method=name))
         except FeatherweightError as error:
-            skipped[method] = str(error)
-            logger.warning("%s: skipped, since %s", method, error)
+            skipped[name] = str(error)
+            logger.warning("%s: skipped: %s", name, error)
     return skipped
 
 
 def _report(origin: Origin, config: CompressConfig, skipped: dict[str, str]) -> str:
-    place = origin.run.file(FOLDER)
-    variants = [Run(place / method) for method in methods_for(origin) if method not in skipped]
+    parent = origin.run.file(FOLDER)
+    variants = [Run(parent / method) for method in methods_for(origin) if method not in skipped]
     record = compare(
         CompareConfig(
-            weights=[origin.run.path, *(it.path for it in variants)],
+            weights=[origin.run.path, *(variant.path for variant in variants)],
             split="validation",
             device="cpu" if config.device == "cpu" else "auto",
         )
     )
     advised = advice(record)
-    lines = [f"skipped: {method}, since {why}" for method, why in skipped.items()]
+    lines = [f"skipped {method}: {reason}" for method, reason in skipped.items()]
     parts = [text.terminal(record), rankings(record), "\n".join(lines), advised]
     printed = "\n\n".join(filter(None, parts))
-    with atomic_directory(place / REPORT) as folder:
+    with atomic_directory(parent / REPORT) as folder:
         report = Run(folder)
         report.write_json(
             "compression_report.json",
             {
                 "comparison": record,
-                "variants": [it.read_json(COMPRESSION) for it in variants],
+                "variants": [variant.read_json(COMPRESSION) for variant in variants],
                 "skipped": skipped,
                 "advice": advised,
             },
         )
         report.write_text("comparison_report.txt", f"{printed}\n\n{class_reports(record)}\n")
         report.write_bytes("compression_comparison.png", plots.trade_off(record))
-    return f"{printed}\n\nreport: {place / REPORT}"
+    return f"{printed}\n\nreport: {parent / REPORT}"
 
 
 def class_reports(record: dict[str, Any]) -> str:
-    """Returns a table for each contender: precision, recall, F1 and support of each class."""
+    """Returns one table per model: precision, recall, F1 and support of each class."""
     headers = ["precision", "recall", "F1", "support"]
     tables = []
     for row in record["rows"]:

@@ -1,4 +1,4 @@
-"""`compress`: a smaller variant of a run, all variants that fit, or the best within some bytes."""
+"""`compress`: one method, all methods that fit, or a search within a size limit."""
 
 from compress.all_methods import compress_all
 from compress.config import CompressConfig
@@ -8,18 +8,18 @@ from featherweight.run import COMPRESSION
 
 
 def compress(config: CompressConfig) -> str:
-    """Does what the flags ask for.
+    """Compresses a run as the flags say.
 
     Returns:
-        What a user is shown: the figures of variant and origin, and whether it was accepted.
+        The text to print: scores of variant and origin, and whether the variant was accepted.
 
     Raises:
-        FeatherweightError: The method does not fit, or cannot be applied; the message says why.
+        FeatherweightError: The method does not fit the model or fails; the message says why.
     """
     if config.method == "all":
         return compress_all(config)
     if config.target_size:
-        from compress.search import search  # needs the extra for searching
+        from compress.search import search  # needs the extra `search`
 
         run, evaluations = search(config)
     else:

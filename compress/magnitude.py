@@ -1,4 +1,4 @@
-"""Which weights go: those of the smallest magnitude.
+"""Magnitude pruning: selects the smallest weights.
 
 Source: Han et al. (2015), Learning both Weights and Connections for Efficient Neural Networks.
 """
@@ -12,26 +12,26 @@ from torch import Tensor
 def smallest_masks(
     matrices: Mapping[str, Tensor], sparsity: float, by_layer: bool
 ) -> dict[str, Tensor]:
-    """Returns for each matrix which weights are kept, bool of its shape.
+    """Returns a bool mask of the shape of each matrix, False for the weights to prune.
 
     Args:
-        matrices: The weights that may go, by name.
-        sparsity: Share of them that goes, to the nearest whole number.
-        by_layer: Whether each matrix loses that share, or all together.
+        matrices: The weights that may be pruned, by name.
+        sparsity: Fraction of them to prune, rounded to a whole number of weights.
+        by_layer: Whether to prune this fraction of each matrix, or of all weights together.
     """
-    magnitudes = {name: matrix.detach().abs() for name, matrix in matrices.items()}
+    flat = {name: matrix.detach().abs().flatten() for name, matrix in matrices.items()}
     if by_layer:
-        return {name: _kept(values, sparsity) for name, values in magnitudes.items()}
-    together = _kept(torch.cat([values.flatten() for values in magnitudes.values()]), sparsity)
-    parts = torch.split(together, [values.numel() for values in magnitudes.values()])
+        masks = [_mask(values, sparsity) for values in flat.values()]
+    else:
+        joint = _mask(torch.cat([*flat.values()]), sparsity)
+        masks = list(torch.split(joint, [len(values) for values in flat.values()]))
     return {
-        name: part.reshape(values.shape)
-        for (name, values), part in zip(magnitudes.items(), parts, strict=True)
+        name: mask.view_as(matrix)
+        for (name, matrix), mask in zip(matrices.items(), masks, strict=True)
     }
 
 
-def _kept(values: Tensor, sparsity: float) -> Tensor:
-    smallest = values.flatten().argsort(stable=True)[: round(sparsity * values.numel())]
-    kept = torch.ones(values.numel(), dtype=torch.bool, device=values.device)
-    kept[smallest] = False
-    return kept.reshape(values.shape)
+def _mask(values: Tensor, sparsity: float) -> Tensor:
+    mask = torch.ones_like(values, dtype=torch.bool)
+    mask[values.argsort(stable=True)[: round(sparsity * len(values))]] = False
+    return mask

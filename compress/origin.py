@@ -1,8 +1,8 @@
-"""The run that is compressed, with what every method starts from."""
+"""The run that is compressed: its model and its data."""
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from compress.config import CompressConfig
 from featherweight.classifier import Classifier
@@ -10,9 +10,10 @@ from featherweight.data.checks import drop_leaks
 from featherweight.data.dataset import Dataset, load_dataset
 from featherweight.errors import UsageError
 from featherweight.loading import load
-from featherweight.quality.evaluation import Evaluation, evaluate
+from featherweight.quality.evaluation import Evaluation, evaluate, validation_scores
 from featherweight.run import COMPRESSION, CONFIG, Run, newest_run
 from featherweight.test import trained_on
+from featherweight.weights import file_sha256
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,12 @@ class Origin:
 
     Attributes:
         run: The run; its variants are written into it.
-        classifier: Its model.
-        dataset: What it was trained on, without the texts that its training left out.
+        classifier: Its model, a `Classifier`; each method knows of which kind.
+        dataset: What it was trained on, without the texts that its training dropped.
     """
 
     run: Run
-    classifier: Classifier
+    classifier: Any
     dataset: Dataset
 
     @classmethod
@@ -35,7 +36,7 @@ class Origin:
 
         Raises:
             WeightsError: Its model cannot be loaded.
-            DataError: Its data has gone, or a file of it cannot be used.
+            DataError: Its data no longer exists, or a file of it cannot be used.
         """
         classifier = load(run.path, device)
         data = trained_on(run)
@@ -44,18 +45,23 @@ class Origin:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """What it answers on validation, which each variant is judged by."""
+        """Its evaluation on validation, which each variant is compared with."""
         return evaluate(self.classifier, self.dataset.validation, self.dataset.name)
 
     @cached_property
     def sha256(self) -> str:
         """Hash of the file of its weights."""
         assert self.run.weights  # they were loaded
-        return hashlib.sha256(self.run.weights.read_bytes()).hexdigest()
+        return file_sha256(self.run.weights)
+
+    def macro_f1(self, variant: Classifier) -> float:
+        """Returns the macro-F1 of a variant on the validation split."""
+        split = self.dataset.validation
+        return validation_scores(split.labels, variant.logits(split.texts))["validation_macro_f1"]
 
 
 def origin_of(config: CompressConfig) -> Run:
-    """Returns the run that is to be compressed.
+    """Returns the run to compress.
 
     Raises:
         UsageError: There is none, or it is a variant itself.

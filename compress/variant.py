@@ -1,4 +1,4 @@
-"""`compress`: a run -> a smaller run inside it, judged on the same validation texts."""
+"""`compress`: run -> smaller run inside it, evaluated on the same validation texts."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from compress.config import CompressConfig, Name
-from compress.contents import contents
 from compress.lstm import methods as lstm_methods
-from compress.method import FASTER, Method, Variant
+from compress.method import Method, Variant
 from compress.origin import Origin, origin_of
+from compress.parameter_counts import parameter_counts
 from compress.workspace import FOLDER, flags_of, workspace_of
 from featherweight.classifier import Classifier
 from featherweight.device import environment
@@ -23,18 +23,18 @@ from lstm.classifier import TextClassifier
 
 
 def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
-    """Writes `compressed/METHOD` inside a run, a run itself.
+    """Writes `compressed/METHOD` inside a run; it is a run itself.
 
-    A method that trains keeps its state in a hidden folder beside it, and the same command goes on
-    from there.
+    A method that trains keeps its state in a hidden folder next to it, from which the same command
+    resumes.
 
     Returns:
         The variant's run, and the evaluations of variant and origin on validation.
 
     Raises:
-        UsageError: No run, the method does not fit it, or the variant is there already.
+        UsageError: There is no run, the method does not fit it, or the variant exists already.
         WeightsError: The run or a teacher cannot be loaded.
-        DataError: The run's data has gone, or a file of texts cannot be used.
+        DataError: The run's data no longer exists, or a file of texts cannot be used.
     """
     run = origin_of(config)
     refuse_existing(run.file(FOLDER) / config.method, config.overwrite)
@@ -42,37 +42,37 @@ def compress_run(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
 
 
 def make_variant(origin: Origin, config: CompressConfig) -> tuple[Run, list[Evaluation]]:
-    """Makes and writes the variant of one method; what is there is replaced.
+    """Makes and writes the variant of one method, and replaces an existing one.
 
-    Returns:
-        The variant's run, and the evaluations of variant and origin on validation.
-
-    Raises:
-        FeatherweightError: The method does not fit, or cannot do it; the message says why.
+    Returns and raises the same as `compress_run`.
     """
     methods = methods_for(origin)
     if config.method not in methods:
         raise UsageError(
-            f"--method {config.method} does not fit {origin.run.path}: take {', '.join(methods)}"
+            f"--method {config.method} does not fit {origin.run.path}: "
+            f"choose one of {', '.join(methods)}"
         )
-    method = methods[config.method]
-    # Neither changes what a training learns.
+    method = methods[config.method].with_flags(config)
+    # These two flags do not change what a training learns.
     flags = flags_of(replace(config, weights=None, overwrite=False))
     with workspace_of(origin, config.method, flags) as workspace:
         started = time.perf_counter()
-        variant = method.make(origin.classifier, origin.run, config, origin.dataset, workspace)
-        facts = {"gain": method.gain_with(config), "seconds": time.perf_counter() - started}
-        return write_variant(config.method, variant, origin, config, facts)
+        variant = method.make(origin, config, workspace)
+        facts = {"gain": method.gain, "seconds": time.perf_counter() - started}
+        run_config = method.run_config(origin, config) if method.run_config else None
+        return write_variant(
+            config.method, variant, origin, config, facts, method.faster_on_cpu, run_config
+        )
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Refuses a place for a variant that is taken.
+    """Checks that a variant can be written to a folder.
 
     Raises:
-        UsageError: A variant is there and is not to be replaced, or something else is.
+        UsageError: There is a variant that must not be replaced, or something else.
     """
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already: give --overwrite to replace it")
+        raise UsageError(f"{path} exists already: give --overwrite to replace it")
     if path.exists() and not (path / COMPRESSION).is_file():
         raise UsageError(f"{path} is not a variant: not overwritten")
 
@@ -82,66 +82,80 @@ def methods_for(origin: Origin) -> Mapping[Name, Method]:
 
     Raises:
         UsageError: None fits it.
-        MissingExtraError: A library that they need is not installed.
+        MissingExtraError: A required library is not installed.
     """
     if isinstance(origin.classifier, TextClassifier):
         return lstm_methods.METHODS
     run = origin.run
     if not run.file(TRANSFORMER).is_dir():
-        raise UsageError(f"{run.path} is no LSTM and no fine-tuned transformer: not compressed")
+        raise UsageError(
+            f"{run.path} is neither an LSTM nor a fine-tuned transformer: it cannot be compressed"
+        )
     from compress.transformer import methods as transformer_methods
 
     return transformer_methods.METHODS
 
 
 def write_variant(
-    name: str, variant: Variant, origin: Origin, config: CompressConfig, facts: Mapping[str, Any]
+    name: str,
+    variant: Variant,
+    origin: Origin,
+    config: CompressConfig,
+    facts: Mapping[str, Any],
+    faster_on_cpu: bool = False,
+    run_config: Mapping[str, Any] | None = None,
 ) -> tuple[Run, list[Evaluation]]:
-    """Judges a variant beside its origin, and writes its run.
+    """Evaluates a variant and writes its run.
 
     Args:
-        name: Of the method, and of the folder in `compressed`.
-        variant: What was made.
-        origin: What it was made from.
+        name: Name of the method, and of the folder in `compressed`.
+        variant: The compressed model.
+        origin: The run it was made from.
         config: The flags.
-        facts: For its `compression.json`: the gain, the seconds it took, and what else there is.
+        facts: Additional entries of `compression.json`, among them `gain` and `seconds`.
+        faster_on_cpu: Whether to measure latency, and to reject a variant that is not faster.
+        run_config: Its `config.json`; None: that of the origin.
 
     Returns:
         Its run, and the evaluations of variant and origin on validation.
     """
     path = origin.run.file(FOLDER) / name
     validation = origin.dataset.validation
-    ours, theirs = evaluate(variant, validation, origin.dataset.name), origin.evaluation
+    evaluation = evaluate(variant, validation, origin.dataset.name)
     with atomic_directory(path) as folder:
         run = Run(folder)
         variant.save_in(run)
         latency_ms = {}
-        if FASTER in facts["gain"]:
+        if faster_on_cpu:
             latency_ms = _latency_ms(origin.run.path, folder, validation.texts)
-        # A student may be of another kind than its origin, and was trained with other flags.
-        config_of_run = getattr(variant, "run_config", None) or origin.run.read_json(CONFIG)
-        before, after = origin.classifier.size_bytes(), variant.size_bytes()
-        records = {
-            CONFIG: config_of_run | _shape(variant, origin.classifier),
-            "labels.json": origin.classifier.labels,
-            "data.json": origin.run.read_json("data.json"),
-            "environment.json": environment(),
-            COMPRESSION: {
-                "method": name,
-                "flags": flags_of(config),
-                "touched": {"before": contents(origin.classifier), "after": contents(variant)},
-                "size_bytes": {"before": before, "after": after},
-                "ratio": after / before,
-                **facts,
-                **({"latency_ms": latency_ms} if latency_ms else {}),
-                "origin": {"name": origin.run.path.name, "sha256": origin.sha256},
-                "rejected": rejected(ours, theirs, config.max_f1_drop) or slower(latency_ms),
-            },
+        reason = quality_loss(evaluation, origin.evaluation, config.max_f1_drop)
+        record = {
+            "method": name,
+            "flags": flags_of(config),
+            **_comparison(variant, origin.classifier),
+            **facts,
+            **({"latency_ms": latency_ms} if latency_ms else {}),
+            "origin": {"name": origin.run.path.name, "sha256": origin.sha256},
+            "rejected": reason or slowdown(latency_ms),
         }
-        for file, value in records.items():
-            run.write_json(file, value)
-        write_evaluation(run, ours, validation.texts)
-    return Run(path), [ours, theirs]
+        saved_config = run_config or origin.run.read_json(CONFIG)
+        run.write_json(CONFIG, {**saved_config, **_shape(variant, origin.classifier)})
+        run.write_json("labels.json", origin.classifier.labels)
+        run.write_json("data.json", origin.run.read_json("data.json"))
+        run.write_json("environment.json", environment())
+        run.write_json(COMPRESSION, record)
+        write_evaluation(run, evaluation, validation.texts)
+    return Run(path), [evaluation, origin.evaluation]
+
+
+def _comparison(variant: Variant, origin: Classifier) -> dict[str, Any]:
+    """Returns parameters and sizes before and after."""
+    before, after = origin.size_bytes(), variant.size_bytes()
+    return {
+        "touched": {"before": parameter_counts(origin), "after": parameter_counts(variant)},
+        "size_bytes": {"before": before, "after": after},
+        "ratio": after / before,
+    }
 
 
 def _latency_ms(origin: Path, variant: Path, texts: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -153,31 +167,31 @@ def _latency_ms(origin: Path, variant: Path, texts: Sequence[str]) -> dict[str, 
     return medians
 
 
-def rejected(variant: Evaluation, origin: Evaluation, max_f1_drop: float) -> str:
-    """Returns why a variant is not worth its loss, or "" if it is."""
+def quality_loss(variant: Evaluation, origin: Evaluation, max_f1_drop: float) -> str:
+    """Returns why a variant is rejected for its quality, or "" if it is not."""
     drop = origin.scores["macro_f1"] - variant.scores["macro_f1"]
     if drop <= max_f1_drop:
         return ""
     return f"it loses {drop:.4f} of validation macro-F1, {max_f1_drop:g} is allowed"
 
 
-def slower(latency_ms: Mapping[str, Mapping[str, float]]) -> str:
-    """Returns why a variant made for speed misses its point, or "" if it is faster somewhere.
+def slowdown(latency_ms: Mapping[str, Mapping[str, float]]) -> str:
+    """Returns why a variant is rejected for its speed, or "" if it is as fast at any batch size.
 
     Args:
-        latency_ms: Median milliseconds "before" and "after", by batch size; empty: not timed.
+        latency_ms: Median milliseconds "before" and "after", by batch size; empty: not measured.
     """
-    if not latency_ms or any(it["after"] <= it["before"] for it in latency_ms.values()):
+    if not latency_ms or any(ms["after"] <= ms["before"] for ms in latency_ms.values()):
         return ""
     figures = ", ".join(
-        f"{it['after']:.3g} ms after {it['before']:.3g} at batch size {size}"
-        for size, it in latency_ms.items()
+        f"{ms['after']:.3g} ms instead of {ms['before']:.3g} at batch size {size}"
+        for size, ms in latency_ms.items()
     )
     return f"it is slower on the CPU: {figures}"
 
 
 def _shape(variant: Classifier, origin: Classifier) -> dict[str, Any]:
-    """Returns the flags that say the dimensions of an LSTM, where they differ from its origin's."""
+    """Returns the flags for the dimensions of an LSTM, the vocabulary if it has changed."""
     if not isinstance(variant, TextClassifier):
         return {}
     words = variant.tokenizer.get_vocab_size()

@@ -6,6 +6,7 @@ The command line prints a `FeatherweightError` as that line on stderr and exits 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class FeatherweightError(Exception):
@@ -30,6 +31,20 @@ class WeightsError(FeatherweightError):
     """Weights that are missing, truncated, altered or foreign."""
 
     exit_code = 2
+
+
+class CheckpointError(WeightsError):
+    """The saved state of an interrupted training is damaged or belongs to another model.
+
+    Attributes:
+        path: The file or folder that cannot be read.
+    """
+
+    def __init__(self, path: Path, reason: BaseException) -> None:
+        super().__init__(
+            f"{path} cannot be resumed ({first_line(reason)}): train again with --overwrite"
+        )
+        self.path = path
 
 
 class MissingExtraError(FeatherweightError):

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from featherweight.errors import WeightsError, first_line
+from featherweight.errors import CheckpointError, WeightsError
 from featherweight.run import atomic_open
 from featherweight.training.optimizer_state import optimizer_tensors, restore_optimizer
 from featherweight.weights import read_metadata, with_sorted_metadata
@@ -80,10 +80,10 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     """Puts a saved state into a module and its optimizer.
 
     Raises:
-        WeightsError: The file is damaged or belongs to another model.
+        CheckpointError: The file is damaged or belongs to another model.
     """
-    metadata = read_metadata(path)
     try:
+        metadata = read_metadata(path)
         tensors = safetensors.torch.load(path.read_bytes())
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
@@ -97,8 +97,5 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
             best_weights=groups["best"],
             scaler=json.loads(metadata["scaler"]),
         )
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        reason = first_line(error)
-        raise WeightsError(
-            f"{path} cannot be resumed ({reason}): train anew with --overwrite"
-        ) from None
+    except (WeightsError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(path, error) from None

@@ -17,7 +17,7 @@ from transformers import (
 
 from featherweight.data.dataset import Dataset, Split
 from featherweight.device import cpu_flags
-from featherweight.errors import UsageError
+from featherweight.errors import CheckpointError, UsageError, WeightsError
 from featherweight.quality.evaluation import validation_scores
 from featherweight.run import CHECKPOINTS, MODEL, Run
 from featherweight.training.config import class_weights
@@ -68,7 +68,7 @@ def fit(
 
     Raises:
         UsageError: A precision that the device cannot compute in.
-        WeightsError: A checkpoint is damaged.
+        CheckpointError: A checkpoint is damaged.
     """
     normalizer = getattr(network.config, NORMALIZER, None)
     if rows is None:
@@ -180,7 +180,10 @@ def _newest_checkpoint(run: Run) -> Path | None:
 def _progress(run: Run) -> dict[str, Any]:
     """Returns what the last checkpoint says of the training so far."""
     checkpoint = _newest_checkpoint(run)
-    return Run(checkpoint).read_json(_PROGRESS) if checkpoint else {}
+    try:
+        return Run(checkpoint).read_json(_PROGRESS) if checkpoint else {}
+    except WeightsError as error:
+        raise CheckpointError(run.file(CHECKPOINTS), error) from None
 
 
 def _finished_epochs(run: Run) -> int:

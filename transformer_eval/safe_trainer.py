@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from featherweight.errors import WeightsError, first_line
+from featherweight.errors import CheckpointError, WeightsError
 from featherweight.run import Run, atomic_open
 from featherweight.training.config import log_epoch
 from featherweight.training.optimizer_state import optimizer_tensors, restore_optimizer
@@ -89,14 +89,14 @@ class SafeTrainer(Trainer):
         try:
             super()._load_from_checkpoint(checkpoint, model)
         except (SafetensorError, ValueError, RuntimeError) as error:
-            raise _not_resumable(Path(checkpoint), error) from None
+            raise CheckpointError(Path(checkpoint), error) from None
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         path = Path(checkpoint) / STATE
-        metadata = read_metadata(path)
         try:
+            metadata = read_metadata(path)
             restore_optimizer(self.optimizer, safetensors.torch.load(path.read_bytes()))
             schedule = json.loads(metadata["schedule"])
             self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **schedule})
@@ -104,8 +104,8 @@ class SafeTrainer(Trainer):
                 group["lr"] = rate
             if self._scaler:
                 self._scaler.load_state_dict(json.loads(metadata["scaler"]))
-        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            raise _not_resumable(path, error) from None
+        except (WeightsError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(path, error) from None
 
     def _save_rng_state(self, output_dir: str) -> None:
         states = {"cpu": torch.get_rng_state()}
@@ -125,7 +125,7 @@ class SafeTrainer(Trainer):
             if "cuda" in states and torch.cuda.is_available():
                 torch.cuda.set_rng_state(states["cuda"])
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            raise _not_resumable(path, error) from None
+            raise CheckpointError(path, error) from None
 
     def _save_scaler(self, output_dir: str) -> None:
         """Its state is part of the one file."""
@@ -139,11 +139,6 @@ class SafeTrainer(Trainer):
 
     def _generators(self, folder: str) -> Path:
         return Path(folder) / f"generators-{self.args.process_index}.safetensors"
-
-
-def _not_resumable(path: Path, error: Exception) -> WeightsError:
-    reason = first_line(error)
-    return WeightsError(f"{path} cannot be resumed ({reason}): train anew with --overwrite")
 
 
 class History(TrainerCallback):

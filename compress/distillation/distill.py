@@ -3,81 +3,78 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.config import CompressConfig
-from compress.distillation.lstm_student import LSTMStudent
-from compress.distillation.student import Student
-from compress.distillation.teachers import ANSWERS, remove_stale_answers, teacher_logits
+from compress.distillation.lstm_student import LSTMStudent, origin_flags, preset_flags
+from compress.distillation.teachers import CACHE, distillation_data, remove_stale_predictions
 from compress.method import Variant
-from featherweight.classifier import Classifier
-from featherweight.data.dataset import Dataset
+from compress.origin import Origin
 from featherweight.errors import UsageError
 from featherweight.run import CHECKPOINT, CHECKPOINTS, Run
+from featherweight.training.run_records import resolved
 from lstm.classifier import TextClassifier
 from lstm.config import PRESETS
 
-LEARNED = "learned.json"  # file of the workspace: what the training that it keeps learns from
+if TYPE_CHECKING:  # LSTMs do not need its libraries
+    from compress.distillation.transformer_student import TransformerStudent
+
+LEARNED = "learned.json"  # in the workspace: hashes of what its training learns from
 
 
-def distill(
-    classifier: Classifier, origin: Run, config: CompressConfig, dataset: Dataset, workspace: Path
-) -> Variant:
-    """Returns a student: the one that --student names, or the like of an LSTM.
-
-    Args:
-        classifier: The run's model.
-        origin: The run: the teacher where none is given, and its data flags are the student's.
-        config: Student, teachers, temperature, weight of the labels, further texts.
-        dataset: What is learned from and chosen on.
-        workspace: Folder that keeps the state of a training; answers of teachers lie beside it.
+def distill(origin: Origin, config: CompressConfig, workspace: Path) -> Variant:
+    """Returns a student: the one that --student names, or an LSTM of the shape of the origin.
 
     Raises:
-        UsageError: A transformer without --student, an unknown one, or a teacher that tells other
-            classes apart.
-        WeightsError: A teacher or student cannot be had or loaded.
-        DataError: The file of further texts cannot be used.
+        UsageError: A transformer without --student, an unknown student, or a teacher with
+            different labels.
+        WeightsError: A teacher or student is not available or cannot be loaded.
+        DataError: The file of additional texts cannot be used.
     """
-    student = _student(classifier, origin, config, dataset)
-    teachers = config.teachers or [origin.path]
-    lesson = teacher_logits(
-        teachers, dataset, config, workspace.parent / ANSWERS, classifier.device
-    )
+    student = _student(origin, config)
+    data = distillation_data(origin, config, workspace.parent / CACHE)
     learned = {
         "student": student.sha256,
-        "lesson": lesson.sha256,
-        "validation": dataset.validation.sha256,
+        "data": data.sha256,
+        "validation": origin.dataset.validation.sha256,
     }
-    _go_on_only_with(learned, Run(workspace))
-    name = f"{classifier.name} (distill)"
-    graduate: Any = student.learn(name, lesson, dataset, config, workspace, classifier.device)
-    graduate.run_config = student.run_config
-    remove_stale_answers(lesson)
-    return graduate
+    _resume_only(learned, Run(workspace))
+    variant = student.learn(origin, data, config, workspace)
+    remove_stale_predictions(data)
+    return variant
 
 
-def _student(
-    classifier: Classifier, origin: Run, config: CompressConfig, dataset: Dataset
-) -> Student:
-    """Returns what is to learn, before teachers are asked for minutes."""
+def student_config(origin: Origin, config: CompressConfig) -> Mapping[str, Any]:
+    """Returns `config.json` of a student's run: its kind, its data and its training flags."""
     if config.student in PRESETS:
-        return LSTMStudent.of_preset(origin, config, dataset)
+        return resolved(preset_flags(origin.run, config))
+    if config.student:
+        from compress.distillation.transformer_student import finetune_flags
+
+        return resolved(finetune_flags(origin.run, config))
+    return origin_flags(origin.run, config)
+
+
+def _student(origin: Origin, config: CompressConfig) -> "LSTMStudent | TransformerStudent":
+    """Returns the student; checked before teachers compute for minutes."""
+    if config.student in PRESETS:
+        return LSTMStudent.of_preset(origin, config)
     if config.student:
         from compress.distillation.transformer_student import TransformerStudent
 
-        return TransformerStudent.named(origin, config)
-    if isinstance(classifier, TextClassifier):
-        return LSTMStudent.like(classifier, origin, config)
+        return TransformerStudent.named(origin.run, config)
+    if isinstance(origin.classifier, TextClassifier):
+        return LSTMStudent.like(origin, config)
     raise UsageError(
         f"--method distill of a transformer needs --student: {', '.join(PRESETS)}, or a smaller "
         "transformer by registry name, Hub id or folder"
     )
 
 
-def _go_on_only_with(learned: Mapping[str, str], workspace: Run) -> None:
-    """Removes the state of a training that learned something else, or of another student.
+def _resume_only(learned: Mapping[str, str], workspace: Run) -> None:
+    """Removes the state of a training unless it belongs to the same student and data.
 
-    Equal flags do not say that: teachers may have been trained anew, and files changed.
+    Equal flags are not enough: teachers may have been trained again, and files changed.
     """
     if workspace.file(LEARNED).is_file() and workspace.read_json(LEARNED) == learned:
         return

@@ -1,7 +1,6 @@
-"""An LSTM as the student: trained from random weights on labels and the teachers' probabilities."""
+"""An LSTM student: trained from random weights on labels and the teachers' probabilities."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,100 +10,97 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from compress.config import CompressConfig, DistillConfig
-from compress.distillation.student import distillation_loss, flags_of_data
+from compress.distillation.student import data_flags, distillation_loss
 from compress.distillation.teachers import UNLABELED, DistillationData
-from featherweight.data.dataset import Dataset
+from compress.lstm.retraining import encoded
+from compress.origin import Origin
 from featherweight.device import seed_everything
 from featherweight.run import CHECKPOINT, CONFIG, Run
-from featherweight.training.run_records import resolved
 from lstm.classifier import TextClassifier, model_config
-from lstm.config import ModelConfig, OptimizationConfig, preset
+from lstm.config import ModelConfig, OptimizationConfig, TrainConfig, preset
 from lstm.encoder import LSTMClassifier
-from lstm.fit import EncodedSplit, Loss, cross_entropy, fit
-from lstm.tokenizer import token_ids, train_tokenizer
+from lstm.fit import Loss, cross_entropy, fit
+from lstm.tokenizer import train_tokenizer
+
+
+def origin_flags(origin: Run, config: CompressConfig) -> dict[str, Any]:
+    """Returns the training flags of an LSTM run, with the seed and rate of the command."""
+    flags: dict[str, Any] = origin.read_json(CONFIG) | {"seed": config.seed}
+    flags["learning_rate"] = config.retraining_rate or flags["learning_rate"]
+    return flags
+
+
+def preset_flags(origin: Run, config: CompressConfig) -> TrainConfig:
+    """Returns the training flags of a preset on the data of a run."""
+    flags = data_flags(origin, config)
+    if config.retraining_rate:
+        flags["learning_rate"] = config.retraining_rate
+    return preset(config.student, **flags)  # type: ignore[arg-type]  # a key of PRESETS
 
 
 @dataclass(frozen=True)
 class LSTMStudent:
-    """An LSTM with weights of its own.
-
-    Attributes:
-        tokenizer: Its words.
-        architecture: Its shape.
-        training: Numbers of its training.
-        run_config: See `Student`.
-    """
+    """An LSTM to be trained from random weights."""
 
     tokenizer: Tokenizer
     architecture: ModelConfig
     training: OptimizationConfig
-    run_config: Mapping[str, Any]
 
     @classmethod
-    def like(cls, classifier: TextClassifier, origin: Run, config: CompressConfig) -> "LSTMStudent":
-        """Returns one with the words, the shape and the training of a run."""
-        flags: dict[str, Any] = origin.read_json(CONFIG) | {"seed": config.seed}
-        flags["learning_rate"] = config.retraining_rate or flags["learning_rate"]
+    def like(cls, origin: Origin, config: CompressConfig) -> "LSTMStudent":
+        """Returns a student with the tokenizer, shape and training of the origin."""
+        flags = origin_flags(origin.run, config)
         training = {field.name: flags[field.name] for field in fields(OptimizationConfig)}
-        return cls(classifier.tokenizer, classifier.config, OptimizationConfig(**training), flags)
+        classifier = origin.classifier
+        return cls(classifier.tokenizer, classifier.config, OptimizationConfig(**training))
 
     @classmethod
-    def of_preset(cls, origin: Run, config: CompressConfig, dataset: Dataset) -> "LSTMStudent":
-        """Returns one as `train` makes it, with a vocabulary learned from the training split."""
-        flags = flags_of_data(origin, config)
-        if config.retraining_rate:
-            flags["learning_rate"] = config.retraining_rate
-        training = preset(config.student, **flags)  # type: ignore[arg-type]  # a key of PRESETS
-        tokenizer = train_tokenizer(dataset.train.texts, training)
-        return cls(tokenizer, model_config(training), training, resolved(training))
+    def of_preset(cls, origin: Origin, config: CompressConfig) -> "LSTMStudent":
+        """Returns a student as `train` makes it, with a vocabulary of the training split."""
+        training = preset_flags(origin.run, config)
+        tokenizer = train_tokenizer(origin.dataset.train.texts, training)
+        return cls(tokenizer, model_config(training), training)
 
     @property
     def sha256(self) -> str:
-        """See `Student`; its weights are drawn anew."""
+        """Hex digest of its tokenizer; its initial weights follow from the seed."""
         return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
 
     def learn(
-        self, name: str, lesson: DistillationData, dataset: Dataset, config: DistillConfig,
-        workspace: Path, device: str,
-    ) -> TextClassifier:  # fmt: skip
-        """See `Student`."""
+        self, origin: Origin, data: DistillationData, config: CompressConfig, workspace: Path
+    ) -> TextClassifier:
+        """Trains a new network, or resumes the training in the workspace."""
         torch.set_num_threads(1)  # as in `train`
         seed_everything(self.training.seed)
-        labels = dataset.labels
-        module = LSTMClassifier(self.tokenizer.get_vocab_size(), len(labels), self.architecture)
-        validation = dataset.validation
+        dataset, device = origin.dataset, origin.classifier.device
+        num_labels = len(dataset.labels)
+        module = LSTMClassifier(self.tokenizer.get_vocab_size(), num_labels, self.architecture)
+        label_loss = cross_entropy(dataset.train.labels, num_labels, self.training, device)
         fit(
             module,
-            EncodedSplit(token_ids(self.tokenizer, lesson.texts)[0], lesson.labels),
-            EncodedSplit(token_ids(self.tokenizer, validation.texts)[0], validation.labels),
+            encoded(self.tokenizer, data.split),
+            encoded(self.tokenizer, dataset.validation),
             self.training,
             device,
             workspace / CHECKPOINT,
-            loss=_loss(
-                cross_entropy(dataset.train.labels, len(labels), self.training, device),
-                lesson,
-                config,
-                device,
-            ),
+            loss=_loss(label_loss, data, config, device),
         )
-        return TextClassifier(name, labels, self.tokenizer, module, self.architecture, device)
+        name = f"{origin.classifier.name} (distill)"
+        return TextClassifier(
+            name, dataset.labels, self.tokenizer, module, self.architecture, device
+        )
 
 
-def _loss(from_labels: Loss, lesson: DistillationData, config: DistillConfig, device: str) -> Loss:
-    """Returns the loss of a batch, given its rows in the lesson.
-
-    Args:
-        from_labels: The loss that training without teachers has.
-        lesson: Where labels and answers are looked up.
-        config: Temperature and alpha.
-        device: "cpu" or "cuda".
-    """
-    soft = torch.from_numpy(lesson.soft).to(device)
-    has_label = (lesson.labels != UNLABELED).tolist()
+def _loss(label_loss: Loss, data: DistillationData, config: DistillConfig, device: str) -> Loss:
+    """Returns the distillation loss of a batch; `label_loss` is that of `train`."""
+    soft = torch.from_numpy(data.soft).to(device)
+    has_label = (data.split.labels != UNLABELED).tolist()
 
     def loss(logits: Tensor, rows: list[int]) -> Tensor:
-        places = [place for place, row in enumerate(rows) if has_label[row]]
-        known = from_labels(logits[places], [rows[it] for it in places]) if places else None
+        labeled = [index for index, row in enumerate(rows) if has_label[row]]
+        known = None
+        if labeled:
+            known = label_loss(logits[labeled], [rows[index] for index in labeled])
         return distillation_loss(logits, soft[rows], known, config)
 
     return loss

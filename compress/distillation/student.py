@@ -1,80 +1,42 @@
-"""What learns from teachers, and the loss that it learns by.
+"""What all students share: the loss of distillation, and flags of their data.
 
-The loss is alpha · cross-entropy with the labels + (1 - alpha) · T² · KL(teacher ‖ student), both
-softened by the temperature T; several teachers count as the mean of their softened probabilities.
-Texts without a label have the second part only.
+The loss is alpha · cross-entropy with the labels + (1 - alpha) · T² · KL(teacher ‖ student), with
+the logits of both divided by the temperature T. Several teachers are averaged after the softmax.
+Texts without a label have only the second term.
 
 Source: Hinton et al. (2015), Distilling the Knowledge in a Neural Network.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
 from compress.config import CompressConfig, DistillConfig
-from compress.distillation.teachers import DistillationData
-from compress.method import Variant
-from featherweight.data.dataset import Dataset
 from featherweight.run import CONFIG, Run
 from featherweight.test import trained_on
 
 
-class Student(Protocol):
-    """What learns."""
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of what it knows before the training, beside what the flags say."""
-        ...
-
-    @property
-    def run_config(self) -> Mapping[str, Any]:
-        """What `config.json` of its run says: its kind, its data, the flags of its training."""
-        ...
-
-    def learn(
-        self, name: str, lesson: DistillationData, dataset: Dataset, config: DistillConfig,
-        workspace: Path, device: str,
-    ) -> Variant:  # fmt: skip
-        """Trains a new network, or goes on with one that was cut off.
-
-        Args:
-            name: What tables call it.
-            lesson: What it learns from.
-            dataset: Its validation split chooses the best epoch.
-            config: Temperature and alpha.
-            workspace: Folder that keeps the state of the training.
-            device: "cpu" or "cuda".
-        """
-        ...
-
-
 def distillation_loss(
-    logits: Tensor, soft: Tensor, from_labels: Tensor | None, config: DistillConfig
+    logits: Tensor, soft: Tensor, label_loss: Tensor | None, config: DistillConfig
 ) -> Tensor:
     """Returns the loss () of a batch by the formula above.
 
     Args:
         logits: (B, C) of the student.
         soft: (B, C) mean probabilities of the teachers at the temperature.
-        from_labels: () loss of those that have a label; None: none has.
+        label_loss: () loss of the texts that have a label; None: there are none.
         config: Temperature and alpha.
     """
-    student = functional.log_softmax(logits / config.temperature, dim=1)
-    taught = functional.kl_div(student, soft, reduction="batchmean")
-    from_teachers = (1 - config.alpha) * config.temperature**2 * taught
-    return from_teachers if from_labels is None else config.alpha * from_labels + from_teachers
+    log_probabilities = functional.log_softmax(logits / config.temperature, dim=1)
+    divergence = functional.kl_div(log_probabilities, soft, reduction="batchmean")
+    teacher_loss = (1 - config.alpha) * config.temperature**2 * divergence
+    return teacher_loss if label_loss is None else config.alpha * label_loss + teacher_loss
 
 
-def flags_of_data(origin: Run, config: CompressConfig) -> dict[str, Any]:
-    """Returns the flags that any student has from the run and the command.
-
-    Those are the run's data and the length at which its texts are cut, seed and device.
-    """
+def data_flags(origin: Run, config: CompressConfig) -> dict[str, Any]:
+    """Returns the flags that any new student has: data, maximum length, seed and device."""
     return {
         **asdict(trained_on(origin)),
         "max_length": origin.read_json(CONFIG)["max_length"],

@@ -1,10 +1,11 @@
-"""What teachers answer: asked once, kept by content, softened to what a student learns from.
+"""Predictions of teachers: computed once, cached, and softened for the student.
 
-Answers stand in one hidden folder beside the variants. A file is named after the teacher's files
-and the texts, so that a teacher trained anew, or data that changed, is asked for again.
+The cache is one hidden folder next to the variants. A file is named by the hash of the teacher's
+files and the texts, so that changed teachers or data are computed again.
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,87 +14,81 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.config import DistillConfig
+from compress.config import CompressConfig
+from compress.origin import Origin
 from featherweight.array_cache import cached_array
-from featherweight.classifier import Classifier, FloatArray, IntArray, softmax
-from featherweight.data.dataset import Dataset, text_rows
+from featherweight.classifier import Classifier, FloatArray, softmax
+from featherweight.data.dataset import Split, text_rows
 from featherweight.data.rows import open_rows
 from featherweight.errors import UsageError, WeightsError
 from featherweight.loading import load
 from featherweight.run import MODEL, ONNX, TRANSFORMER, Run
-from featherweight.weights import FEATURES_FORMAT, LSTM_FORMAT, read_metadata
+from featherweight.weights import FEATURES_FORMAT, LSTM_FORMAT, file_sha256, read_metadata
 
 logger = logging.getLogger("featherweight")
 
-ANSWERS = ".teachers"  # folder in `compressed`
+CACHE = ".teachers"  # folder in `compressed`
 UNLABELED = -1
 
 
 @dataclass(frozen=True, eq=False)
 class DistillationData:
-    """What a student learns from: N texts, those of the training split first.
+    """What a student learns from.
 
     Attributes:
-        texts: The N texts.
-        labels: (N,) int64 class ids; UNLABELED where only the teachers say what a text is.
+        split: The training split, then the additional texts with the label UNLABELED.
         soft: (N, C) float32, mean probabilities of the teachers at the temperature.
-        files: Where the answers of the teachers are kept.
+        files: Cached predictions of the teachers.
     """
 
-    texts: tuple[str, ...]
-    labels: IntArray
+    split: Split
     soft: FloatArray
     files: tuple[Path, ...]
 
     @property
     def sha256(self) -> str:
         """Hex digest of texts, labels and probabilities."""
-        digest = hashlib.sha256(_texts_sha256(self.texts).encode())
-        digest.update(self.labels.tobytes() + self.soft.tobytes())
-        return digest.hexdigest()
+        return hashlib.sha256(self.split.sha256.encode() + self.soft.tobytes()).hexdigest()
 
 
-def teacher_logits(
-    teachers: Sequence[Path], dataset: Dataset, config: DistillConfig, folder: Path, device: str
-) -> DistillationData:
-    """Returns the training split and further texts with what teachers of any kind answer.
+def distillation_data(origin: Origin, config: CompressConfig, folder: Path) -> DistillationData:
+    """Returns the training split and additional texts with the predictions of the teachers.
 
     Args:
-        teachers: Runs or files of weights; the mean of their softened answers counts.
-        dataset: Whose training split is learned, and whose labels order the columns.
-        config: Temperature and further texts.
-        folder: Where answers are kept.
-        device: Where the teachers compute.
+        origin: The teacher if the config names none; its labels order the columns.
+        config: Teachers, temperature and additional texts.
+        folder: Folder of the cache.
 
     Raises:
-        UsageError: A teacher tells other classes apart.
+        UsageError: A teacher has different labels.
         WeightsError: A teacher cannot be loaded.
-        DataError: The file of further texts cannot be used.
+        DataError: The file of additional texts cannot be used.
     """
-    further = further_texts(config.unlabelled) if config.unlabelled else []
-    texts = (*dataset.train.texts, *further)
-    unlabelled = np.full(len(further), UNLABELED, dtype=np.int64)
-    key = _texts_sha256(texts)
-    files = tuple(folder / f"{_answers_sha256(path, key)}.safetensors" for path in teachers)
-    answers = [
-        cached_array(file, "logits", partial(_asked, path, texts, dataset, device))
+    train = origin.dataset.train
+    additional = unlabeled_texts(config.unlabelled) if config.unlabelled else []
+    texts = (*train.texts, *additional)
+    labels = np.concatenate([train.labels, np.full(len(additional), UNLABELED, np.int64)])
+    teachers = config.teachers or [origin.run.path]
+    key = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+    files = tuple(folder / f"{content_sha256(path, key)}.safetensors" for path in teachers)
+    logits = [
+        cached_array(file, "logits", partial(_logits, path, texts, origin))
         for file, path in zip(files, teachers, strict=True)
     ]
-    softened = np.mean([softmax(logits / config.temperature) for logits in answers], axis=0)
-    labels = np.concatenate([dataset.train.labels, unlabelled])
-    return DistillationData(texts, labels, softened.astype(np.float32), files)
+    soft = np.mean([softmax(array / config.temperature) for array in logits], axis=0)
+    return DistillationData(Split("train", texts, labels), soft.astype(np.float32), files)
 
 
-def remove_stale_answers(lesson: DistillationData) -> None:
-    """Removes answers beside those of a lesson: of other teachers, or to other texts."""
-    folders = {file.parent for file in lesson.files}
-    there = {path for folder in folders for path in folder.glob("*.safetensors")}
-    for path in there - set(lesson.files):
+def remove_stale_predictions(data: DistillationData) -> None:
+    """Removes cached predictions of other teachers or other texts."""
+    folders = {file.parent for file in data.files}
+    cached = {path for folder in folders for path in folder.glob("*.safetensors")}
+    for path in cached - set(data.files):
         path.unlink(missing_ok=True)
 
 
-def further_texts(path: Path) -> list[str]:
-    """Returns the texts of a file, whatever labels it may hold.
+def unlabeled_texts(path: Path) -> list[str]:
+    """Returns the texts of a file, without any labels in it.
 
     Raises:
         DataError: The file cannot be used.
@@ -102,56 +97,41 @@ def further_texts(path: Path) -> list[str]:
         return [text for _, text, _ in text_rows(rows, "text")]
 
 
-def _asked(weights: Path, texts: Sequence[str], dataset: Dataset, device: str) -> FloatArray:
-    """Returns a teacher's logits (N, C) in the order of the data's labels."""
-    teacher: Classifier = load(weights, device)
-    if sorted(teacher.labels) != sorted(dataset.labels):
+def _logits(weights: Path, texts: Sequence[str], origin: Origin) -> FloatArray:
+    """Returns a teacher's logits (N, C) in the order of the origin's labels."""
+    teacher: Classifier = load(weights, origin.classifier.device)
+    labels = origin.dataset.labels
+    if sorted(teacher.labels) != sorted(labels):
         raise UsageError(
-            f"--teachers {weights} tells {', '.join(teacher.labels)} apart, the student "
-            f"{', '.join(dataset.labels)}: choose a teacher of the same classes"
+            f"--teachers {weights} has the labels {', '.join(teacher.labels)}, the student "
+            f"{', '.join(labels)}: choose a teacher with the same labels"
         )
-    logger.info("%s: answering %d texts", teacher.name, len(texts))
-    columns = [teacher.labels.index(label) for label in dataset.labels]
-    return teacher.logits(texts)[:, columns]
+    logger.info("%s: predicting %d texts", teacher.name, len(texts))
+    return teacher.logits(texts)[:, [teacher.labels.index(label) for label in labels]]
 
 
-def _texts_sha256(texts: Sequence[str]) -> str:
-    hashes = "".join(hashlib.sha256(text.encode()).hexdigest() for text in texts)
-    return hashlib.sha256(hashes.encode()).hexdigest()
-
-
-def _answers_sha256(weights: Path, texts_sha256: str) -> str:
-    return files_sha256(_files(weights), texts_sha256)
-
-
-def files_sha256(paths: Sequence[Path], begun_with: str = "") -> str:
-    """Returns the hex digest of the content of files, behind something else."""
-    digest = hashlib.sha256(begun_with.encode())
-    for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _files(weights: Path) -> list[Path]:
-    """Returns the files that a teacher's answers follow from, wherever they lie.
+def content_sha256(weights: Path, prefix: str = "") -> str:
+    """Returns the hash of a prefix and of the files that determine a model's predictions.
 
     Raises:
         WeightsError: There are no weights.
     """
+    hashes = [prefix, *map(file_sha256, _files(weights))]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _files(weights: Path) -> list[Path]:
+    """Returns the files that determine a model's predictions."""
     if weights.is_file():
         return [weights]
+    folder = weights
     if Run(weights).exported:
-        return all_files(weights / ONNX)
-    if (weights / TRANSFORMER).is_dir():
-        return all_files(weights / TRANSFORMER)
-    if not any(weights.glob("*.safetensors")):
-        raise WeightsError(f"--teachers {weights}: no weights there")
-    own = weights / MODEL
+        folder = weights / ONNX
+    elif (weights / TRANSFORMER).is_dir():
+        folder = weights / TRANSFORMER
+    elif not any(weights.glob("*.safetensors")):
+        raise WeightsError(f"--teachers {weights}: there are no weights")
+    own = folder / MODEL
     if own.is_file() and read_metadata(own).get("format") in (LSTM_FORMAT, FEATURES_FORMAT):
-        return [own]  # which has everything in it; other files of the run tell of its tests
-    return all_files(weights)
-
-
-def all_files(folder: Path) -> list[Path]:
-    """Returns the files of a folder, but not of folders in it."""
+        return [own]  # self-contained; other files of the run are reports
     return sorted(path for path in folder.iterdir() if path.is_file())

@@ -1,83 +1,68 @@
-"""A transformer as the student: fine-tuned with a new head on labels and answers of teachers."""
+"""A transformer student: fine-tuned with a new head on labels and the teachers' probabilities."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
 from compress.config import CompressConfig, DistillConfig
-from compress.distillation.student import distillation_loss, flags_of_data
-from compress.distillation.teachers import (
-    UNLABELED,
-    DistillationData,
-    all_files,
-    files_sha256,
-)
-from featherweight.data.dataset import Dataset, Split
-from featherweight.errors import UsageError, WeightsError
+from compress.distillation.student import data_flags, distillation_loss
+from compress.distillation.teachers import UNLABELED, DistillationData, content_sha256
+from compress.origin import Origin
+from featherweight.errors import UsageError
 from featherweight.run import TRANSFORMER, Run
-from featherweight.training.run_records import resolved
 from transformer_eval.classifier import NORMALIZER, TransformerClassifier
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.finetune import tokenizer_and_model, with_rate
-from transformer_eval.fit import Rows, fit, tokenized_rows
+from transformer_eval.fit import fit, tokenized_rows
 from transformer_eval.model_files import Files, fetch
 from transformer_eval.safe_trainer import Loss
 
 
+def finetune_flags(origin: Run, config: CompressConfig) -> FinetuneConfig:
+    """Returns the options of `finetune` that train the student."""
+    return FinetuneConfig(
+        model=[config.student],
+        epochs=config.retraining_epochs,
+        patience=config.retraining_epochs,
+        learning_rate=config.retraining_rate,
+        **data_flags(origin, config),
+    )
+
+
 @dataclass(frozen=True)
 class TransformerStudent:
-    """A pretrained transformer that gets a new head.
-
-    Attributes:
-        files: Of the pretrained model.
-        training: Numbers of its training, as `finetune` would be given them.
-    """
+    """A pretrained transformer that gets a new head."""
 
     files: Files
     training: FinetuneConfig
 
     @classmethod
     def named(cls, origin: Run, config: CompressConfig) -> "TransformerStudent":
-        """Returns the one that --student names, and fetches what is missing of its files.
+        """Returns the student that --student names; downloads missing files.
 
         Raises:
             UsageError: There is no such model, or no epoch to train it.
-            WeightsError: Its files cannot be had.
+            WeightsError: Its files are not available.
         """
         if not config.retraining_epochs:
             raise UsageError("--retraining_epochs must be at least 1 for a transformer, not 0")
-        training = FinetuneConfig(
-            model=[config.student],
-            epochs=config.retraining_epochs,
-            patience=config.retraining_epochs,
-            learning_rate=config.retraining_rate,
-            **flags_of_data(origin, config),
-        )
-        try:
-            return cls(fetch(config.student), training)
-        except (UsageError, WeightsError) as error:  # it knows the flag of other verbs
-            raise type(error)(str(error).replace("--model", "--student")) from None
+        return cls(fetch(config.student, "--student"), finetune_flags(origin, config))
 
     @property
     def sha256(self) -> str:
-        """See `compress.distillation.distill.Student`."""
-        return files_sha256(all_files(self.files.folder))
-
-    @property
-    def run_config(self) -> Mapping[str, Any]:
-        """See `compress.distillation.distill.Student`."""
-        return resolved(self.training)
+        """Hex digest of the files of the pretrained model."""
+        return content_sha256(self.files.folder)
 
     def learn(
-        self, name: str, lesson: DistillationData, dataset: Dataset, config: DistillConfig,
-        workspace: Path, device: str,
-    ) -> TransformerClassifier:  # fmt: skip
-        """See `compress.distillation.distill.Student`."""
+        self, origin: Origin, data: DistillationData, config: CompressConfig, workspace: Path
+    ) -> TransformerClassifier:
+        """Fine-tunes the model, or resumes the training in the workspace."""
+        dataset, device = origin.dataset, origin.classifier.device
         tokenizer, network = tokenizer_and_model(self.training, self.files, dataset)
+        rows = tokenized_rows(data.split, tokenizer, getattr(network.config, NORMALIZER, None))
         trainer = fit(
             network,
             tokenizer,
@@ -85,23 +70,18 @@ class TransformerStudent:
             with_rate(self.training, self.files),
             Run(workspace),
             device,
-            _rows(lesson, tokenizer, getattr(network.config, NORMALIZER, None)),
+            [{**row, "soft": soft} for row, soft in zip(rows, data.soft.tolist(), strict=True)],
             _loss(config),
         )
+        name = f"{origin.classifier.name} (distill)"
         student = TransformerClassifier(
             name, dataset.labels, self.files.folder, tokenizer, trainer.model, device
         )
         return student.with_network(name, trainer.model, workspace / TRANSFORMER)
 
 
-def _rows(lesson: DistillationData, tokenizer: Any, normalizer: str | None) -> Rows:
-    """Tokenizes a lesson; each row carries what the teachers answer."""
-    rows = tokenized_rows(Split("train", lesson.texts, lesson.labels), tokenizer, normalizer)
-    return [{**row, "soft": soft} for row, soft in zip(rows, lesson.soft.tolist(), strict=True)]
-
-
 def _loss(config: DistillConfig) -> Loss:
-    """Returns the loss of a batch of such rows."""
+    """Returns the distillation loss of a batch whose rows carry `soft`."""
 
     def loss(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         labels = batch["labels"]

@@ -1,10 +1,10 @@
-"""Leaving out hidden units of an LSTM: smaller matrices, and so less to compute as well.
+"""Removal of hidden units of an LSTM, which makes the matrices smaller and computation faster.
 
-A unit is worth what it weighs: the norm of all weights that it reads with (its rows of the four
-gates) and is read by (its column of the recurrent matrix, of the next layer, of pooling and head).
+The importance of a unit is the norm of all its input weights (its rows of the four gates) and
+output weights (its columns of the recurrent matrix, the next layer, attention and head).
 Source: Murray & Chiang (2015), Auto-Sizing Neural Networks: With Applications to n-gram Language
-Models (a unit's weights as one group, judged by their norm); Li et al. (2017), Pruning Filters for
-Efficient ConvNets (the weakest of each layer leave at once, and training goes on).
+Models (the norm of a unit's weights as one group); Li et al. (2017), Pruning Filters for Efficient
+ConvNets (one-shot removal of the weakest of each layer, then retraining).
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,37 +17,37 @@ from lstm.classifier import TextClassifier
 from lstm.config import ModelConfig
 from lstm.encoder import LSTMClassifier
 
-_GATES = 4  # a unit has a row of each: input, forget, cell, output
+_GATES = 4  # input, forget, cell, output: a unit has one row of each
 
 
 def without_weak_units(classifier: TextClassifier, share: float) -> TextClassifier:
-    """Returns a copy that has only the strongest units of each layer and direction.
+    """Returns a copy of an fp32 LSTM with only the strongest units of each layer and direction.
 
     Args:
-        classifier: In fp32.
-        share: Of the units that are kept; one is left at the least.
+        classifier: The LSTM.
+        share: Fraction of the units to keep; at least one is kept.
     """
     config = classifier.config
     smaller = replace(config, hidden_dim=max(1, round(share * config.hidden_dim)))
-    whole = classifier.module.state_dict()
-    state = dict(whole)
+    full = classifier.module.state_dict()
+    state = dict(full)
     for layer in range(config.num_layers):
         kept = {
-            lstm: _strengths(whole, config, layer, lstm)
+            lstm: _strengths(full, config, layer, lstm)
             .argsort(descending=True, stable=True)[: smaller.hidden_dim]
             .sort()
             .values
             for lstm in _directions(config, layer)
         }
         for lstm, units in kept.items():
-            rows = _rows(units, config.hidden_dim)
+            rows = torch.cat([units + gate * config.hidden_dim for gate in range(_GATES)])
             for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
                 state[f"{lstm}.{name}"] = state[f"{lstm}.{name}"][rows]
             state[f"{lstm}.weight_hh_l0"] = state[f"{lstm}.weight_hh_l0"][:, units]
-        columns = torch.cat([it + n * config.hidden_dim for n, it in enumerate(kept.values())])
-        for name in _readers(whole, config, layer):
+        columns = torch.cat([unit + n * config.hidden_dim for n, unit in enumerate(kept.values())])
+        for name in _readers(full, config, layer):
             state[name] = state[name][:, columns]
-    module = LSTMClassifier(len(whole["embedding.weight"]), len(classifier.labels), smaller)
+    module = LSTMClassifier(len(full["embedding.weight"]), len(classifier.labels), smaller)
     module.load_state_dict(state)
     return TextClassifier(
         classifier.name, classifier.labels, classifier.tokenizer, module, smaller, classifier.device
@@ -55,7 +55,7 @@ def without_weak_units(classifier: TextClassifier, share: float) -> TextClassifi
 
 
 def _strengths(state: Mapping[str, Tensor], config: ModelConfig, layer: int, lstm: str) -> Tensor:
-    """Returns the norm of each unit's weights, (H,)."""
+    """Returns the norm of the weights of each unit, (H,)."""
     hidden_dim = config.hidden_dim
     first = hidden_dim * list(_directions(config, layer)).index(lstm)
     recurrent = state[f"{lstm}.weight_hh_l0"].square()  # (4 * H, H)
@@ -67,18 +67,14 @@ def _strengths(state: Mapping[str, Tensor], config: ModelConfig, layer: int, lst
 
 
 def _directions(config: ModelConfig, layer: int) -> Iterator[str]:
-    """Yields the names of a layer's LSTMs, in the order of their states."""
+    """Yields the names of a layer's LSTMs, in the order of their outputs."""
     yield f"encoder.forwards.{layer}"
     if config.bidirectional:
         yield f"encoder.backwards.{layer}"
 
 
 def _readers(state: Mapping[str, Tensor], config: ModelConfig, layer: int) -> list[str]:
-    """Returns the names of the matrices whose columns are multiplied with a layer's states."""
+    """Returns the names of the matrices that are multiplied with the outputs of a layer."""
     if layer + 1 < config.num_layers:
         return [f"{lstm}.weight_ih_l0" for lstm in _directions(config, layer + 1)]
     return [name for name in ("attention.weight", "head.weight") if name in state]
-
-
-def _rows(units: Tensor, hidden_dim: int) -> Tensor:
-    return torch.cat([units + gate * hidden_dim for gate in range(_GATES)])

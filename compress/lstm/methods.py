@@ -1,56 +1,42 @@
 """The methods that fit an LSTM, by name."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
-from compress.config import CompressConfig, HalfConfig, Name
-from compress.distillation.distill import distill
+from compress.config import CompressConfig, Name
+from compress.distillation.distill import distill, student_config
 from compress.lstm.half import halve
-from compress.lstm.pruning import HEAD, prune
-from compress.lstm.quantization import int4_storage, int8_storage, quantize, train_quantized
-from compress.method import FASTER, HALF, SIZE, Method
-from compress.onnx.methods import exported
-from featherweight.data.dataset import Dataset
-from featherweight.run import Run
+from compress.lstm.pruning import prune, prune_int8
+from compress.lstm.quantization import (
+    StorageOf,
+    int4_storage,
+    int8_storage,
+    quantize,
+    train_quantized,
+)
+from compress.method import CPU, SIZE, SIZE_AND_CPU, SIZE_AND_CUDA, Method
+from compress.onnx.methods import export_onnx
+from compress.origin import Origin
 from lstm.classifier import TextClassifier
 
 
-def _pruned_int8(
-    classifier: TextClassifier, origin: Run, config: CompressConfig, data: Dataset, workspace: Path
+def _quantize(
+    origin: Origin, config: CompressConfig, workspace: Path, storage_of: StorageOf
 ) -> TextClassifier:
-    storage = int8_storage(classifier) | {HEAD: "fp32"}
-    return prune(classifier, config, data, workspace, "prune+int8", storage)
+    return quantize(origin.classifier, storage_of(origin.classifier), config.method)
 
 
-METHODS: Mapping[Name, Method] = MappingProxyType(
-    {
-        "fp16": Method(HALF, lambda it, *_: halve(it, HalfConfig("fp16"))),
-        "bf16": Method(HALF, lambda it, *_: halve(it, HalfConfig("bf16"))),
-        "int8": Method(SIZE, lambda it, *_: quantize(it, int8_storage(it), "int8")),
-        "int4": Method(SIZE, lambda it, *_: quantize(it, int4_storage(it), "int4")),
-        "qat": Method(
-            SIZE,
-            lambda it, _, config, data, workspace: train_quantized(
-                it, int8_storage(it), "qat", config, data, workspace
-            ),
-        ),
-        "qat-int4": Method(
-            SIZE,
-            lambda it, _, config, data, workspace: train_quantized(
-                it, int4_storage(it), "qat-int4", config, data, workspace
-            ),
-        ),
-        "prune": Method(
-            SIZE,
-            lambda it, _, config, data, workspace: prune(it, config, data, workspace, "prune"),
-        ),
-        "prune+int8": Method(SIZE, _pruned_int8),
-        "distill": Method("quality", distill),
-        "onnx": Method(FASTER, lambda it, *given: exported(it, "onnx", False, given[-1])),
-        "onnx-int8": Method(
-            f"size everywhere, {FASTER}",
-            lambda it, *given: exported(it, "onnx-int8", True, given[-1]),
-        ),
-    }
-)
+METHODS: Mapping[Name, Method] = {
+    "fp16": Method(SIZE_AND_CUDA, lambda origin, *_: halve(origin.classifier, "fp16")),
+    "bf16": Method(SIZE_AND_CUDA, lambda origin, *_: halve(origin.classifier, "bf16")),
+    "int8": Method(SIZE, partial(_quantize, storage_of=int8_storage)),
+    "int4": Method(SIZE, partial(_quantize, storage_of=int4_storage)),
+    "qat": Method(SIZE, partial(train_quantized, storage_of=int8_storage)),
+    "qat-int4": Method(SIZE, partial(train_quantized, storage_of=int4_storage)),
+    "prune": Method(SIZE, prune),
+    "prune+int8": Method(SIZE, prune_int8),
+    "distill": Method("quality", distill, run_config=student_config),
+    "onnx": Method(CPU, export_onnx, faster_on_cpu=True),
+    "onnx-int8": Method(SIZE_AND_CPU, export_onnx, faster_on_cpu=True),
+}

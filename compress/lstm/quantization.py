@@ -1,24 +1,27 @@
-"""int8 and int4: each matrix in integers, afterwards or learned; biases in 16 bits.
+"""int8 and int4 of an LSTM: matrices in integers, with or without training; biases in 16 bits.
 
-The numbers are those of `lstm.storage`; they are stored as integers and computed in fp32, so what
-gets smaller is the file.
+The formats are those of `lstm.storage`. Numbers are stored as integers and computed in fp32, so
+only the file becomes smaller.
 """
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
-from compress.config import RetrainingConfig
-from compress.lstm.retraining import macro_f1, retrain
-from featherweight.data.dataset import Dataset
+from compress.config import CompressConfig
+from compress.lstm.retraining import retrain
+from compress.origin import Origin
 from lstm.classifier import TextClassifier
 from lstm.projection import as_stored
 from lstm.storage import Format
 
-EMBEDDING = "embedding.weight"
-_RATE = 1e-4  # what was found is to be mended, not left
+Storage = dict[str, Format]  # format of each parameter, by its name
+StorageOf = Callable[[TextClassifier], Storage]
+
+_RATE = 1e-4  # small, to adapt the weights to rounding and not to train them again
 
 
-def int8_storage(classifier: TextClassifier) -> dict[str, Format]:
+def int8_storage(classifier: TextClassifier) -> Storage:
     """Returns the formats of int8: matrices row by row, biases in fp16."""
     return {
         name: "int8" if parameter.dim() == 2 else "fp16"
@@ -26,45 +29,29 @@ def int8_storage(classifier: TextClassifier) -> dict[str, Format]:
     }
 
 
-def int4_storage(classifier: TextClassifier) -> dict[str, Format]:
+def int4_storage(classifier: TextClassifier) -> Storage:
     """Returns the formats of int4: embeddings in groups of 32, the rest as in int8."""
-    return {**int8_storage(classifier), EMBEDDING: "int4"}
+    return {**int8_storage(classifier), "embedding.weight": "int4"}
 
 
-def quantize(classifier: TextClassifier, storage: dict[str, Format], method: str) -> TextClassifier:
-    """Returns a copy in other formats, named after the method.
-
-    Args:
-        classifier: In fp32.
-        storage: Format of each parameter.
-        method: What stands in brackets behind its name.
-    """
+def quantize(classifier: TextClassifier, storage: Storage, method: str) -> TextClassifier:
+    """Returns a copy of an fp32 LSTM in other formats, with the method as suffix of its name."""
     module = copy.deepcopy(classifier.module)
     return classifier.with_network(f"{classifier.name} ({method})", module, storage)
 
 
 def train_quantized(
-    classifier: TextClassifier,
-    storage: dict[str, Format],
-    method: str,
-    config: RetrainingConfig,
-    dataset: Dataset,
-    workspace: Path,
+    origin: Origin, config: CompressConfig, workspace: Path, storage_of: StorageOf
 ) -> TextClassifier:
-    """Returns a copy in other formats that was trained to be good in them.
+    """Returns a copy in other formats after quantization-aware training.
 
-    Every step computes with the rounded weights, so what it ends with answers exactly as it did
-    in training. If no epoch is better on validation than rounding alone, nothing is learned.
-
-    Args:
-        classifier: In fp32.
-        storage: Format of each parameter.
-        method: What stands in brackets behind its name.
-        config: Numbers of the training.
-        dataset: What is learned from and chosen on.
-        workspace: Folder that keeps the state of a training that is cut off.
+    Every step computes with the rounded weights, so the result predicts exactly as in training. If
+    no epoch is better on validation than rounding alone, the weights are only rounded.
     """
-    projection = as_stored(storage)
-    trained = retrain(classifier, config, dataset, workspace, projection, _RATE)
-    learned, start = (quantize(it, storage, method) for it in (trained, classifier))
-    return learned if macro_f1(learned, dataset) >= macro_f1(start, dataset) else start
+    storage = storage_of(origin.classifier)
+    trained = retrain(
+        origin.classifier, config, origin.dataset, workspace, as_stored(storage), _RATE
+    )
+    variant = quantize(trained, storage, config.method)
+    rounded = quantize(origin.classifier, storage, config.method)
+    return variant if origin.macro_f1(variant) >= origin.macro_f1(rounded) else rounded

@@ -1,17 +1,14 @@
-"""Training an LSTM further: after pruning, through rounding, or on what teachers answer."""
+"""Further training of an LSTM: after pruning, or with rounded weights."""
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from compress.config import RetrainingConfig
-from featherweight.classifier import Classifier
-from featherweight.data.dataset import Dataset
+from featherweight.data.dataset import Dataset, Split
 from featherweight.device import seed_everything
-from featherweight.quality.evaluation import validation_scores
 from featherweight.run import CHECKPOINT
 from lstm.classifier import TextClassifier
 from lstm.config import OptimizationConfig
@@ -19,7 +16,7 @@ from lstm.fit import EncodedSplit, fit
 from lstm.projection import Projection
 from lstm.tokenizer import token_ids
 
-_RATE = 1e-3  # a third of what training starts with
+_RATE = 1e-3  # a third of the learning rate of `train`
 
 
 def retrain(
@@ -30,17 +27,17 @@ def retrain(
     projection: Projection | None = None,
     rate: float = _RATE,
 ) -> TextClassifier:
-    """Returns a copy in fp32 whose weights were trained further on the labels.
+    """Returns an fp32 copy whose weights were trained further on the labels.
 
-    The epoch with the best macro-F1 on validation is kept, judged through the projection.
+    The epoch with the best macro-F1 on validation, measured with projected weights, is kept.
 
     Args:
         classifier: The trained LSTM.
-        config: Numbers of the training.
-        dataset: What is learned from and chosen on.
-        workspace: Folder that keeps the state of a training that is cut off.
-        projection: What the weights go through before they compute.
-        rate: Highest step size, where the flags leave it to the method.
+        config: Options of the training.
+        dataset: Its training split, and the validation split that selects the epoch.
+        workspace: Folder for the state of an interrupted training.
+        projection: Applied to the weights before each forward pass.
+        rate: Peak learning rate unless the flags give one.
     """
     torch.set_num_threads(1)  # as in `train`
     seed_everything(config.seed)
@@ -54,8 +51,8 @@ def retrain(
     )
     fit(
         module,
-        encoded(classifier, dataset.train.texts, dataset.train.labels),
-        encoded(classifier, dataset.validation.texts, dataset.validation.labels),
+        encoded(classifier.tokenizer, dataset.train),
+        encoded(classifier.tokenizer, dataset.validation),
         training,
         classifier.device,
         workspace / CHECKPOINT,
@@ -64,12 +61,6 @@ def retrain(
     return classifier.with_network(classifier.name, module)
 
 
-def macro_f1(classifier: Classifier, dataset: Dataset) -> float:
-    """Returns what a classifier reaches on validation."""
-    split = dataset.validation
-    return validation_scores(split.labels, classifier.logits(split.texts))["validation_macro_f1"]
-
-
-def encoded(classifier: TextClassifier, texts: Sequence[str], labels: np.ndarray) -> EncodedSplit:
-    """Returns texts as the ids of a classifier's tokenizer."""
-    return EncodedSplit(token_ids(classifier.tokenizer, texts)[0], labels)
+def encoded(tokenizer: Tokenizer, split: Split) -> EncodedSplit:
+    """Returns a split as token ids."""
+    return EncodedSplit(token_ids(tokenizer, split.texts)[0], split.labels)

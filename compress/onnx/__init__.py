@@ -1,1 +1,1 @@
-"""Export to ONNX, for LSTMs and transformers, and the classifier that runs it."""
+"""Export of LSTMs and transformers to ONNX, and the classifier that runs the result."""

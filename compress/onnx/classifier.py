@@ -1,7 +1,7 @@
-"""A folder of ONNX files -> Classifier: computed by onnxruntime on the CPU, PyTorch idle or absent.
+"""Folder of ONNX files -> Classifier: computed by onnxruntime on the CPU, without PyTorch.
 
 The folder holds `model.onnx` (graph and weights), `labels.json`, the tokenizer's files, and
-`onnx.json`, which says what kind of model it is and the hash that `model.onnx` must have.
+`onnx.json` with the kind of the model and the SHA-256 of `model.onnx`.
 """
 
 import hashlib
@@ -23,23 +23,23 @@ from lstm.tokenizer import load_tokenizer, token_ids
 
 LABELS = "labels.json"
 
-Inputs = Mapping[str, npt.NDArray[Any]]  # by the names that the graph has for them
-Encoder = Callable[[Sequence[str]], tuple[Inputs, int]]  # texts -> inputs, and how many were cut
+Inputs = Mapping[str, npt.NDArray[Any]]  # by the names of the graph's inputs
+Encoder = Callable[[Sequence[str]], tuple[Inputs, int]]  # texts -> inputs, number of cut texts
 
 
 class OnnxClassifier(Classifier):
-    """An exported LSTM or transformer as a contender.
+    """An exported LSTM or transformer.
 
-    It computes with as many threads as OMP_NUM_THREADS says, which onnxruntime itself does not
-    read; without it with one a core, as PyTorch does.
+    It computes with OMP_NUM_THREADS threads, a variable that onnxruntime itself does not read;
+    without it, with one thread per core, as PyTorch does.
 
     Attributes:
         kind: "lstm" or "transformer".
-        input_names: Those of the arrays that the graph takes.
+        input_names: Names of the graph's inputs.
     """
 
     backend = "onnxruntime"
-    device = "cpu"  # wherever it was asked to be: the graphs are made for the CPU
+    device = "cpu"  # whatever device was requested: the graphs are made for the CPU
 
     def __init__(
         self, folder: Path, facts: Mapping[str, Any], labels: tuple[str, ...], encoder: Encoder,
@@ -52,16 +52,16 @@ class OnnxClassifier(Classifier):
         self._folder = folder
         self._encoder = encoder
         self._session = session
-        self.input_names = [each.name for each in session.get_inputs()]
+        self.input_names = [node.name for node in session.get_inputs()]
         self._num_parameters = int(facts["num_parameters"])
         self._size_bytes = sum(path.stat().st_size for path in folder.iterdir())
 
     @classmethod
     def load(cls, folder: Path) -> "OnnxClassifier":
-        """Loads what the export wrote.
+        """Loads an exported folder.
 
         Raises:
-            WeightsError: A file is missing, damaged, or altered since it was written.
+            WeightsError: A file is missing, damaged, or was changed after the export.
         """
         facts = Run(folder).read_json(ONNX_FACTS)
         labels = Run(folder).read_json(LABELS)
@@ -74,36 +74,36 @@ class OnnxClassifier(Classifier):
                 raise WeightsError(f"{path} was altered or truncated: copy it again")
             session = _session(path, content)
             if session.get_outputs()[0].shape[1] != len(labels):
-                raise WeightsError(f"{folder / LABELS} has {len(labels)} labels, the model others")
+                raise WeightsError(f"{folder / LABELS} has {len(labels)} labels, unlike the model")
             encoder = _ENCODERS[facts["kind"]](folder, facts)
             return cls(folder, facts, tuple(labels), encoder, session)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise WeightsError(f"{folder} does not fit this version ({error!r})") from None
 
     def save_in(self, run: Run) -> None:
-        """Copies its files into a folder of a run."""
+        """Copies its files into a run."""
         shutil.copytree(self._folder, run.file(ONNX))
 
     def encode(self, texts: Sequence[str]) -> Inputs:
-        """Tokenizes B texts and pads them to the longest of them."""
+        """Tokenizes B texts and pads them to the longest."""
         inputs, truncated = self._encoder(texts)
         self.truncated_texts += truncated
         return inputs
 
     def forward(self, batch: Inputs) -> FloatArray:
         """Returns the logits (B, C) as float32."""
-        # A graph leaves out inputs that change nothing, and refuses them when they are given.
+        # A graph drops inputs that have no effect, and does not accept them.
         logits: FloatArray = self._session.run(
             None, {name: batch[name] for name in self.input_names}
         )[0]
         return logits
 
     def num_tokens(self, batch: Inputs) -> int:
-        """Returns the sum of the texts' lengths."""
+        """Returns the number of tokens without padding."""
         return int(batch["lengths" if self.kind == "lstm" else "attention_mask"].sum())
 
     def num_parameters(self) -> int:
-        """Returns the parameters of the network that was exported."""
+        """Returns the number of parameters of the exported network."""
         return self._num_parameters
 
     def size_bytes(self) -> int:
@@ -112,22 +112,23 @@ class OnnxClassifier(Classifier):
 
 
 def _session(path: Path, content: bytes) -> onnxruntime.InferenceSession:
-    """Makes ready to compute what a file holds."""
+    """Returns a session for the content of a file."""
     options = onnxruntime.SessionOptions()
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0  # 0: one a core
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0  # 0: one per core
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
     try:
-        # Of the bytes that were hashed: the file could change, and could name others beside it.
+        # From the hashed bytes: the file could change, or refer to other files.
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its kinds of errors have nothing in common
-        reason = first_line(error)
-        raise WeightsError(f"{path} is not a model for this onnxruntime ({reason})") from None
+    except Exception as error:  # its errors have no common base class
+        raise WeightsError(
+            f"{path} is not a model for this onnxruntime ({first_line(error)})"
+        ) from None
 
 
 def graph_inputs(ids: Sequence[Sequence[int]]) -> Inputs:
-    """Makes the inputs of an LSTM's graph of B lists of token ids.
+    """Returns the inputs of an LSTM's graph for B lists of token ids.
 
     Returns:
         `input_ids` (B, T) int64, padded on the right, and `lengths` (B,) int32.
@@ -136,8 +137,7 @@ def graph_inputs(ids: Sequence[Sequence[int]]) -> Inputs:
     return {"input_ids": input_ids, "lengths": lengths.astype(np.int32)}
 
 
-def _words(folder: Path, _: Mapping[str, Any]) -> Encoder:
-    """Returns what encodes texts for an LSTM."""
+def _lstm_encoder(folder: Path, _: Mapping[str, Any]) -> Encoder:
     path = folder / TOKENIZER
     if not path.is_file():
         raise WeightsError(f"{folder} has no {TOKENIZER}: export it again")
@@ -150,9 +150,8 @@ def _words(folder: Path, _: Mapping[str, Any]) -> Encoder:
     return encode
 
 
-def _pieces(folder: Path, facts: Mapping[str, Any]) -> Encoder:
-    """Returns what encodes texts for a transformer."""
-    # Here, since an LSTM needs neither transformers nor the PyTorch that comes with it.
+def _transformer_encoder(folder: Path, facts: Mapping[str, Any]) -> Encoder:
+    # Imported here because an LSTM needs neither transformers nor PyTorch.
     from transformer_eval.classifier import load_tokenizer, tokenized
 
     tokenizer = load_tokenizer(folder)
@@ -165,7 +164,4 @@ def _pieces(folder: Path, facts: Mapping[str, Any]) -> Encoder:
     return encode
 
 
-_ENCODERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Encoder]] = {
-    "lstm": _words,
-    "transformer": _pieces,
-}
+_ENCODERS = {"lstm": _lstm_encoder, "transformer": _transformer_encoder}

@@ -1,7 +1,8 @@
 """An LSTM as an ONNX graph, node by node.
 
-ONNX has the whole layer as one operator, which stops at each text's own length in both directions.
-An exporter that follows PyTorch step by step would not find it in ours, and would be slower.
+ONNX has an operator for a whole LSTM layer that respects the length of each text in both
+directions. Tracing the PyTorch module would not produce this operator, and the graph would be
+slower.
 
 Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
 """
@@ -17,13 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from lstm.config import ModelConfig
 from lstm.tokenizer import PAD_ID
 
-OPSET, IR = 18, 8  # the oldest that has all the operators, so that older runtimes can read it
+OPSET, IR = 18, 8  # the oldest versions with all operators, for older runtimes
 
 Array = npt.NDArray[np.float32]
 
 
 class _Graph:
-    """Nodes and constants while they become a graph."""
+    """Nodes and constants of a graph under construction."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -35,10 +36,10 @@ class _Graph:
         self.constants[name] = numpy_helper.from_array(array.reshape(np.shape(value)), name)
         return name
 
-    def node(self, operator: str, *inputs: str, results: int = 1, **attributes: Any) -> str:
-        """Adds a node; returns the name of its last result, the one that is used."""
+    def node(self, operator: str, *inputs: str, num_outputs: int = 1, **attributes: Any) -> str:
+        """Adds a node; returns the name of its last output, the one that is used."""
         stem = f"{operator}_{len(self.nodes)}"
-        outputs = [f"{stem}_{index}" for index in range(results)]
+        outputs = [f"{stem}_{index}" for index in range(num_outputs)]
         self.nodes.append(helper.make_node(operator, inputs, outputs, stem, **attributes))
         return outputs[-1]
 
@@ -46,10 +47,10 @@ class _Graph:
 def lstm_graph(weights: Mapping[str, Array], config: ModelConfig) -> onnx.ModelProto:
     """Returns the network as a model of `input_ids` (B, T) int64 and `lengths` (B,) int32.
 
-    Behind its length a text has the id of padding, which stands nowhere else.
+    After its length a text is padded with PAD_ID, which does not occur elsewhere.
 
     Args:
-        weights: The network's state, by its names there.
+        weights: The state dict of the network.
         config: Its architecture.
     """
     graph = _Graph()
@@ -91,7 +92,7 @@ def lstm_graph(weights: Mapping[str, Array], config: ModelConfig) -> onnx.ModelP
 def _layer(
     graph: _Graph, states: str, layer: int, weights: Mapping[str, Array], config: ModelConfig
 ) -> tuple[str, str]:
-    """Returns states (T, D, B, H), zero behind each length, and each direction's last (D, B, H)."""
+    """Returns states (T, D, B, H), zero after each length, and each direction's last (D, B, H)."""
     directions = [
         {
             name: weights[f"encoder.{direction}.{layer}.{name}_l0"]
@@ -99,10 +100,10 @@ def _layer(
         }
         for direction in ("forwards", "backwards")[: 1 + config.bidirectional]
     ]
-    inputs = np.stack([_gates(it["weight_ih"]) for it in directions])  # (D, 4H, inputs)
-    recurrent = np.stack([_gates(it["weight_hh"]) for it in directions])  # (D, 4H, H)
+    inputs = np.stack([_gates(lstm["weight_ih"]) for lstm in directions])  # (D, 4H, inputs)
+    recurrent = np.stack([_gates(lstm["weight_hh"]) for lstm in directions])  # (D, 4H, H)
     biases = np.stack(
-        [np.concatenate([_gates(it["bias_ih"]), _gates(it["bias_hh"])]) for it in directions]
+        [np.concatenate([_gates(lstm["bias_ih"]), _gates(lstm["bias_hh"])]) for lstm in directions]
     )  # (D, 8H)
     ends = graph.node(
         "LSTM",
@@ -111,7 +112,7 @@ def _layer(
         graph.constant(f"recurrent_{layer}", recurrent, np.float32),
         graph.constant(f"biases_{layer}", biases, np.float32),
         "lengths",
-        results=2,
+        num_outputs=2,
         hidden_size=config.hidden_dim,
         direction="bidirectional" if config.bidirectional else "forward",
     )
@@ -119,23 +120,23 @@ def _layer(
 
 
 def _joined(graph: _Graph, states: str, order: Sequence[int], config: ModelConfig) -> str:
-    """Puts the axes of states in an order that ends with D and H, and makes one axis F of both."""
+    """Transposes states so that D and H are the last axes, and merges them into one axis F."""
     features = (1 + config.bidirectional) * config.hidden_dim
-    shape = [*[0] * (len(order) - 2), features]  # 0: as it is
+    shape = [*[0] * (len(order) - 2), features]  # 0: unchanged
     transposed = graph.node("Transpose", states, perm=order)
     return graph.node("Reshape", transposed, graph.constant(f"joined_{len(order)}", shape))
 
 
 def _gates(matrix: Array) -> Array:
-    """Puts the gates of (4H, …) in the order of ONNX: PyTorch has input, forget, cell, output."""
+    """Reorders the gates of (4H, …): input, forget, cell, output in PyTorch, i, o, f, c in ONNX."""
     i, f, g, o = np.split(matrix, 4)
     return np.concatenate([i, o, f, g])
 
 
 def _pooled(graph: _Graph, states: str, weights: Mapping[str, Array], config: ModelConfig) -> str:
-    """Makes one vector (B, F) of the states (B, T, F) within each length.
+    """Pools the states (B, T, F) within each length to (B, F).
 
-    Time is not the first axis, for over that the runtime takes a maximum one number after another.
+    Time is not the first axis because the runtime does not vectorize a maximum over that axis.
     """
     padding = _padding(graph)
     lowest = graph.constant("lowest", -np.inf, np.float32)
@@ -144,10 +145,9 @@ def _pooled(graph: _Graph, states: str, weights: Mapping[str, Array], config: Mo
         masked = graph.node("Where", padding, lowest, states)
         return graph.node("ReduceMax", masked, time, keepdims=0)
     if config.pooling == "mean":
-        nothing = graph.constant("nothing", 0, np.float32)
-        total = graph.node(
-            "ReduceSum", graph.node("Where", padding, nothing, states), time, keepdims=0
-        )
+        zero = graph.constant("zero", 0, np.float32)
+        masked = graph.node("Where", padding, zero, states)
+        total = graph.node("ReduceSum", masked, time, keepdims=0)
         counts = graph.node("Cast", "lengths", to=TensorProto.FLOAT)
         column = graph.node("Unsqueeze", counts, graph.constant("second", [1]))  # (B, 1)
         return graph.node("Div", total, column)
@@ -159,10 +159,10 @@ def _pooled(graph: _Graph, states: str, weights: Mapping[str, Array], config: Mo
 
 
 def _padding(graph: _Graph) -> str:
-    """Says of each position whether it lies behind the text, (B, T, 1) bool.
+    """Returns whether each position is padding, (B, T, 1) bool.
 
-    By its id, which a tokenizer gives to no text. To compare positions with lengths takes five
-    more nodes: 3 % of the time of one text.
+    Found by the token id: comparing positions with lengths takes five more nodes and 3 % of the
+    time for one text.
     """
-    behind = graph.node("Equal", "input_ids", graph.constant("pad", PAD_ID))  # (B, T)
-    return graph.node("Unsqueeze", behind, graph.constant("last", [2]))
+    padding = graph.node("Equal", "input_ids", graph.constant("pad", PAD_ID))  # (B, T)
+    return graph.node("Unsqueeze", padding, graph.constant("last", [2]))

@@ -1,51 +1,26 @@
-"""The methods that export to ONNX, without the library that writes graphs until it is needed."""
+"""The methods that export to ONNX; the library that writes graphs is imported when one is used."""
 
 from pathlib import Path
 
 from compress.config import CompressConfig
 from compress.onnx.classifier import OnnxClassifier
-from featherweight.classifier import Classifier
-from featherweight.data.dataset import Dataset
+from compress.origin import Origin
 from featherweight.errors import requires
-from featherweight.run import Run
 
 
-def exported(
-    classifier: Classifier, method: str, quantized: bool, workspace: Path
-) -> OnnxClassifier:
-    """Returns a copy of an LSTM or a transformer that onnxruntime computes.
-
-    Args:
-        classifier: What is exported.
-        method: What stands in brackets behind its name.
-        quantized: Whether weights become int8.
-        workspace: Folder in which it is written.
+def export_onnx(origin: Origin, config: CompressConfig, workspace: Path) -> OnnxClassifier:
+    """Returns a copy that onnxruntime computes: in fp32, dynamic int8 or static int8.
 
     Raises:
         MissingExtraError: The library that writes graphs is not installed.
-        FeatherweightError: It cannot be exported, or the copy answers otherwise.
+        UsageError: There are no training texts to calibrate static int8 on.
+        FeatherweightError: It cannot be exported, or the copy gives different results.
     """
     with requires("onnx"):
         from compress.onnx.conversion import dynamic, export
-    return export(classifier, dynamic if quantized else None, method, workspace)
-
-
-def calibrated(
-    classifier: Classifier, _: Run, config: CompressConfig, dataset: Dataset, workspace: Path
-) -> OnnxClassifier:
-    """Returns a copy of a transformer in static int8, with ranges measured on training texts.
-
-    Args:
-        classifier: What is exported.
-        config: How many texts, and the seed that draws them.
-        dataset: Its training split is drawn from.
-        workspace: Folder in which it is written.
-
-    Raises:
-        MissingExtraError: The library that writes graphs is not installed.
-        UsageError: There are no training texts.
-        FeatherweightError: It cannot be exported, or the copy in fp32 answers otherwise.
-    """
-    with requires("onnx"):
-        from compress.onnx.static_int8 import static_int8
-    return static_int8(classifier, config, dataset, workspace)
+        from compress.onnx.static_int8 import static
+    if config.method == "onnx":
+        return export(origin.classifier, None, config.method, workspace)
+    is_static = config.method == "static-int8"
+    quantizer = static(origin.dataset.train, config) if is_static else dynamic
+    return export(origin.classifier, quantizer, config.method, workspace)

@@ -1,7 +1,7 @@
-"""Pruning a transformer: small weights become zero, rare pieces leave the vocabulary.
+"""Pruning of a transformer: small weights are set to zero, rare subwords are removed.
 
-A zero saves nothing by itself, neither time nor bytes: here a pruned matrix is stored as one bit a
-number and the numbers that are left, where that is smaller.
+A zero alone saves neither time nor bytes. A pruned matrix is stored as one bit per weight and the
+nonzero weights if that is smaller.
 """
 
 import copy
@@ -15,62 +15,44 @@ from transformers import TrainerCallback
 
 from compress.config import CompressConfig
 from compress.magnitude import smallest_masks
+from compress.origin import Origin
 from compress.transformer.quantization import quantized
 from compress.transformer.retraining import retrain
 from compress.transformer.vocabulary import without_rare_pieces
-from featherweight.data.dataset import Dataset
-from featherweight.run import MODEL, TRANSFORMER, Run
+from featherweight.run import MODEL, TRANSFORMER
 from featherweight.sparse import make_sparse
 from transformer_eval.classifier import TransformerClassifier
 
-_VOCABULARY = "vocabulary"  # folder of the model between its two prunings
+_VOCABULARY = "vocabulary"  # folder of the model with the smaller vocabulary
 
 
-def prune(
-    classifier: TransformerClassifier,
-    origin: Run,
-    config: CompressConfig,
-    dataset: Dataset,
-    workspace: Path,
-) -> TransformerClassifier:
-    """Returns a pruned copy, trained to recover if the config grants epochs for it.
-
-    Args:
-        classifier: In fp32.
-        origin: Its run.
-        config: How much goes, and the numbers of the recovery.
-        dataset: Counts the pieces; what is learned from and chosen on.
-        workspace: Takes its files, and the state of a training that is cut off.
+def prune(origin: Origin, config: CompressConfig, workspace: Path) -> TransformerClassifier:
+    """Returns a pruned copy, retrained unless the config has no epochs for it.
 
     Raises:
-        UsageError: Pieces should leave a vocabulary that is not WordPiece.
+        UsageError: Subwords are to be removed from a vocabulary that is not WordPiece.
     """
-    classifier, network = _pruned(classifier, config, dataset, workspace)
+    classifier, network = _pruned(origin, config, workspace)
     name = f"{classifier.name} (prune)"
     variant = classifier.with_network(name, network, workspace / TRANSFORMER)
     make_sparse(variant.folder / MODEL)
     return TransformerClassifier.load(variant.folder, variant.device, name)
 
 
-def prune_int8(
-    classifier: TransformerClassifier,
-    origin: Run,
-    config: CompressConfig,
-    dataset: Dataset,
-    workspace: Path,
-) -> TransformerClassifier:
-    """Returns a pruned copy whose linear layers but the head's are in 8 bits; see `prune`.
+def prune_int8(origin: Origin, config: CompressConfig, workspace: Path) -> TransformerClassifier:
+    """Returns a pruned copy whose linear layers except the head are in 8 bits; see `prune`.
 
-    Quantization is symmetric, so what is zero stays zero.
+    Quantization is symmetric, so zeros stay zero.
     """
-    classifier, network = _pruned(classifier, config, dataset, workspace)
+    classifier, network = _pruned(origin, config, workspace)
     return quantized(classifier, network, config.int8_mode, "prune+int8", workspace)
 
 
 def _pruned(
-    classifier: TransformerClassifier, config: CompressConfig, dataset: Dataset, workspace: Path
+    origin: Origin, config: CompressConfig, workspace: Path
 ) -> tuple[TransformerClassifier, Any]:
-    """Returns the classifier whose tokenizer fits, and the pruned network."""
+    """Returns a classifier with the right tokenizer, and the pruned network."""
+    classifier, dataset = origin.classifier, origin.dataset
     if config.vocabulary < 1:
         folder = workspace / _VOCABULARY
         classifier = without_rare_pieces(classifier, dataset, config.vocabulary, folder)
@@ -84,10 +66,10 @@ def _pruned(
 
 
 def matrices(network: Any) -> dict[str, Tensor]:
-    """Returns the weights that may become zero, by name.
+    """Returns the weights that may be pruned, by name.
 
-    They are those of the word embeddings and of the linear layers below the head: the few numbers
-    that every answer goes through stay whole.
+    They are the word embeddings and the linear layers below the head: the head has few weights,
+    which every prediction uses.
     """
     embedding = network.get_input_embeddings()
     return {
@@ -100,17 +82,17 @@ def matrices(network: Any) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def zero_pruned(network: Any, masks: Mapping[str, Tensor]) -> None:
-    """Sets to zero what the masks do not keep."""
+    """Sets the weights to zero whose mask is False."""
     for name, kept in masks.items():
         network.get_parameter(name).mul_(kept)
 
 
 class KeepPruned(TrainerCallback):  # type: ignore[misc]  # types of transformers are skipped
-    """Keeps pruned weights at zero in a training, which would move them at each step."""
+    """Keeps pruned weights at zero during training."""
 
     def __init__(self, masks: Mapping[str, Tensor]) -> None:
         self._masks = masks
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
-        """Undoes what the step did to them."""
+        """Sets them to zero again after an optimizer step."""
         zero_pruned(model, self._masks)

@@ -1,7 +1,7 @@
-"""QLoRA: the transformer in 4 bits, and adapters of low rank that are trained on it.
+"""QLoRA: a transformer in 4 bits with trained low-rank adapters.
 
-What is learned thereby are the adapters and the classification head, in fp32; what was rounded
-stays as it is. They are kept apart in `transformer/adapter`, or added to the rounded weights.
+Only the adapters and the classification head are trained, in fp32; the quantized weights stay
+fixed. Both are stored in `transformer/adapter`, or merged into the weights.
 
 Source: Dettmers et al. (2023), QLoRA, https://arxiv.org/abs/2305.14314
 """
@@ -16,12 +16,12 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from compress.config import CompressConfig
+from compress.origin import Origin
 from compress.transformer.bnb_int8 import head_modules, rounded
 from compress.transformer.retraining import retrain
-from featherweight.data.dataset import Dataset
 from featherweight.device import seed_everything
 from featherweight.errors import UsageError, requires
-from featherweight.run import TRANSFORMER, Run
+from featherweight.run import TRANSFORMER
 from transformer_eval.classifier import TransformerClassifier, load_model
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.fit import precision
@@ -33,37 +33,38 @@ from transformer_eval.lora import (
     write_adapter,
 )
 
-# Source: the same paper, section 4: what models of up to 13 billion parameters were trained with.
-RATE = 2e-4
+# For models of up to 13 billion parameters. Source: the same paper, section 4.
+_RATE = 2e-4
 
 
 def train_adapters(
-    classifier: TransformerClassifier,
-    origin: Run,
-    config: CompressConfig,
-    dataset: Dataset,
-    workspace: Path,
+    origin: Origin, config: CompressConfig, workspace: Path
 ) -> TransformerClassifier:
-    """Returns a copy in 4 bits with trained adapters, or their sum in 16 bits.
-
-    Args:
-        classifier: In fp32.
-        origin: Its run.
-        config: Shape of the adapters, whether they are merged, and the numbers of the training.
-        dataset: What is learned from and chosen on.
-        workspace: Takes its files, and the state of a training that is cut off.
+    """Returns a copy in 4 bits with trained adapters, or merged with them in 16 bits.
 
     Raises:
-        UsageError: A layer that is to get adapters is not there.
+        UsageError: A layer named by --target_modules does not exist.
         MissingExtraError: bitsandbytes or peft is not installed.
     """
+    classifier: TransformerClassifier = origin.classifier
     layers = adaptable(classifier.model, config.target_modules)
     name, folder = f"{classifier.name} (qlora)", workspace / TRANSFORMER
-    # What is trained on is what is stored.
-    base = classifier.with_network(name, _in_four_bits(classifier), folder).model
+    fast = precision(FinetuneConfig(), classifier.device) == "bf16"
+    base = rounded(
+        classifier,
+        "nf4",
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if fast else torch.float32,
+    )
+    # Loaded from its files, so that training uses exactly the stored weights.
+    base = classifier.with_network(name, base, folder).model
     network = _trainable(base, layers, config)
-    # Layers of 4 bits compute in 16 by themselves; not every model takes that of all its layers.
-    trained = retrain(classifier, network, config, dataset, workspace, rate=RATE, precision="fp32")
+    # 4-bit layers compute in 16 bits anyway; some models fail with all layers in 16 bits.
+    trained = retrain(
+        classifier, network, config, origin.dataset, workspace, rate=_RATE, precision="fp32"
+    )
     write_adapter(trained, folder / ADAPTER)
     if config.merge:
         return classifier.with_network(name, _merged(classifier, folder), folder)
@@ -74,11 +75,11 @@ def adaptable(network: Any, wanted: Sequence[str]) -> list[str]:
     """Returns the paths of the linear layers that get adapters.
 
     Args:
-        network: In fp32, with a classification head.
-        wanted: Paths or their ends, such as "query"; none: every linear layer but the head's.
+        network: A transformer with a classification head.
+        wanted: Paths or their ends, such as "query"; empty: every linear layer except the head.
 
     Raises:
-        UsageError: One of them is no linear layer below the head.
+        UsageError: One of them is not a linear layer below the head.
     """
     head = {f"{name}." for name in head_modules(network)}
     layers = [
@@ -86,32 +87,18 @@ def adaptable(network: Any, wanted: Sequence[str]) -> list[str]:
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and not f"{name}.".startswith(tuple(head))
     ]
-    chosen = set()
-    for it in wanted:
-        found = {name for name in layers if f".{name}".endswith(f".{it}")}
-        if not found:
-            there = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
-            raise UsageError(f"--target_modules: there is no layer {it}, take of {there}")
-        chosen |= found
-    return [name for name in layers if name in chosen] if wanted else layers
-
-
-def _in_four_bits(classifier: TransformerClassifier) -> Any:
-    fast = precision(FinetuneConfig(), classifier.device) == "bf16"
-    return rounded(
-        classifier,
-        "nf4",
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if fast else torch.float32,
-    )
+    for suffix in wanted:
+        if not any(f".{name}".endswith(f".{suffix}") for name in layers):
+            names = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
+            raise UsageError(f"--target_modules: there is no layer {suffix}: choose from {names}")
+    suffixes = tuple(f".{suffix}" for suffix in wanted)
+    return [name for name in layers if not wanted or f".{name}".endswith(suffixes)]
 
 
 def _trainable(base: Any, layers: list[str], config: CompressConfig) -> Any:
     with requires("transformers"):
         from peft import prepare_model_for_kbit_training
-    seed_everything(config.seed)  # half of the adapters begins at random
+    seed_everything(config.seed)  # adapters are initialized at random
     pack_where_it_fits(base, training=True)
     return adapted(
         prepare_model_for_kbit_training(base, use_gradient_checkpointing=False),  # type: ignore[no-untyped-call]
@@ -126,7 +113,7 @@ def _merged(classifier: TransformerClassifier, folder: Path) -> Any:
     """Returns the sum of base and adapters as a plain network in fp16."""
     base = load_model(AutoModelForSequenceClassification, folder).dequantize(torch.float32)
     total = with_adapter(base, folder / ADAPTER).merge_and_unload().state_dict()
-    # One that was never rounded, as the library cannot save one that was.
+    # A network that was never quantized: the library cannot save one that was.
     network = copy.deepcopy(classifier.model).half()
     network.load_state_dict(total)
     return network

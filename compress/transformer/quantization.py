@@ -1,9 +1,9 @@
-"""int8 of a fine-tuned transformer: its encoder's weights in integers, afterwards or learned.
+"""int8 of a fine-tuned transformer's encoder, with or without training.
 
-Each row of a linear layer and each word's vector has a scale of its own, and zero stays zero. The
+Each row of a linear layer and each word vector has its own scale; quantization is symmetric. The
 classification head, other embeddings, biases and normalization stay in fp32. In the mode "dynamic"
-each token's numbers are rounded as they come, so that layers compute in integers; in "weight-only"
-the weights are turned back into floats where they are used, as vectors of words always are.
+the activations of each token are quantized at run time, so that layers compute in integers; in
+"weight-only" the weights are converted to floats when they are used, as word vectors always are.
 
 Source: torchao, https://github.com/pytorch/ao
 """
@@ -11,7 +11,6 @@ Source: torchao, https://github.com/pytorch/ao
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -20,11 +19,10 @@ from transformers import TorchAoConfig
 from transformers.quantizers import AutoHfQuantizer
 
 from compress.config import CompressConfig
-from compress.lstm.retraining import macro_f1
+from compress.origin import Origin
 from compress.transformer.retraining import retrain
-from featherweight.data.dataset import Dataset
 from featherweight.errors import requires
-from featherweight.run import TRANSFORMER, Run
+from featherweight.run import TRANSFORMER
 from transformer_eval.classifier import NUMBER_FORMAT, TransformerClassifier
 
 with requires("transformers"):
@@ -38,94 +36,65 @@ with requires("transformers"):
 
 Mode = Literal["dynamic", "weight-only"]
 
-_RATE = 1e-5  # what was found is to be mended, not left
+_RATE = 1e-5  # small, to adapt the weights to rounding and not to train them again
 _WEIGHT_ONLY = Int8WeightOnlyConfig(set_inductor_config=False)
-_LAYERS: Mapping[Mode, Any] = MappingProxyType(
-    {
-        "dynamic": Int8DynamicActivationInt8WeightConfig(set_inductor_config=False),
-        "weight-only": _WEIGHT_ONLY,
-    }
-)
-# The same rounding of rows (N, K) in training; the smallest scale is the one that is stored.
+_LAYERS: Mapping[Mode, Any] = {
+    "dynamic": Int8DynamicActivationInt8WeightConfig(set_inductor_config=False),
+    "weight-only": _WEIGHT_ONLY,
+}
+# The same rounding of rows (N, K) in training; `eps`, the smallest scale, is that of storage.
 _ROWS = IntxFakeQuantizeConfig(torch.int8, "per_channel", eps=torch.finfo(torch.float32).eps)
 
 
 def quantized(
     classifier: TransformerClassifier, network: Any, mode: Mode, method: str, workspace: Path
 ) -> TransformerClassifier:
-    """Returns a classifier with a network's weights in int8, as its files give it back.
+    """Returns a classifier with the weights of a network in int8, loaded from its files.
 
-    Args:
-        classifier: The trained transformer, whose labels, tokenizer and device are used.
-        network: With a classification head, in fp32; it is changed.
-        mode: Compute in integers, or only store weights in them.
-        method: What stands in brackets behind its name.
-        workspace: Folder in which it is written.
+    The network, in fp32 and with a classification head, is changed in place. Labels, tokenizer and
+    device are those of `classifier`, and `method` is the suffix of the name.
     """
-    encoder = network.base_model  # all but the head
+    encoder = network.base_model  # everything except the head
     quantize_(encoder, _LAYERS[mode], _is_layer)
     quantize_(encoder, _WEIGHT_ONLY, _words_of(encoder))
     recipe = TorchAoConfig(_LAYERS[mode], include_input_output_embeddings=True)
     network.config.quantization_config = recipe
-    network.hf_quantizer = AutoHfQuantizer.from_config(recipe)  # takes tensors apart for the file
+    network.hf_quantizer = AutoHfQuantizer.from_config(recipe)  # converts tensors when saving
     setattr(network.config, NUMBER_FORMAT, "int8")
     return classifier.with_network(
         f"{classifier.name} ({method})", network, workspace / TRANSFORMER
     )
 
 
-def quantize(
-    classifier: TransformerClassifier,
-    origin: Run,
-    config: CompressConfig,
-    dataset: Dataset,
-    workspace: Path,
-) -> TransformerClassifier:
-    """Returns a copy in int8.
-
-    Args:
-        classifier: In fp32.
-        origin: Its run.
-        config: The mode.
-        dataset: Not needed: what is rounded depends on the weights alone.
-        workspace: Folder in which it is written.
-    """
-    network = copy.deepcopy(classifier.model)
-    return quantized(classifier, network, config.int8_mode, "int8", workspace)
+def quantize(origin: Origin, config: CompressConfig, workspace: Path) -> TransformerClassifier:
+    """Returns a copy in int8."""
+    network = copy.deepcopy(origin.classifier.model)
+    return quantized(origin.classifier, network, config.int8_mode, "int8", workspace)
 
 
 def train_quantized(
-    classifier: TransformerClassifier,
-    origin: Run,
-    config: CompressConfig,
-    dataset: Dataset,
-    workspace: Path,
+    origin: Origin, config: CompressConfig, workspace: Path
 ) -> TransformerClassifier:
-    """Returns a copy in int8 that was trained to be good in it.
+    """Returns a copy in int8 after quantization-aware training.
 
-    Every step computes with rounded numbers, and what is learned is the weights before rounding.
-    If no epoch is better on validation than rounding alone, nothing is learned.
-
-    Args:
-        classifier: In fp32.
-        origin: Its run.
-        config: The mode, and the numbers of the training.
-        dataset: What is learned from and chosen on.
-        workspace: Folder that keeps the state of a training that is cut off.
+    Every step computes with rounded numbers and updates the exact weights. If no epoch is better on
+    validation than rounding alone, the weights are only rounded.
     """
-    mode = config.int8_mode
+    classifier, mode = origin.classifier, config.int8_mode
     network = prepared(copy.deepcopy(classifier.model), mode)
-    trained = retrain(classifier, network, config, dataset, workspace, rate=_RATE)
-    quantize_(trained, QATConfig(step="convert"), lambda *_: True)  # to plain layers again
-    start = quantized(classifier, copy.deepcopy(classifier.model), mode, "qat", workspace / "start")
-    learned = quantized(classifier, trained, mode, "qat", workspace)
-    return learned if macro_f1(learned, dataset) >= macro_f1(start, dataset) else start
+    trained = retrain(classifier, network, config, origin.dataset, workspace, rate=_RATE)
+    quantize_(trained, QATConfig(step="convert"), lambda *_: True)  # back to plain layers
+    rounded = quantized(
+        classifier, copy.deepcopy(classifier.model), mode, "qat", workspace / "rounded"
+    )
+    variant = quantized(classifier, trained, mode, "qat", workspace)
+    return variant if origin.macro_f1(variant) >= origin.macro_f1(rounded) else rounded
 
 
 def prepared(network: Any, mode: Mode) -> Any:
-    """Makes a network compute as its int8 copy will, in floats that gradients pass through.
+    """Makes a network compute like its int8 copy, in floats with straight-through gradients.
 
-    Names and shapes of its parameters stay as they are.
+    Names and shapes of its parameters do not change.
     """
     encoder = network.base_model
     rounding = QATConfig(weight_config=_ROWS, step="prepare")
@@ -139,7 +108,7 @@ def prepared(network: Any, mode: Mode) -> Any:
 
 
 class _RoundedTokens(nn.Module):
-    """Rounds each token's numbers as int8 layers do; torchao itself has this for matrices only."""
+    """Rounds the activations of each token as int8 layers do; torchao does so for matrices only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +120,7 @@ class _RoundedTokens(nn.Module):
 
 
 def _is_layer(module: nn.Module, name: str) -> bool:
-    # BERT keeps a part of its head in the encoder.
+    # A part of BERT's head is inside the encoder.
     return isinstance(module, nn.Linear) and "pooler" not in name.split(".")
 
 

@@ -1,4 +1,4 @@
-"""Training a transformer further: after pruning, through rounding, or on what teachers answer."""
+"""Further training of a transformer: after pruning, with rounded weights, or of adapters."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,9 @@ from featherweight.device import seed_everything
 from featherweight.run import Run
 from transformer_eval.classifier import TransformerClassifier
 from transformer_eval.config import FinetuneConfig
-from transformer_eval.fit import Rows, fit
-from transformer_eval.safe_trainer import Loss
+from transformer_eval.fit import fit
 
-RATE = 5e-5  # of what is near its end already
+_RATE = 5e-5  # small, since the model is trained already
 
 
 def retrain(
@@ -24,25 +23,21 @@ def retrain(
     config: RetrainingConfig,
     dataset: Dataset,
     workspace: Path,
-    rows: Rows | None = None,
-    loss: Loss | None = None,
     callbacks: Sequence[TrainerCallback] = (),
-    rate: float = RATE,
+    rate: float = _RATE,
     precision: Literal["auto", "fp32"] = "auto",
 ) -> Any:
     """Trains a network further and returns it with the weights of its best epoch.
 
     Args:
-        classifier: The trained transformer, whose tokenizer and device are used.
-        network: What is trained: a copy of its model, changed by the method.
-        config: Numbers of the training.
-        dataset: What is learned from and chosen on.
-        workspace: Folder that keeps the state of a training that is cut off.
-        rows: What is learned from, where it is more than the training split.
-        loss: What is made small; None: cross-entropy with the labels.
-        callbacks: Called in the course of it.
-        rate: Highest step size, where the flags leave it to the method.
-        precision: What it computes in; "auto": 16 bits where the device is faster in them.
+        classifier: The trained transformer, for its tokenizer and device.
+        network: The network to train: a copy of its model, changed by the method.
+        config: Options of the training.
+        dataset: Its training split, and the validation split that selects the epoch.
+        workspace: Folder for the state of an interrupted training.
+        callbacks: Called during the training.
+        rate: Peak learning rate unless the flags give one.
+        precision: Format to compute in; "auto": 16 bits if the device is faster in them.
     """
     seed_everything(config.seed)
     training = FinetuneConfig(
@@ -54,6 +49,6 @@ def retrain(
     )
     trainer = fit(
         network, classifier.tokenizer, dataset, training, Run(workspace), classifier.device,
-        rows, loss, callbacks,
+        callbacks=callbacks,
     )  # fmt: skip
     return trainer.model.eval()

@@ -1,8 +1,8 @@
-"""Leaving out the rare pieces of a transformer's vocabulary, and the rows that embed them.
+"""Removal of rare subwords from a transformer's vocabulary, with their embeddings.
 
-Single characters stay, so that every word can still be spelled. WordPiece takes the longest piece
-that fits, from the left: a text all of whose pieces are kept is cut into the same ones as before,
-since no longer piece came in. So its answer is the same.
+Single characters are kept, so that every word can still be encoded. WordPiece takes the longest
+matching subword from the left, and no longer one is added: a text whose subwords are all kept has
+the same tokens and the same logits as before.
 Source: Wu et al. (2016), Google's Neural Machine Translation System, section 4.1 (WordPiece).
 """
 
@@ -22,46 +22,46 @@ from featherweight.run import TOKENIZER, Run
 from transformer_eval.classifier import TransformerClassifier, load_tokenizer
 from transformer_eval.fit import tokenized_rows
 
-_CONTINUED = "##"  # marks a piece that does not begin a word
+_CONTINUED = "##"  # prefix of a subword that does not begin a word
 
 
 def without_rare_pieces(
     classifier: TransformerClassifier, dataset: Dataset, share: float, folder: Path
 ) -> TransformerClassifier:
-    """Returns a copy that knows only the pieces most frequent in the training split.
+    """Returns a copy whose vocabulary has only the subwords most frequent in the training split.
 
     Args:
-        classifier: With a WordPiece vocabulary.
-        dataset: Whose training split is counted.
-        share: Of the pieces that are kept; special tokens and single characters always are.
-        folder: Where its files are written.
+        classifier: A transformer with a WordPiece vocabulary.
+        dataset: Its training split is counted.
+        share: Fraction of the subwords to keep; special tokens and single characters always are.
+        folder: Folder for its files.
 
     Raises:
-        UsageError: Its vocabulary is of another kind.
+        UsageError: Its vocabulary is not WordPiece.
     """
     tokenizer = classifier.tokenizer
     content = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
     if not _is_word_piece(content):
         raise UsageError(
             f"{classifier.name} has no WordPiece vocabulary: --vocabulary fits BERT, DistilBERT "
-            "and ELECTRA; leave it out here"
+            "and ELECTRA; compress this model without it"
         )
     pieces = _kept(classifier, dataset, share)
     old_ids = tokenizer.get_vocab()
     network = _with_rows(classifier.model, [old_ids[piece] for piece in pieces])
-    smaller = _cut(tokenizer, content, pieces)
+    smaller = _with_vocabulary(tokenizer, content, pieces)
     return classifier.with_network(classifier.name, network, folder, smaller)
 
 
 def _is_word_piece(content: Mapping[str, Any]) -> bool:
-    # A post-processor of another type holds ids in a form of its own.
+    # Other types of post-processors store ids in another form.
     processor = content.get("post_processor") or {"type": "TemplateProcessing"}
     types = (content.get("model", {}).get("type"), processor["type"])
     return types == ("WordPiece", "TemplateProcessing")
 
 
 def _kept(classifier: TransformerClassifier, dataset: Dataset, share: float) -> list[str]:
-    """Returns the pieces that stay, in the order of their ids."""
+    """Returns the subwords to keep, in the order of their ids."""
     tokenizer = classifier.tokenizer
     rows = tokenized_rows(dataset.train, tokenizer, classifier.normalizer)
     counts = Counter(index for row in rows for index in row["input_ids"])
@@ -78,7 +78,7 @@ def _kept(classifier: TransformerClassifier, dataset: Dataset, share: float) -> 
 
 
 def _with_rows(model: Any, rows: list[int]) -> Any:
-    """Returns a copy of a network that embeds only some ids, renumbered in this order."""
+    """Returns a copy of a network that embeds only some ids, renumbered in the given order."""
     network = copy.deepcopy(model)
     new_ids = {old: new for new, old in enumerate(rows)}
     embedding = network.get_input_embeddings()
@@ -91,8 +91,8 @@ def _with_rows(model: Any, rows: list[int]) -> Any:
     return network
 
 
-def _cut(tokenizer: Any, content: dict[str, Any], pieces: list[str]) -> Any:
-    """Returns a tokenizer with only these pieces, numbered in their order."""
+def _with_vocabulary(tokenizer: Any, content: dict[str, Any], pieces: list[str]) -> Any:
+    """Returns a tokenizer with only these subwords, numbered in the given order."""
     ids = {piece: index for index, piece in enumerate(pieces)}
     content["model"]["vocab"] = ids
     for token in content["added_tokens"]:
@@ -100,7 +100,7 @@ def _cut(tokenizer: Any, content: dict[str, Any], pieces: list[str]) -> Any:
     for special in (content["post_processor"] or {}).get("special_tokens", {}).values():
         special["ids"] = [ids[token] for token in special["tokens"]]
     with TemporaryDirectory() as name:
-        # Through its files, from which each kind of tokenizer knows how to build itself.
+        # Via files, from which each class of tokenizer can be built.
         tokenizer.save_pretrained(name)
         Run(Path(name)).write_json(TOKENIZER, content)
         return load_tokenizer(Path(name))

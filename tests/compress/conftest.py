@@ -1,4 +1,4 @@
-"""What the tests of every method start from."""
+"""Models and runs that the tests of all methods share."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,8 @@ from featherweight.reports import reporting
 from featherweight.run import MODEL, TRANSFORMER, Run
 from featherweight.test import trained_on
 from lstm.classifier import TextClassifier
+from tests.conftest import untouched_generators
+from tests.helpers.variants import FAMILIES
 from transformer_eval.classifier import TransformerClassifier
 from transformer_eval.random_weights import build
 from transformer_eval.registry import Pretrained
@@ -24,14 +26,14 @@ def origin(tiny_run: Path) -> TextClassifier:
     return classifier
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dataset(tiny_run: Path) -> Dataset:
     return load_dataset(trained_on(Run(tiny_run)))
 
 
 @pytest.fixture(scope="module")
 def undrawn() -> Iterator[None]:
-    """Draws nothing, since pictures take longer than all the rest."""
+    """Skips the confusion matrix, which takes longer than the rest of a test."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(reporting, "confusion_matrix", lambda _: b"a picture")
         yield
@@ -43,16 +45,26 @@ def run(tiny_run: Path, tmp_path: Path) -> Run:
     return Run(Path(shutil.copytree(tiny_run, tmp_path / "outputs" / "tiny")))
 
 
-@pytest.fixture(scope="module")
-def folders(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, dataset: Dataset
-) -> Mapping[str, Path]:
-    """A folder of each of a module's FAMILIES (sizes by model type), for reading only."""
-    parent = tmp_path_factory.mktemp("transformers")
-    for family, sizes in request.module.FAMILIES.items():
-        model = Pretrained(f"acme/{family}", family, sizes)
-        build(model, dataset.train.texts, dataset.labels, parent / family)
-    return {family: parent / family for family in request.module.FAMILIES}
+class _Folders(dict[str, Path]):
+    """Folders of tiny transformers by family, each built when it is first needed."""
+
+    def __init__(self, parent: Path, dataset: Dataset) -> None:
+        super().__init__()
+        self._parent, self._dataset = parent, dataset
+
+    def __missing__(self, family: str) -> Path:
+        model = Pretrained(f"acme/{family}", family, FAMILIES[family])
+        path = self._parent / family
+        with untouched_generators():
+            build(model, self._dataset.train.texts, self._dataset.labels, path)
+        self[family] = path
+        return path
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Mapping[str, Path]:
+    """The folder of a tiny transformer with random weights by family, for reading only."""
+    return _Folders(tmp_path_factory.mktemp("transformers"), dataset)
 
 
 @pytest.fixture
@@ -61,14 +73,9 @@ def bert(folders: Mapping[str, Path]) -> TransformerClassifier:
 
 
 @pytest.fixture
-def bert_run(tiny_run: Path, dataset: Dataset, tmp_path: Path) -> Run:
+def bert_run(tiny_run: Path, folders: Mapping[str, Path], tmp_path: Path) -> Run:
     """The run of a tiny transformer with random weights, to write into."""
     run = Run(Path(shutil.copytree(tiny_run, tmp_path / "outputs" / "bert")))
     run.file(MODEL).unlink()
-    sizes = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 48, "vocab_size": 600, "initializer_range": 0.5,
-    }  # fmt: skip
-    known = Pretrained("acme/tiny-bert", "bert", sizes)
-    build(known, dataset.train.texts, dataset.labels, run.file(TRANSFORMER))
+    shutil.copytree(folders["bert"], run.file(TRANSFORMER))
     return run

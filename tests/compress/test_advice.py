@@ -7,7 +7,7 @@ from compress.all_methods import advice, rankings
 Record = dict[str, Any]
 
 
-def rows(*given: tuple[str, int, float, float, str]) -> Record:
+def rows(*values: tuple[str, int, float, float, str]) -> Record:
     """A record of rows of name, bytes, milliseconds, macro-F1 and note."""
     return {
         "rows": [
@@ -18,12 +18,12 @@ def rows(*given: tuple[str, int, float, float, str]) -> Record:
                     {"device": "cpu", "batch_size": 1, "phases": {"total": {"p50": ms}}},
                 ],
             }
-            for name, size, ms, macro_f1, note in given
+            for name, size, ms, macro_f1, note in values
         ]
     }  # fmt: skip
 
 
-def test_advice_says_what_is_gained_and_lost() -> None:
+def test_advice_names_size_and_change_of_macro_f1() -> None:
     record = rows(
         ("tiny", 1000, 1.0, 0.9, ""),
         ("tiny (fp16)", 500, 1.0, 0.9, ""),

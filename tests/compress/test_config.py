@@ -33,26 +33,26 @@ EDGES: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("flag", "value"), WRONG)
-def test_a_number_out_of_its_range_is_refused_by_its_flag(flag: str, value: Any) -> None:
+def test_values_out_of_range_are_refused(flag: str, value: Any) -> None:
     with pytest.raises(UsageError, match=rf"^--{flag} must be .*{value}$") as caught:
         CompressConfig(**{flag: value})
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("flag", "value"), EDGES)
-def test_the_ends_of_the_ranges_are_taken(flag: str, value: Any) -> None:
+def test_limits_of_the_ranges_are_valid(flag: str, value: Any) -> None:
     assert getattr(CompressConfig(method="prune", **{flag: value}), flag) == value
 
 
 @pytest.mark.parametrize("method", ["qat", "qat-int4", "qlora", "all"])
-def test_training_through_rounding_needs_an_epoch(method: Any) -> None:
+def test_methods_that_need_an_epoch(method: Any) -> None:
     with pytest.raises(UsageError, match=f"--retraining_epochs must be at least 1 .*{method}"):
         CompressConfig(method=method, retraining_epochs=0)
     CompressConfig(method=method, retraining_epochs=1)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--sparsity", "1.5"], "--sparsity"),
         (["--sparsity", "many"], "sparsity"),
@@ -69,15 +69,15 @@ def test_training_through_rounding_needs_an_epoch(method: Any) -> None:
         (["--trials", "0"], "--trials"),
     ],
 )
-def test_wrong_use_of_the_verb_is_said_without_a_traceback(
-    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+def test_wrong_flags_are_refused_without_a_traceback(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         code = main(["compress", *arguments])
-    except SystemExit as error:  # argparse leaves by itself
+    except SystemExit as error:  # from argparse
         code = int(str(error.code))
     assert code == 2
     printed = capsys.readouterr()
-    assert says in printed.err
+    assert message in printed.err
     assert "Traceback" not in printed.err
     assert printed.out == ""

@@ -2,80 +2,77 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compress import search as searching
-from compress.config import CompressConfig, target_of
+from compress.config import CompressConfig, parse_size
+from compress.origin import Origin
 from compress.search import search
 from compress.size_budget import FORMATS, Budget, Shape
+from compress.workspace import RESUME
 from featherweight import load
 from featherweight.cli import main
 from featherweight.data.dataset import Dataset
 from featherweight.errors import UsageError, WeightsError
-from featherweight.reports import reporting
-from featherweight.run import CHECKPOINTS, MODEL, TRANSFORMER, Run, kind
+from featherweight.run import CHECKPOINTS, MODEL, Run, kind
 from lstm.classifier import TextClassifier
 from lstm.config import preset
-from transformer_eval.random_weights import build
-from transformer_eval.registry import Pretrained
 
 TARGET = "8KB"
-TRIALS = 7
+TRIALS = 4
 
-
-@pytest.fixture(autouse=True)
-def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws nothing, since pictures take longer than all the rest."""
-    monkeypatch.setattr(reporting, "confusion_matrix", lambda _: b"a picture")
-
-
-@pytest.fixture
-def run(tiny_run: Path, tmp_path: Path) -> Run:
-    """A copy of the trained run, to write into."""
-    return Run(Path(shutil.copytree(tiny_run, tmp_path / "outputs" / "tiny")))
+pytestmark = pytest.mark.usefixtures("undrawn", "few_random_trials")
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The variant of a search that nothing disturbed."""
-    path = tmp_path_factory.mktemp("whole") / "tiny"
-    shutil.copytree(tiny_run, path)
+def few_random_trials() -> Iterator[None]:
+    """Lets TPE and the median rule start after two trials."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(reporting, "confusion_matrix", lambda _: b"a picture")
-        return searched(Run(path))
+        patched.setattr(searching, "_RANDOM", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tiny_run: Path, tmp_path_factory: pytest.TempPathFactory, undrawn: None, few_random_trials: None
+) -> Run:
+    """The variant of an uninterrupted search."""
+    path = tmp_path_factory.mktemp("whole") / "tiny"
+    return searched(Run(Path(shutil.copytree(tiny_run, path))))
 
 
 def searched(run: Run, **flags: Any) -> Run:
-    given = {"target_size": TARGET, "trials": TRIALS, **flags}
-    return search(CompressConfig(weights=run.path, device="cpu", **given))[0]
+    flags = {"target_size": TARGET, "trials": TRIALS, **flags}
+    return search(CompressConfig(weights=run.path, device="cpu", **flags))[0]
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, trial: int) -> None:
-    """Lets Ctrl-C come in a trial, counted from 1."""
+    """Interrupts a trial, counted from 1."""
     fit, started = searching.fit, []
 
-    def interrupted(*given: Any, **named: Any) -> Any:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
         started.append(trial)
         if len(started) == trial:
             raise KeyboardInterrupt
-        return fit(*given, **named)
+        return fit(*args, **kwargs)
 
     monkeypatch.setattr(searching, "fit", interrupted)
 
 
 def record(run: Run) -> dict[str, Any]:
-    """What a variant says about its search, but for the time it took."""
+    """The record of the search in `compression.json`."""
     facts: dict[str, Any] = run.read_json("compression.json")
     return facts["search"]
 
 
-# What a search leaves
+# Results
 
 
-def test_the_file_keeps_the_budget_and_the_run_says_what_it_is(run: Run, whole: Run) -> None:
+def test_the_file_fits_and_the_run_describes_it(run: Run, whole: Run) -> None:
     assert whole.path.name == f"target-{TARGET}"
     classifier = load(whole.path, "cpu")
     assert isinstance(classifier, TextClassifier)
@@ -96,7 +93,7 @@ def test_the_file_keeps_the_budget_and_the_run_says_what_it_is(run: Run, whole: 
     assert "rejected" in facts
 
 
-def test_the_record_holds_every_trial_and_the_best(whole: Run) -> None:
+def test_the_record_counts_trials_and_has_the_best(whole: Run) -> None:
     facts = record(whole)
     assert facts["trials"] == TRIALS
     assert facts["pruned"] + facts["too_large"] < TRIALS
@@ -110,14 +107,14 @@ def test_the_record_holds_every_trial_and_the_best(whole: Run) -> None:
     assert best["macro_f1"] == pytest.approx(scores["macro_f1"])
 
 
-def test_success_leaves_no_workspace_and_the_origin_as_it_was(run: Run, whole: Run) -> None:
+def test_success_leaves_no_workspace_and_does_not_change_the_origin(run: Run, whole: Run) -> None:
     assert [path.name for path in whole.path.parent.iterdir()] == [f"target-{TARGET}"]
     origin = Run(whole.path.parent.parent)
     assert origin.file(MODEL).read_bytes() == run.file(MODEL).read_bytes()
     assert origin.read_json("config.json") == run.read_json("config.json")
 
 
-def test_the_verb_logs_a_line_a_trial_and_nothing_else(
+def test_the_command_logs_one_line_per_trial(
     run: Run, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -133,119 +130,99 @@ def test_the_verb_logs_a_line_a_trial_and_nothing_else(
     assert "--overwrite" in capfd.readouterr().err
 
 
-# Cut off and gone on with
+# Interruption
 
 
-def test_ctrl_c_keeps_the_best_and_the_same_command_ends_as_if_it_had_not_come(
+def test_an_interrupted_search_keeps_the_best_and_resumes_to_the_same_result(
     run: Run, whole: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["compress", "--weights", str(run.path), "--target_size", TARGET,
                  "--trials", str(TRIALS), "--device", "cpu"]  # fmt: skip
     with monkeypatch.context() as patched:
-        interrupt(patched, trial=2)
+        interrupt(patched, trial=3)
         assert main(arguments) == 130
     path = run.path / "compressed" / f"target-{TARGET}"
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"featherweight: interrupted: 1 of {TRIALS} trials are done, the best of them is {path}; "
-        "go on with the same command"
+        f"featherweight: interrupted: 2 of {TRIALS} trials are finished, the best is {path}; "
+        f"{RESUME}"
     )
-    assert record(Run(path))["trials"] == 1
-    assert load(path, "cpu").size_bytes() <= 8_000
+    assert record(Run(path))["trials"] == 2
+    variant = load(path, "cpu")
+    assert variant.size_bytes() <= 8_000
+    # Only the file of the best trial is kept.
+    folder = path.parent / f".{path.name}" / CHECKPOINTS
+    (file,) = folder.glob("trial-*.safetensors")
+    assert load(file, "cpu").logits(["so happy"]) == pytest.approx(
+        variant.logits(["so happy"]), abs=0
+    )
+    # What a killed process may leave: incomplete files, and the file of an unrecorded trial.
+    with (folder / "trials.jsonl").open("a") as lines:
+        lines.write('{"op_code":5,"wor')
+    (folder / "checkpoint.safetensors").write_bytes(b"half")
+    (folder / "trial-99.safetensors").write_bytes(b"half")
     assert main(arguments) == 0
     assert record(Run(path)) == record(whole)
     assert load(path, "cpu").logits(["so happy", "i miss him"]) == pytest.approx(
         load(whole.path, "cpu").logits(["so happy", "i miss him"]), abs=0
     )
-    assert [it.name for it in path.parent.iterdir()] == [path.name]
+    assert [folder.name for folder in path.parent.iterdir()] == [path.name]
 
 
-def test_ctrl_c_in_the_first_trial_leaves_no_variant(
+def test_ctrl_c_in_the_first_trial_leaves_no_variant_and_a_damaged_record_is_removed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt, match="0 of 2 trials"):
         interrupt(patched, trial=1)
         searched(run, trials=2)
     assert not (run.path / "compressed" / f"target-{TARGET}").exists()
-    assert record(searched(run, trials=2))["trials"] == 2
+    # A damaged record is removed.
+    path = run.path / "compressed" / f".target-{TARGET}"
+    (path / CHECKPOINTS / "trials.jsonl").write_text("no JSON\n{}\n")
+    with pytest.raises(WeightsError, match="same command again"):
+        searched(run, trials=2)
+    assert not path.exists()
 
 
-def test_a_kill_loses_the_running_trial_and_no_more(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_search_resumes_with_more_trials(
+    run: Run, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         interrupt(patched, trial=3)
         searched(run, trials=3)
-    folder = run.path / "compressed" / f".target-{TARGET}" / CHECKPOINTS
-    # Line and file that a kill cut short, and the file of a trial that was not recorded any more.
-    with (folder / "trials.jsonl").open("a") as file:
-        file.write('{"op_code":5,"wor')
-    (folder / "checkpoint.safetensors").write_bytes(b"half")
-    (folder / "trial-99.safetensors").write_bytes(b"half")
-    assert record(searched(run, trials=3))["trials"] == 3
-
-
-def test_a_damaged_record_is_said_and_removed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        interrupt(patched, trial=1)
-        searched(run, trials=1)
-    path = run.path / "compressed" / f".target-{TARGET}"
-    (path / CHECKPOINTS / "trials.jsonl").write_text("no JSON\n{}\n")
-    with pytest.raises(WeightsError, match="same command again"):
-        searched(run, trials=1)
-    assert not path.exists()
-
-
-def test_only_the_best_file_is_kept_beside_the_record(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        interrupt(patched, trial=4)
-        searched(run)
-    folder = run.path / "compressed" / f".target-{TARGET}" / CHECKPOINTS
-    (kept,) = folder.glob("trial-*.safetensors")
-    variant = load(run.path / "compressed" / f"target-{TARGET}", "cpu")
-    assert load(kept, "cpu").logits(["so happy"]) == pytest.approx(
-        variant.logits(["so happy"]), abs=0
-    )
-
-
-def test_more_trials_go_on_where_fewer_were_cut_off(
-    run: Run, whole: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        interrupt(patched, trial=2)
-        searched(run, trials=2)
     assert record(searched(run)) == record(whole)
 
 
-def test_another_seed_starts_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_seed_starts_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         interrupt(patched, trial=2)
         searched(run, trials=2)
-    started: list[Any] = []
+    seeds: list[int] = []
     fit = searching.fit
-    monkeypatch.setattr(searching, "fit", lambda *a, **b: (started.append(a), fit(*a, **b))[1])
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seeds.append(args[3].seed)
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(searching, "fit", watched)
     searched(run, trials=2, seed=1)
-    assert [flags.seed for _, _, _, flags, *_ in started] == [1, 1]
+    assert seeds == [1, 1]
 
 
-# What a trial may be
+# Trials
 
 
-def test_a_trial_that_falls_behind_is_given_up_and_counted(
+def test_a_bad_trial_is_stopped_early_and_counted(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(searching.MedianPruner, "prune", lambda _, study, trial: trial.number == 1)
     caplog.set_level(logging.INFO)
     facts = record(searched(run, trials=2))
     assert (facts["trials"], facts["pruned"], facts["too_large"]) == (2, 1, 0)
-    assert "after epoch 1, given up" in caplog.messages[-1]
+    assert "stopped after epoch 1" in caplog.messages[-1]
 
 
-def test_a_file_that_turns_out_too_large_is_not_taken(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As if an untrained network said nothing about the size of a trained one.
+def test_a_file_that_is_too_large_is_not_used(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if every untrained network fitted.
     monkeypatch.setattr(Budget, "file_bytes", lambda budget, shape: 0)
     with pytest.raises(UsageError, match="give more --trials"):
         searched(run, trials=2, target_size="2KB")
@@ -254,32 +231,35 @@ def test_a_file_that_turns_out_too_large_is_not_taken(
 
 @pytest.mark.parametrize("storage", FORMATS)
 def test_the_vocabulary_is_the_largest_that_fits(
-    origin: TextClassifier, dataset: Dataset, storage: str
+    tiny_run: Path, origin: TextClassifier, dataset: Dataset, storage: str
 ) -> None:
+    run = Origin(Run(tiny_run), origin, dataset)
     flags = preset("feather", vocab_size=90, min_frequency=1)
     shape = Shape(storage, 16, 8, 90)
-    needed = Budget(100_000, origin, flags, dataset, "target").file_bytes(shape)
-    roomy = Budget(round(needed / 0.98), origin, flags, dataset, "target")
-    assert roomy.largest_vocabulary(storage, 16, 8) == 90
+    needed = Budget(100_000, run, flags, "target").file_bytes(shape)
+    roomy = Budget(round(needed / 0.98), run, flags, "target")
+    assert roomy.max_vocab_size(storage, 16, 8) == 90
 
 
-def test_dimensions_grow_with_the_budget(origin: TextClassifier, dataset: Dataset) -> None:
-    flags = preset("feather")
-    small, large = (Budget(size, origin, flags, dataset, "target") for size in (12_000, 60_000))
-    assert 8 <= small.widest_hidden("int8", 8) < large.widest_hidden("int8", 8)
-    assert small.widest_embedding("int8") < large.widest_embedding("int8")
-    assert small.widest_embedding("fp16") < small.widest_embedding("int8")
+def test_dimensions_grow_with_the_budget(
+    tiny_run: Path, origin: TextClassifier, dataset: Dataset
+) -> None:
+    run, flags = Origin(Run(tiny_run), origin, dataset), preset("feather")
+    small, large = (Budget(size, run, flags, "target") for size in (12_000, 60_000))
+    assert 8 <= small.max_hidden_dim("int8", 8) < large.max_hidden_dim("int8", 8)
+    assert small.max_embedding_dim("int8") < large.max_embedding_dim("int8")
+    assert small.max_embedding_dim("fp16") < small.max_embedding_dim("int8")
 
 
-# What is refused
+# Refused options
 
 
-def test_a_target_that_cannot_be_met_says_the_smallest_that_can(run: Run) -> None:
-    with pytest.raises(UsageError, match="cannot be met") as caught:
+def test_a_target_that_is_too_small_names_the_minimum(run: Run) -> None:
+    with pytest.raises(UsageError, match="is too small") as caught:
         searched(run, target_size="1KB")
     assert not (run.path / "compressed").exists() or not any((run.path / "compressed").iterdir())
     smallest = str(caught.value).rpartition(" ")[2]
-    with pytest.raises(UsageError, match="cannot be met"):
+    with pytest.raises(UsageError, match="is too small"):
         searched(run, target_size=str(int(smallest) - 1))
     variant = searched(run, target_size=smallest, trials=1)
     assert load(variant.path, "cpu").size_bytes() <= int(smallest)
@@ -293,14 +273,14 @@ def test_a_target_that_cannot_be_met_says_the_smallest_that_can(run: Run) -> Non
         ("512B", "512B", 512),
     ],
 )  # fmt: skip
-def test_sizes_are_read_as_people_write_them(text: str, name: str, size_bytes: int) -> None:
-    assert target_of(text) == (name, size_bytes)
+def test_sizes_are_parsed(text: str, name: str, size_bytes: int) -> None:
+    assert parse_size(text) == (name, size_bytes)
 
 
 @pytest.mark.parametrize(
     "text", ["many", "0", "0KB", "-1KB", "1e5", "200 TB", "KB", "../x", "0.0001KB", "1,5MB", "٢KB"]
 )
-def test_what_is_no_size_is_refused_by_its_flag(text: str) -> None:
+def test_invalid_sizes_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--target_size must be .*") as caught:
         CompressConfig(target_size=text)
     assert repr(text) in str(caught.value)
@@ -308,23 +288,17 @@ def test_what_is_no_size_is_refused_by_its_flag(text: str) -> None:
 
 @pytest.mark.parametrize("method", ["int8", "all", "distill"])
 def test_a_search_and_a_method_exclude_each_other(method: Any) -> None:
-    with pytest.raises(UsageError, match=f"--target_size .*--method {method}"):
+    with pytest.raises(UsageError, match=f"--target_size .*--method {method} exclude"):
         CompressConfig(target_size="200KB", method=method)
 
 
-def test_a_transformer_is_refused(tiny_run: Path, tmp_path: Path) -> None:
-    path = Path(shutil.copytree(tiny_run, tmp_path / "bert"))
-    (path / MODEL).unlink()
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-             "intermediate_size": 48, "vocab_size": 600}  # fmt: skip
-    build(Pretrained("acme/tiny", "bert", sizes), ["so happy"], ["anger", "joy", "sadness"],
-          path / TRANSFORMER)  # fmt: skip
-    with pytest.raises(UsageError, match=r"searches LSTMs, .* give an LSTM run"):
-        searched(Run(path))
-    assert not (path / "compressed").exists()
+def test_a_transformer_is_refused(bert_run: Run) -> None:
+    with pytest.raises(UsageError, match=r"--target_size needs an LSTM run"):
+        searched(bert_run)
+    assert not bert_run.file("compressed").exists()
 
 
-def test_without_optuna_the_way_to_get_it_is_said(
+def test_a_missing_optuna_is_named_with_its_extra(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delitem(sys.modules, "compress.search")

@@ -30,7 +30,7 @@ both = pytest.mark.parametrize("method", ["fp16", "bf16"])
 
 @pytest.fixture(scope="module")
 def broken(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run, its variant, and runs that something is wrong with."""
+    """A folder with a run, its variant, and unusable runs."""
     outputs = tmp_path_factory.mktemp("outputs")
     for name in ("tiny", "gone", "cut-off"):
         shutil.copytree(tiny_run, outputs / name)
@@ -42,9 +42,12 @@ def broken(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @both
-def test_a_variant_is_a_run_inside_its_origin(run: Run, method: str) -> None:
+def test_a_variant_is_a_run_inside_its_origin_evaluated_on_validation(
+    run: Run, method: Any
+) -> None:
     before = contents(run.path)
-    variant = compressed(run.path, method)
+    config = CompressConfig(weights=run.path, method=method, device="cpu")
+    variant, evaluations = compress_run(config)
     assert variant.path == run.path / "compressed" / method
     assert {path.name for path in variant.path.iterdir()} == {
         MODEL, "config.json", "tokenizer.json", "labels.json", "data.json", "environment.json",
@@ -58,12 +61,6 @@ def test_a_variant_is_a_run_inside_its_origin(run: Run, method: str) -> None:
     classifier = load(variant.path, "cpu")
     assert classifier.name == f"tiny ({method})"
     assert classifier.logits(TEXTS) == pytest.approx(load(run.path, "cpu").logits(TEXTS), abs=0.1)
-
-
-@both
-def test_both_are_measured_on_the_validation_texts(run: Run, method: Any) -> None:
-    config = CompressConfig(weights=run.path, method=method, device="cpu")
-    variant, evaluations = compress_run(config)
     names = [f"tiny ({method})", "tiny"]
     assert [(one.model, one.split, len(one.targets)) for one in evaluations] == [
         (name, "validation", 12) for name in names
@@ -73,11 +70,6 @@ def test_both_are_measured_on_the_validation_texts(run: Run, method: Any) -> Non
     assert evaluations[1].scores["accuracy"] == run.read_json("evaluation.json")["accuracy"]
     card = variant.file("README.md").read_text(encoding="utf-8")
     assert card.startswith(f"# {names[0]}\n")
-
-
-@both
-def test_the_record_says_what_was_done_to_what(run: Run, method: str) -> None:
-    variant = compressed(run.path, method)
     record = variant.read_json("compression.json")
     before, after = run.file(MODEL).stat().st_size, variant.file(MODEL).stat().st_size
     assert record.pop("seconds") >= 0
@@ -101,49 +93,45 @@ def test_the_record_says_what_was_done_to_what(run: Run, method: str) -> None:
     }
 
 
-def test_a_variant_can_be_tested_and_asked(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_variant_can_be_tested_and_can_predict(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     variant = compressed(run.path)
-    # With json nothing is timed.
+    # With json, no latency is measured.
     result = testing.test(EvaluationConfig(device="cpu", json=True), variant.path)
     assert (result.evaluation.model, result.evaluation.split) == ("tiny (fp16)", "test")
     assert variant.read_json("evaluation.json")["split"] == "test"
     assert run.read_json("evaluation.json")["split"] == "validation"
     arguments = ["--weights", str(variant.path), "--device", "cpu", "--json"]
     assert main(["predict", *arguments, *TEXTS]) == 0
-    answers = json.loads(capsys.readouterr().out)
-    assert [each["text"] for each in answers] == TEXTS
+    predictions = json.loads(capsys.readouterr().out)
+    assert [prediction["text"] for prediction in predictions] == TEXTS
     assert main(["test", *arguments]) == 0
     assert json.loads(capsys.readouterr().out)["model"] == "tiny (fp16)"
 
 
-def test_without_weights_the_newest_run_is_compressed_and_stays_the_newest(run: Run) -> None:
+def test_the_default_is_the_newest_run(run: Run) -> None:
     variant = compressed(None, output_dir=run.path.parent)
     assert variant.path.parent.parent == run.path
     assert newest_run(run.path.parent).path == run.path
 
 
-def test_an_existing_variant_is_replaced_only_when_asked(run: Run) -> None:
+def test_an_existing_variant_is_replaced_only_with_overwrite(run: Run) -> None:
     variant = compressed(run.path)
     variant.write_text("README.md", "mine")
     before = contents(variant.path)
     with pytest.raises(UsageError, match="--overwrite") as caught:
         compressed(run.path)
     assert "\n" not in str(caught.value)
+    # `compress` does not have these flags.
+    assert not {"--name", "--resume"} & set(str(caught.value).split())
     assert contents(variant.path) == before
     compressed(run.path, overwrite=True)
     assert variant.file("README.md").read_text(encoding="utf-8").startswith("# tiny (fp16)")
     assert contents(variant.path).keys() == before.keys()
-    # The other method has a place of its own.
+    # Each method has its own folder.
     compressed(run.path, "bf16")
     assert sorted(path.name for path in variant.path.parent.iterdir()) == ["bf16", "fp16"]
-
-
-def test_no_flag_is_named_that_the_verb_does_not_have(run: Run) -> None:
-    compressed(run.path)
-    with pytest.raises(UsageError) as caught:
-        compressed(run.path)
-    assert "--name" not in str(caught.value)
-    assert "--resume" not in str(caught.value)
 
 
 def test_a_foreign_folder_is_not_overwritten(run: Run) -> None:
@@ -156,7 +144,7 @@ def test_a_foreign_folder_is_not_overwritten(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "says"),
+    ("weights", "message"),
     [
         ("nowhere", "nowhere"),
         ("tiny/model.safetensors", "run directory"),
@@ -166,11 +154,11 @@ def test_a_foreign_folder_is_not_overwritten(run: Run) -> None:
         (None, "no finished run"),
     ],
 )
-def test_what_cannot_be_compressed_is_refused_and_nothing_is_written(
-    broken: Path, weights: str | None, says: str
+def test_unusable_runs_are_refused_and_nothing_is_written(
+    broken: Path, weights: str | None, message: str
 ) -> None:
     before = contents(broken)
-    with pytest.raises(FeatherweightError, match=says) as caught:
+    with pytest.raises(FeatherweightError, match=message) as caught:
         compressed(broken / weights if weights else None, "bf16", output_dir=broken / "tiny")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
@@ -178,8 +166,10 @@ def test_what_cannot_be_compressed_is_refused_and_nothing_is_written(
     assert not (broken / "gone" / "compressed").exists()
 
 
-@pytest.mark.parametrize("older", [False, True])
-@pytest.mark.parametrize("full_at", ["compression.json", MODEL, "confusion_matrix.png"])
+@pytest.mark.parametrize(
+    ("older", "full_at"),
+    [(False, "compression.json"), (True, MODEL), (True, "confusion_matrix.png")],
+)
 def test_a_full_disk_leaves_the_older_variant_or_none(
     run: Run, monkeypatch: pytest.MonkeyPatch, older: bool, full_at: str
 ) -> None:
@@ -199,7 +189,7 @@ def test_a_full_disk_leaves_the_older_variant_or_none(
     assert contents(run.path) == before
 
 
-def test_the_verb_shows_both_and_where_the_variant_is(
+def test_the_command_prints_both_scores_and_the_path(
     run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     arguments = ["compress", "--weights", str(run.path), "--method", "bf16", "--device", "cpu"]
@@ -217,34 +207,35 @@ def test_the_verb_shows_both_and_where_the_variant_is(
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if "onnx" not in name])
-def test_what_is_saved_answers_as_what_was_made(
+def test_a_loaded_variant_gives_the_same_logits(
     run: Run, monkeypatch: pytest.MonkeyPatch, method: Any
 ) -> None:
-    made: list[TextClassifier] = []
+    variants: list[TextClassifier] = []
     save = TextClassifier.save
 
     def watched(classifier: TextClassifier, path: Path) -> None:
-        made.append(classifier)
+        variants.append(classifier)
         save(classifier, path)
 
     monkeypatch.setattr(TextClassifier, "save", watched)
     variant = compressed(run.path, method, retraining_epochs=1, vocabulary=0.8)
     loaded = load(variant.path, "cpu")
     assert isinstance(loaded, TextClassifier)
-    assert np.array_equal(loaded.logits(TEXTS), made[0].logits(TEXTS))
+    assert np.array_equal(loaded.logits(TEXTS), variants[0].logits(TEXTS))
     assert loaded.name == f"tiny ({method})"
     assert variant.read_json("tokenizer.json") == json.loads(loaded.tokenizer.to_str())
     record = variant.read_json("compression.json")
     assert record["method"] == method
     assert record["size_bytes"]["after"] == variant.file(MODEL).stat().st_size
-    formats = {kind for it in record["touched"]["after"].values() for kind in it["formats"]}
-    assert formats == set(loaded.storage.values())
-    not_zero = sum(it["not_zero"] for it in record["touched"]["after"].values())
-    assert not_zero == sum(int(it.count_nonzero()) for it in loaded.module.parameters())
+    parts = record["touched"]["after"].values()
+    assert {name for part in parts for name in part["formats"]} == set(loaded.storage.values())
+    assert sum(part["not_zero"] for part in parts) == sum(
+        int(parameter.count_nonzero()) for parameter in loaded.module.parameters()
+    )
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_no_method_takes_a_variant(broken: Path, method: Any) -> None:
+@pytest.mark.parametrize("method", ["int8", "distill", "onnx"])
+def test_a_variant_cannot_be_compressed(broken: Path, method: Any) -> None:
     before = contents(broken)
     with pytest.raises(UsageError, match="compress the run it was made from") as caught:
         compressed(broken / "tiny" / "compressed" / "fp16", method)
@@ -252,16 +243,18 @@ def test_no_method_takes_a_variant(broken: Path, method: Any) -> None:
     assert contents(broken) == before
 
 
-def test_a_method_that_does_not_fit_is_refused_with_those_that_do(bert_run: Run) -> None:
+def test_a_method_that_does_not_fit_is_refused_with_a_list_of_those_that_do(bert_run: Run) -> None:
     before = contents(bert_run.path)
     with pytest.raises(UsageError) as caught:
         compressed(bert_run.path, "qat-int4")
-    fit = ", ".join(methods.METHODS)
-    assert str(caught.value) == f"--method qat-int4 does not fit {bert_run.path}: take {fit}"
+    assert str(caught.value) == (
+        f"--method qat-int4 does not fit {bert_run.path}: "
+        f"choose one of {', '.join(methods.METHODS)}"
+    )
     assert contents(bert_run.path) == before
 
 
-def test_texts_that_training_left_out_are_left_out_again(
+def test_texts_that_training_dropped_are_dropped_again(
     run: Run, tiny_data: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "moods"
@@ -272,7 +265,7 @@ def test_texts_that_training_left_out_are_left_out_again(
     run.write_json(
         "config.json", run.read_json("config.json") | {"data": str(data), "drop_leaks": True}
     )
-    # With labels only, a student is the plain training over again.
+    # With labels only, distillation repeats the plain training.
     variant = compressed(run.path, "distill", alpha=1.0)
     origin = load(run.path, "cpu").logits(TEXTS)
     assert np.array_equal(load(variant.path, "cpu").logits(TEXTS), origin)

@@ -13,7 +13,7 @@ TEXTS = ["so happy 😂", "i miss my dog", "zzz"]
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
-def test_test_gets_an_fp16_copy_that_leaves_no_trace(run: Run) -> None:
+def test_the_temporary_fp16_copy_equals_the_variant_and_is_removed(run: Run) -> None:
     before = contents(run.path)
     with temporary_fp16_copy(run.path) as (path,):
         half = load(path, "cpu")
@@ -28,12 +28,11 @@ def test_test_gets_an_fp16_copy_that_leaves_no_trace(run: Run) -> None:
     assert contents(run.path) == before
 
 
-@pytest.mark.parametrize("method", ["fp16", "bf16"])
-def test_what_is_half_already_gets_no_copy(run: Run, method: str) -> None:
-    with temporary_fp16_copy(compressed(run.path, method).path) as paths:
+def test_a_compressed_run_gets_no_copy(run: Run) -> None:
+    with temporary_fp16_copy(compressed(run.path, "bf16").path) as paths:
         assert paths == []
 
 
-def test_a_portable_file_gets_a_copy_too(run: Run) -> None:
+def test_a_weights_file_gets_a_copy(run: Run) -> None:
     with temporary_fp16_copy(run.file(MODEL)) as paths:
         assert [load(path, "cpu").name for path in paths] == ["tiny (fp16)"]

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from compress.config import CompressConfig
 from compress.distillation import lstm_student, transformer_student
-from compress.distillation.distill import LEARNED, distill
+from compress.distillation.distill import LEARNED, distill, student_config
 from compress.distillation.student import distillation_loss
-from compress.distillation.teachers import ANSWERS, UNLABELED, DistillationData
+from compress.distillation.teachers import CACHE, UNLABELED, DistillationData
+from compress.origin import Origin
 from featherweight import load
 from featherweight.classifier import softmax
-from featherweight.data.dataset import Dataset
+from featherweight.data.dataset import Dataset, Split
 from featherweight.errors import UsageError
 from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, kind
 from lstm import fit
@@ -49,32 +50,34 @@ LossOf = Callable[..., float]
 
 @pytest.fixture
 def student(origin: TextClassifier, dataset: Dataset, tiny_run: Path, workspace: Path) -> Student:
-    """Distils with some flags, each time from the start, with the teachers' answers kept."""
+    """Distills with some flags, each time from the start, with cached predictions."""
 
     def make(data: Dataset = dataset, **flags: Any) -> TextClassifier:
         shutil.rmtree(workspace)
         workspace.mkdir()
         config = CompressConfig(method="distill", device="cpu", **flags)
-        made = distill(origin, Run(tiny_run), config, data, workspace)
-        assert isinstance(made, TextClassifier)
-        return made
+        variant = distill(Origin(Run(tiny_run), origin, data), config, workspace)
+        assert isinstance(variant, TextClassifier)
+        return variant
 
     return make
 
 
 def equal(one: TextClassifier, other: TextClassifier) -> bool:
-    ours, theirs = one.module.state_dict(), other.module.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+    weights, expected = one.module.state_dict(), other.module.state_dict()
+    return weights.keys() == expected.keys() and all(
+        torch.equal(weights[name], expected[name]) for name in weights
+    )
 
 
 def kl(rows: list[int], temperature: float) -> float:
-    """T² · KL(teacher ‖ student), worked out in double precision."""
+    """T² · KL(teacher ‖ student) in double precision."""
     student = softmax(LOGITS.double().numpy()[rows] / temperature)
     p = SOFT.double().numpy()[rows]
     return float(temperature**2 * (p * np.log(p / student)).sum(axis=1).mean())
 
 
-def from_labels(rows: list[int]) -> float:
+def label_loss(rows: list[int]) -> float:
     student = softmax(LOGITS.double().numpy()[rows])
     return float(-np.log(student[np.arange(len(rows)), LABELS[rows]]).mean())
 
@@ -82,8 +85,8 @@ def from_labels(rows: list[int]) -> float:
 def lstm_loss(rows: list[int], num_labeled: int, config: CompressConfig) -> Tensor:
     known = cross_entropy(LABELS, 3, OptimizationConfig(label_smoothing=0.0), "cpu")
     labels = np.where(np.arange(5) < num_labeled, LABELS, UNLABELED)
-    lesson = DistillationData(("",) * 5, labels, SOFT.numpy(), ())
-    return lstm_student._loss(known, lesson, config, "cpu")(LOGITS[rows], rows)
+    data = DistillationData(Split("train", ("",) * 5, labels), SOFT.numpy(), ())
+    return lstm_student._loss(known, data, config, "cpu")(LOGITS[rows], rows)
 
 
 def transformer_loss(rows: list[int], num_labeled: int, config: CompressConfig) -> Tensor:
@@ -94,7 +97,7 @@ def transformer_loss(rows: list[int], num_labeled: int, config: CompressConfig) 
 
 @pytest.fixture(params=[lstm_loss, transformer_loss])
 def loss_of(request: pytest.FixtureRequest) -> LossOf:
-    """The loss of some rows, as each kind of student has it."""
+    """The loss of some rows, for each kind of student."""
 
     def loss(rows: list[int], num_labeled: int = 5, **flags: Any) -> float:
         config = CompressConfig(method="distill", **flags)
@@ -106,7 +109,7 @@ def loss_of(request: pytest.FixtureRequest) -> LossOf:
 # The loss
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0, 10.0])
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
 def test_without_labels_the_loss_is_the_divergence_times_the_squared_temperature(
     loss_of: LossOf, temperature: float
 ) -> None:
@@ -115,29 +118,27 @@ def test_without_labels_the_loss_is_the_divergence_times_the_squared_temperature
         assert found == pytest.approx(kl(rows, temperature), rel=1e-4)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
 def test_alpha_mixes_labels_and_teachers(loss_of: LossOf, alpha: float) -> None:
     rows = [4, 0, 2]
-    expected = alpha * from_labels(rows) + (1 - alpha) * kl(rows, 3.0)
+    expected = alpha * label_loss(rows) + (1 - alpha) * kl(rows, 3.0)
     assert loss_of(rows, alpha=alpha) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
-def test_rows_without_labels_carry_no_loss_of_labels(loss_of: LossOf, alpha: float) -> None:
+def test_rows_without_labels_have_no_label_loss(loss_of: LossOf, alpha: float) -> None:
     rows = [4, 0, 3, 2]
-    expected = alpha * from_labels([0, 2]) + (1 - alpha) * kl(rows, 3.0)
+    expected = alpha * label_loss([0, 2]) + (1 - alpha) * kl(rows, 3.0)
     assert loss_of(rows, num_labeled=3, alpha=alpha) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
-def test_a_batch_without_any_label_weighs_as_much_as_in_company(
-    loss_of: LossOf, alpha: float
-) -> None:
+def test_a_batch_without_labels_has_only_the_teacher_loss(loss_of: LossOf, alpha: float) -> None:
     found = loss_of([4, 3], num_labeled=3, alpha=alpha)
     assert found == pytest.approx((1 - alpha) * kl([4, 3], 3.0), rel=1e-4)
 
 
-def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
+def test_the_loss_of_a_student_with_the_logits_of_its_teacher_is_0() -> None:
     config = CompressConfig(method="distill", alpha=0.0, temperature=2.0)
     soft = (LOGITS / 2).softmax(dim=1)
     known = torch.tensor(5.0)
@@ -147,7 +148,7 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
 # The student
 
 
-def test_with_labels_only_it_is_the_plain_training(
+def test_with_labels_only_it_equals_plain_training(
     origin: TextClassifier, student: Student
 ) -> None:
     made = student(alpha=1.0)
@@ -156,38 +157,26 @@ def test_with_labels_only_it_is_the_plain_training(
     assert made.tokenizer.get_vocab() == origin.tokenizer.get_vocab()
 
 
-def test_teachers_and_the_seed_change_what_is_learned(
-    origin: TextClassifier, student: Student
+def test_teachers_temperature_seed_rate_and_additional_texts_matter(
+    origin: TextClassifier, student: Student, tmp_path: Path
 ) -> None:
     before = origin.logits(TEXTS)
-    made = student(alpha=0.5)
-    assert not equal(made, origin)
-    assert equal(student(alpha=0.5), made)
-    assert not equal(student(alpha=1.0, seed=1), origin)
-    assert not equal(student(alpha=0.5, temperature=1.0), made)
-    assert np.array_equal(origin.logits(TEXTS), before)
-
-
-def test_a_student_survives_saving(student: Student, tmp_path: Path) -> None:
-    made = student()
-    made.save(tmp_path / "it.safetensors")
-    assert np.array_equal(load(tmp_path / "it.safetensors", "cpu").logits(TEXTS),
-                          made.logits(TEXTS))  # fmt: skip
-
-
-def test_a_step_size_that_is_given_counts(student: Student) -> None:
-    made = student(retraining_rate=1e-4)
-    assert not equal(made, student())
-    assert made.run_config["learning_rate"] == 1e-4
-
-
-def test_further_texts_are_learned_from(student: Student, tmp_path: Path) -> None:
     path = tmp_path / "more.csv"
     path.write_text("text\nso glad\ni cried\nlate again\n", encoding="utf-8")
-    assert not equal(student(unlabelled=path), student())
+    made = student()
+    assert not equal(made, origin)
+    assert equal(student(), made)
+    assert not equal(student(alpha=1.0, seed=1), origin)
+    for flags in ({"temperature": 1.0}, {"retraining_rate": 1e-4}, {"unlabelled": path}):
+        assert not equal(student(**flags), made)
+    assert np.array_equal(origin.logits(TEXTS), before)
+    # It survives saving.
+    made.save(tmp_path / "student.safetensors")
+    loaded = load(tmp_path / "student.safetensors", "cpu")
+    assert np.array_equal(loaded.logits(TEXTS), made.logits(TEXTS))
 
 
-# A student of another shape
+# A student with another shape
 
 
 SHORT = {"epochs": 1, "min_steps": 1}
@@ -195,7 +184,7 @@ SHORT = {"epochs": 1, "min_steps": 1}
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives the presets one short epoch."""
+    """Makes the presets train for one short epoch."""
 
     def made(name: Any, **flags: Any) -> TrainConfig:
         return replace(preset(name, **flags), **SHORT)
@@ -204,11 +193,12 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["feather", "classic"])
-def test_with_labels_only_a_preset_is_trained_as_by_train(
-    student: Student, tiny_data: Path, tmp_path: Path, short: None, name: Any
-) -> None:
+def test_with_labels_only_a_preset_equals_the_result_of_train(
+    origin: TextClassifier, dataset: Dataset, student: Student, tiny_run: Path, tiny_data: Path,
+    tmp_path: Path, short: None, name: Any,
+) -> None:  # fmt: skip
     made = student(student=name, alpha=1.0)
-    flags = {"data": str(tiny_data), "output_dir": tmp_path, "name": "it", "device": "cpu"}
+    flags = {"data": str(tiny_data), "output_dir": tmp_path, "name": "trained", "device": "cpu"}
     run, _ = train(preset(name, **flags, **SHORT))
     trained = load(run.path, "cpu")
     assert isinstance(trained, TextClassifier)
@@ -217,38 +207,43 @@ def test_with_labels_only_a_preset_is_trained_as_by_train(
     assert asdict(made.config) == asdict(trained.config)
     assert made.name == "tiny (distill)"
     config = run.read_json(CONFIG)
-    ours = json.loads(json.dumps(made.run_config))
-    assert {key for key in config if ours[key] != config[key]} <= {"name", "output_dir"}
-    assert kind(ours) == "lstm"
+    flags = CompressConfig(method="distill", device="cpu", student=name)
+    made_config = student_config(Origin(Run(tiny_run), origin, dataset), flags)
+    actual = json.loads(json.dumps(made_config))
+    assert {key for key in config if actual[key] != config[key]} <= {"name", "output_dir"}
+    assert kind(actual) == "lstm"
 
 
-def test_a_student_of_its_own_kind_has_the_config_of_the_run(
-    student: Student, tiny_run: Path
+def test_a_student_of_the_same_shape_has_the_config_of_its_origin(
+    origin: TextClassifier, dataset: Dataset, tiny_run: Path
 ) -> None:
     config = Run(tiny_run).read_json(CONFIG)
-    assert student(seed=3).run_config == config | {"seed": 3}
+    for flags, expected in (({}, {}), ({"retraining_rate": 1e-4}, {"learning_rate": 1e-4})):
+        changed = CompressConfig(method="distill", seed=3, **flags)  # type: ignore[arg-type]
+        made = student_config(Origin(Run(tiny_run), origin, dataset), changed)
+        assert made == config | {"seed": 3} | expected
 
 
-# Cut off and gone on with
+# Interruption
 
 
-def cut_off(monkeypatch: pytest.MonkeyPatch, learn: Callable[[], Any]) -> None:
-    """Ends a training in its second epoch."""
-    train_epoch, taken = fit._train_epoch, []
+def interrupt(monkeypatch: pytest.MonkeyPatch, learn: Callable[[], Any]) -> None:
+    """Interrupts a training in its second epoch."""
+    train_epoch, finished = fit._train_epoch, []
 
-    def killed(*given: Any) -> float:
-        if taken:
+    def interrupted(*args: Any) -> float:
+        if finished:
             raise KeyboardInterrupt
-        taken.append("epoch")
-        return train_epoch(*given)
+        finished.append("epoch")
+        return train_epoch(*args)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(fit, "_train_epoch", killed)
+        patched.setattr(fit, "_train_epoch", interrupted)
         learn()
 
 
 @pytest.mark.parametrize("change", ["nothing", "teacher", "labels", "validation"])
-def test_a_cut_off_student_goes_on_if_it_still_learns_the_same(
+def test_an_interrupted_training_resumes_only_with_equal_data(
     origin: TextClassifier, dataset: Dataset, tiny_run: Path, workspace: Path, student: Student,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str,
 ) -> None:  # fmt: skip
@@ -256,9 +251,9 @@ def test_a_cut_off_student_goes_on_if_it_still_learns_the_same(
     config = CompressConfig(method="distill", device="cpu", teachers=[teacher])
 
     def learn(data: Dataset) -> Any:
-        return distill(origin, Run(tiny_run), config, data, workspace)
+        return distill(Origin(Run(tiny_run), origin, data), config, workspace)
 
-    cut_off(monkeypatch, lambda: learn(dataset))
+    interrupt(monkeypatch, lambda: learn(dataset))
     if change == "teacher":
         other = load(teacher, "cpu")
         assert isinstance(other, TextClassifier)
@@ -275,9 +270,9 @@ def test_a_cut_off_student_goes_on_if_it_still_learns_the_same(
     epochs: list[int] = []
     train_epoch = fit._train_epoch
 
-    def counted(*given: Any) -> float:
-        epochs.append(given[5])
-        return train_epoch(*given)
+    def counted(*args: Any) -> float:
+        epochs.append(args[5])
+        return train_epoch(*args)
 
     monkeypatch.setattr(fit, "_train_epoch", counted)
     made = learn(dataset)
@@ -285,14 +280,14 @@ def test_a_cut_off_student_goes_on_if_it_still_learns_the_same(
     assert equal(made, student(dataset, teachers=[teacher]))
 
 
-def test_a_state_of_unknown_origin_is_not_gone_on_with(
+def test_a_checkpoint_of_unknown_origin_is_not_resumed(
     origin: TextClassifier, dataset: Dataset, tiny_run: Path, workspace: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     config = CompressConfig(method="distill", device="cpu")
 
     def learn() -> Any:
-        return distill(origin, Run(tiny_run), config, dataset, workspace)
+        return distill(Origin(Run(tiny_run), origin, dataset), config, workspace)
 
     whole = learn()
     (workspace / LEARNED).unlink()
@@ -300,13 +295,13 @@ def test_a_state_of_unknown_origin_is_not_gone_on_with(
     assert equal(learn(), whole)
 
 
-# What is kept of the teachers
+# Cached predictions
 
 
-def test_a_good_end_removes_the_answers_that_it_did_not_need(
+def test_success_removes_stale_predictions(
     student: Student, tiny_run: Path, tmp_path: Path, workspace: Path
 ) -> None:
-    folder = workspace.parent / ANSWERS
+    folder = workspace.parent / CACHE
     student()
     (first,) = folder.iterdir()
     more = tmp_path / "more.csv"

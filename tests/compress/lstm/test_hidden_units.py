@@ -6,19 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from compress.config import CompressConfig
 from compress.lstm.hidden_units import without_weak_units
-from compress.lstm.methods import METHODS
 from featherweight import load
 from featherweight.data.dataset import Dataset
-from featherweight.run import Run
 from lstm.classifier import TextClassifier
 from lstm.config import PRESETS, ModelConfig
 from lstm.encoder import LSTMClassifier
+from tests.helpers.variants import made
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
 HIDDEN = 6
-CLASSIC = {name: it for name, it in PRESETS["classic"].items() if name in vars(ModelConfig())}
+CLASSIC = {name: value for name, value in PRESETS["classic"].items() if name in vars(ModelConfig())}
 SHAPES: dict[str, dict[str, Any]] = {
     "feather": {},
     "classic": CLASSIC,
@@ -49,7 +47,7 @@ def lstms(classifier: TextClassifier) -> list[list[torch.nn.LSTM]]:
 def scale_unit(
     classifier: TextClassifier, layer: int, direction: int, unit: int, by: float
 ) -> None:
-    """Multiplies all weights that a unit reads with or is read by."""
+    """Scales all input and output weights of a unit."""
     lstm = lstms(classifier)[layer][direction]
     for rows in (lstm.weight_ih_l0, lstm.weight_hh_l0):
         rows[unit::HIDDEN] *= by
@@ -65,13 +63,13 @@ def scale_unit(
 
 
 @each_shape
-def test_units_without_weights_leave_and_no_logit_changes(
+def test_removing_units_without_weights_changes_no_logit(
     origin: TextClassifier, shape: str
 ) -> None:
     classifier = random_classifier(origin, shape)
     for layer, directions in enumerate(lstms(classifier)):
         for direction in range(len(directions)):
-            # Others in each layer and direction.
+            # Different units in each layer and direction.
             for unit in (layer + 2 * direction, layer + 2 * direction + 1):
                 scale_unit(classifier, layer, direction, unit, 0.0)
     before = classifier.logits(TEXTS)
@@ -82,7 +80,7 @@ def test_units_without_weights_leave_and_no_logit_changes(
 
 
 @each_shape
-def test_the_weakest_leave_and_the_others_keep_their_weights(
+def test_the_weakest_units_are_removed_and_the_others_keep_their_weights(
     origin: TextClassifier, shape: str
 ) -> None:
     classifier = random_classifier(origin, shape)
@@ -104,9 +102,10 @@ def test_the_weakest_leave_and_the_others_keep_their_weights(
         assert torch.equal(after[1][0].weight_ih_l0, before[1][0].weight_ih_l0[rows][:, columns])
 
 
-@each_shape
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_a_share_of_the_units_is_left_and_one_at_the_least(
+@pytest.mark.parametrize(
+    ("shape", "share"), [("feather", 0.5), ("classic", 0.01), ("mean", 0.5), ("attention", 0.99)]
+)
+def test_a_share_of_the_units_is_kept_and_at_least_one(
     origin: TextClassifier, shape: str, share: float
 ) -> None:
     classifier = random_classifier(origin, shape)
@@ -126,18 +125,16 @@ def test_a_share_of_the_units_is_left_and_one_at_the_least(
 
 
 @pytest.mark.parametrize("method", ["prune", "prune+int8"])
-def test_recovery_trains_the_smaller_network_and_it_survives_saving(
+def test_the_smaller_network_is_retrained_and_survives_saving(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path, method: Any
 ) -> None:
-    config = CompressConfig(method=method, hidden=0.5, sparsity=0.5, vocabulary=0.6,
-                            retraining_epochs=2, retraining_rate=0.02, device="cpu")  # fmt: skip
-    variant = METHODS[config.method].make(origin, Run(tmp_path), config, dataset, tmp_path)
-    assert isinstance(variant, TextClassifier)
+    variant = made(origin, dataset, tmp_path, method, hidden=0.5, sparsity=0.5, vocabulary=0.6,
+                   retraining_epochs=2, retraining_rate=0.02)  # fmt: skip
     assert variant.config.hidden_dim == origin.config.hidden_dim // 2
     untrained = without_weak_units(origin, 0.5)
     assert not torch.equal(variant.module.head.weight, untrained.module.head.weight)
-    variant.save(tmp_path / "it.safetensors")
-    loaded = load(tmp_path / "it.safetensors", "cpu")
+    variant.save(tmp_path / "variant.safetensors")
+    loaded = load(tmp_path / "variant.safetensors", "cpu")
     assert isinstance(loaded, TextClassifier)
     assert loaded.config == variant.config
     assert np.array_equal(loaded.logits(TEXTS), variant.logits(TEXTS))

@@ -8,23 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from compress.config import CompressConfig
-from compress.lstm.methods import METHODS
-from compress.lstm.pruning import HEAD, matrices, prune, without_rare_words
+from compress.lstm.pruning import HEAD, matrices, without_rare_words
 from compress.magnitude import smallest_masks
 from featherweight import load
 from featherweight.data.dataset import Dataset
 from featherweight.errors import UsageError
-from featherweight.run import Run
 from lstm.classifier import TextClassifier
 from lstm.config import ModelConfig, TokenizerConfig
 from lstm.encoder import LSTMClassifier
 from lstm.tokenizer import PAD, UNK, UNK_ID, token_ids, train_tokenizer
+from tests.helpers.variants import made
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
-SPARSITIES = [0.0, 0.1, 0.3, 0.77, 0.95]
-
-sparsities = pytest.mark.parametrize("sparsity", SPARSITIES)
+sparsities = pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.95])
 scopes = pytest.mark.parametrize("scope", ["global", "layer"])
 
 
@@ -32,9 +28,9 @@ def pruned(
     classifier: TextClassifier, dataset: Dataset, workspace: Path, method: Any = "prune",
     **flags: Any,
 ) -> TextClassifier:  # fmt: skip
-    given = {"retraining_epochs": 0, "device": "cpu", "method": method, **flags}
-    config = CompressConfig(**given)
-    return METHODS[config.method].make(classifier, Run(workspace), config, dataset, workspace)
+    variant = made(classifier, dataset, workspace, method, **{"retraining_epochs": 0, **flags})
+    assert isinstance(variant, TextClassifier)
+    return variant
 
 
 def random_classifier(
@@ -51,32 +47,32 @@ def zeros(tensors: dict[str, torch.Tensor]) -> int:
 
 
 def saved_and_loaded(classifier: TextClassifier, folder: Path) -> TextClassifier:
-    classifier.save(folder / "it.safetensors")
-    loaded = load(folder / "it.safetensors", "cpu")
+    classifier.save(folder / "variant.safetensors")
+    loaded = load(folder / "variant.safetensors", "cpu")
     assert isinstance(loaded, TextClassifier)
     return loaded
 
 
-# Which weights go
+# Selection of weights
 
 
 @sparsities
-def test_together_the_matrices_lose_exactly_the_share(
+def test_exactly_the_share_of_all_weights_is_pruned(
     origin: TextClassifier, sparsity: float
 ) -> None:
     masks = smallest_masks(matrices(origin.module), sparsity, by_layer=False)
     numbers = sum(mask.numel() for mask in masks.values())
-    gone = sum(int((~mask).sum()) for mask in masks.values())
-    assert gone == round(sparsity * numbers)
+    pruned = sum(int((~mask).sum()) for mask in masks.values())
+    assert pruned == round(sparsity * numbers)
     magnitudes = {name: tensor.abs() for name, tensor in matrices(origin.module).items()}
     assert masks.keys() == magnitudes.keys()
     kept = torch.cat([magnitudes[name][mask] for name, mask in masks.items()])
     lost = torch.cat([magnitudes[name][~mask] for name, mask in masks.items()])
-    assert not gone or lost.max() <= kept.min()
+    assert not pruned or lost.max() <= kept.min()
 
 
 @sparsities
-def test_by_layer_each_matrix_loses_exactly_the_share(
+def test_by_layer_exactly_the_share_of_each_matrix_is_pruned(
     origin: TextClassifier, sparsity: float
 ) -> None:
     masks = smallest_masks(matrices(origin.module), sparsity, by_layer=True)
@@ -94,7 +90,7 @@ def test_the_two_scopes_choose_differently(origin: TextClassifier) -> None:
     assert max(shares) - min(shares) > 0.02
 
 
-def test_of_equal_weights_exactly_the_share_goes_too(origin: TextClassifier) -> None:
+def test_exactly_the_share_is_pruned_if_all_weights_are_equal(origin: TextClassifier) -> None:
     with torch.no_grad():
         for parameter in origin.module.parameters():
             parameter.fill_(0.5)
@@ -108,7 +104,7 @@ def test_of_equal_weights_exactly_the_share_goes_too(origin: TextClassifier) -> 
 
 
 @scopes
-def test_without_recovery_all_that_is_left_is_as_it_was(
+def test_without_retraining_the_remaining_weights_do_not_change(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path, scope: str
 ) -> None:
     before = origin.logits(TEXTS)
@@ -126,9 +122,8 @@ def test_without_recovery_all_that_is_left_is_as_it_was(
     assert not np.array_equal(variant.logits(TEXTS), before)
 
 
-@pytest.mark.parametrize("method", ["prune", "prune+int8"])
-@scopes
-def test_recovery_keeps_the_zeros_and_moves_the_rest(
+@pytest.mark.parametrize(("method", "scope"), [("prune", "global"), ("prune+int8", "layer")])
+def test_retraining_keeps_the_zeros_and_changes_the_rest(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path, method: str, scope: str
 ) -> None:
     masks = smallest_masks(matrices(origin.module), 0.4, scope == "layer")
@@ -144,7 +139,7 @@ def test_recovery_keeps_the_zeros_and_moves_the_rest(
         assert zeros(matrices(variant.module)) == sum(int((~mask).sum()) for mask in masks.values())
 
 
-def test_nothing_pruned_is_the_origin(
+def test_sparsity_0_changes_nothing(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
     variant = pruned(origin, dataset, tmp_path, sparsity=0.0)
@@ -183,22 +178,26 @@ def test_sparse_is_used_only_where_it_is_smaller(
         assert variant.storage[HEAD] == "fp32"
 
 
-def test_the_more_goes_the_smaller_the_file(
+def test_the_file_shrinks_with_sparsity(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
-    sizes = [pruned(origin, dataset, tmp_path, sparsity=it).size_bytes() for it in (0.3, 0.6, 0.9)]
+    sizes = [
+        pruned(origin, dataset, tmp_path, sparsity=sparsity).size_bytes()
+        for sparsity in (0.3, 0.6, 0.9)
+    ]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] < origin.size_bytes()
     integers = pruned(origin, dataset, tmp_path, "prune+int8", sparsity=0.6)
     assert integers.size_bytes() < sizes[1]
 
 
-@pytest.mark.parametrize("method", ["prune", "prune+int8"])
-@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.99])
-def test_a_saved_copy_answers_the_same_when_loaded(
+@pytest.mark.parametrize(
+    ("method", "sparsity"), [("prune", 0.0), ("prune", 0.99), ("prune+int8", 0.99)]
+)
+def test_a_loaded_copy_gives_the_same_logits(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path, method: str, sparsity: float
 ) -> None:
-    # By layer, 0.99 leaves nothing of the ten numbers that attend.
+    # By layer, 0.99 prunes all ten attention weights.
     classifier = random_classifier(origin, dataset, pooling="attention", num_layers=2)
     variant = pruned(classifier, dataset, tmp_path, method, sparsity=sparsity, scope="layer")
     loaded = saved_and_loaded(variant, tmp_path)
@@ -229,9 +228,9 @@ def test_the_most_frequent_words_are_kept_with_dense_ids(
     assert sorted(kept.values()) == list(range(len(kept)))
     assert len(kept) == 2 + round(share * (len(known) - 2))
     assert kept.keys() <= known.keys()
-    times = counts(origin, dataset)
-    fewest = min(times[word] for word in kept.keys() - {PAD, UNK})
-    assert max(times[word] for word in known.keys() - kept.keys()) <= fewest
+    occurrences = counts(origin, dataset)
+    fewest = min(occurrences[word] for word in kept.keys() - {PAD, UNK})
+    assert max(occurrences[word] for word in known.keys() - kept.keys()) <= fewest
     for word, index in kept.items():
         assert torch.equal(
             smaller.module.embedding.weight[index], origin.module.embedding.weight[known[word]]
@@ -239,7 +238,7 @@ def test_the_most_frequent_words_are_kept_with_dense_ids(
     assert smaller.num_parameters() == origin.num_parameters() - 8 * (len(known) - len(kept))
 
 
-def test_texts_of_kept_words_are_answered_as_before_and_others_as_unknown(
+def test_logits_change_only_for_texts_with_removed_words(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
     variant = pruned(origin, dataset, tmp_path, sparsity=0.0, vocabulary=0.5)
@@ -247,10 +246,10 @@ def test_texts_of_kept_words_are_answered_as_before_and_others_as_unknown(
     letters = sorted(word for word in words if word.isalpha())
     kept = [" ".join(letters[start::7]) for start in range(7)] + ["", "zzz"]
     assert np.array_equal(variant.logits(kept), origin.logits(kept))
-    (gone,) = sorted(origin.tokenizer.get_vocab().keys() - words - {PAD, UNK})[-1:]
-    assert variant.encode([gone]).input_ids.tolist() == [[UNK_ID]]
-    assert np.array_equal(variant.logits([f"so {gone} i"]), origin.logits(["so zzz i"]))
-    assert not np.array_equal(variant.logits([gone]), origin.logits([gone]))
+    (removed,) = sorted(origin.tokenizer.get_vocab().keys() - words - {PAD, UNK})[-1:]
+    assert variant.encode([removed]).input_ids.tolist() == [[UNK_ID]]
+    assert np.array_equal(variant.logits([f"so {removed} i"]), origin.logits(["so zzz i"]))
+    assert not np.array_equal(variant.logits([removed]), origin.logits([removed]))
 
 
 def test_a_smaller_vocabulary_survives_saving(
@@ -265,7 +264,7 @@ def test_a_smaller_vocabulary_survives_saving(
     assert loaded.size_bytes() < whole.size_bytes()
 
 
-def test_a_word_is_left_at_the_least(origin: TextClassifier, dataset: Dataset) -> None:
+def test_at_least_one_word_is_kept(origin: TextClassifier, dataset: Dataset) -> None:
     smaller = without_rare_words(origin, dataset, 1e-9)
     assert len(smaller.tokenizer.get_vocab()) == 3
     assert np.isfinite(smaller.logits(TEXTS)).all()
@@ -278,7 +277,7 @@ def test_the_origin_keeps_its_vocabulary(origin: TextClassifier, dataset: Datase
     assert np.array_equal(origin.logits(TEXTS), before)
 
 
-def test_pieces_of_words_are_refused_in_one_line(
+def test_subwords_are_refused_in_one_line(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
     classifier = random_classifier(origin, dataset, tokenizer="bpe")
@@ -287,6 +286,6 @@ def test_pieces_of_words_are_refused_in_one_line(
         pruned(classifier, dataset, tmp_path, vocabulary=0.5)
     assert "random" in str(caught.value)
     assert "\n" not in str(caught.value)
-    # Its weights can be pruned all the same.
-    variant = prune(classifier, CompressConfig(retraining_epochs=0), dataset, tmp_path, "prune")
+    # Its weights can be pruned.
+    variant = pruned(classifier, dataset, tmp_path)
     assert variant.tokenizer.get_vocab() == classifier.tokenizer.get_vocab()

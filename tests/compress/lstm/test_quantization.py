@@ -8,23 +8,26 @@ import pytest
 import safetensors.torch
 import torch
 
-from compress.config import RetrainingConfig
-from compress.lstm import quantization, retraining
-from compress.lstm.quantization import int4_storage, int8_storage, quantize, train_quantized
+from compress.lstm import retraining
+from compress.lstm.quantization import int4_storage, int8_storage, quantize
+from compress.origin import Origin
 from featherweight import load
 from featherweight.data.dataset import Dataset
 from featherweight.quality.evaluation import evaluate
+from lstm import fit as fitting
 from lstm.checkpoint import Progress
 from lstm.classifier import TOKENIZER, TextClassifier
 from lstm.config import ModelConfig
 from lstm.encoder import LSTMClassifier
 from lstm.projection import as_stored, projected
 from lstm.storage import Format, restore, store
+from tests.helpers.variants import made
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
 STORAGES = {"int8": int8_storage, "int4": int4_storage}
-# Enough for the rounded weights to move.
-RETRAINING = RetrainingConfig(retraining_epochs=3, retraining_rate=0.02)
+# A rate at which the rounded weights change.
+RETRAINING = {"retraining_epochs": 3, "retraining_rate": 0.02}
+QAT = {"int8": "qat", "int4": "qat-int4"}
 
 both = pytest.mark.parametrize("method", ["int8", "int4"])
 
@@ -34,7 +37,7 @@ def quantized(origin: TextClassifier, method: str) -> TextClassifier:
 
 
 def larger(origin: TextClassifier, **changes: Any) -> TextClassifier:
-    """A network of random weights of a size that the scales do not weigh in."""
+    """A network with random weights, large enough that the size of scales is negligible."""
     config = replace(ModelConfig(embedding_dim=64, hidden_dim=32), **changes)
     module = LSTMClassifier(origin.tokenizer.get_vocab_size(), 3, config)
     return TextClassifier("larger", origin.labels, origin.tokenizer, module, config, "cpu")
@@ -59,15 +62,15 @@ def stored_formats(classifier: TextClassifier) -> dict[str, Format]:
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LSTMClassifier, Progress]]:
-    """Keeps the network and the history of each training."""
-    kept = []
+    """Records the network and the history of each training."""
+    recorded = []
 
-    def fit(module: LSTMClassifier, *given: Any, **named: Any) -> Progress:
-        kept.append((module, fit.fit(module, *given, **named)))
-        return kept[-1][1]
+    def fit(module: LSTMClassifier, *args: Any, **kwargs: Any) -> Progress:
+        recorded.append((module, fitting.fit(module, *args, **kwargs)))
+        return recorded[-1][1]
 
     monkeypatch.setattr(retraining, "fit", fit)
-    return kept
+    return recorded
 
 
 @pytest.mark.parametrize("pooling", ["max", "attention"])
@@ -83,7 +86,7 @@ def test_matrices_are_integers_and_biases_in_16_bits(origin: TextClassifier, poo
 
 
 @both
-def test_the_answers_are_those_of_the_rounded_weights(origin: TextClassifier, method: str) -> None:
+def test_logits_are_those_of_the_rounded_weights(origin: TextClassifier, method: str) -> None:
     variant = quantized(origin, method)
     storage = STORAGES[method](origin)
     exact = origin.logits(TEXTS)
@@ -99,7 +102,7 @@ def test_the_answers_are_those_of_the_rounded_weights(origin: TextClassifier, me
 
 
 @both
-def test_what_it_is_called_and_what_it_computes_in(origin: TextClassifier, method: str) -> None:
+def test_name_formats_and_number_of_parameters(origin: TextClassifier, method: str) -> None:
     variant = quantized(origin, method)
     assert (variant.name, variant.labels) == (f"tiny ({method})", origin.labels)
     assert (variant.stored_dtype, variant.dtype, variant.device) == ("mixed", "fp32", "cpu")
@@ -117,7 +120,7 @@ def test_the_file_of_the_tiny_run_is_smaller(origin: TextClassifier, method: str
 def test_a_number_takes_less_than_eight_bits(origin: TextClassifier) -> None:
     classifier = larger(origin)
     whole, eights, fours = (
-        num_bytes(it) for it in (classifier, *(quantized(classifier, m) for m in STORAGES))
+        num_bytes(model) for model in (classifier, *(quantized(classifier, m) for m in STORAGES))
     )
     assert whole == 4 * classifier.num_parameters()
     assert eights < whole / 4 * 1.05
@@ -129,7 +132,7 @@ def test_a_number_takes_less_than_eight_bits(origin: TextClassifier) -> None:
 
 
 @both
-def test_the_origin_stays_as_it_was(origin: TextClassifier, method: str) -> None:
+def test_the_origin_does_not_change(origin: TextClassifier, method: str) -> None:
     before = network(origin)
     quantized(origin, method)
     after = network(origin)
@@ -138,19 +141,20 @@ def test_the_origin_stays_as_it_was(origin: TextClassifier, method: str) -> None
     assert origin.stored_dtype == "fp32"
 
 
-@both
-@pytest.mark.parametrize("pooling", ["last", "max", "attention"])
-def test_a_saved_copy_answers_the_same_when_loaded(
+@pytest.mark.parametrize(
+    ("method", "pooling"), [("int8", "last"), ("int4", "max"), ("int8", "attention")]
+)
+def test_a_loaded_copy_gives_the_same_logits(
     origin: TextClassifier, tmp_path: Path, method: str, pooling: Any
 ) -> None:
     classifier = larger(origin, hidden_dim=7, embedding_dim=5, num_layers=2, pooling=pooling)
     variant = quantized(classifier, method)
-    variant.save(tmp_path / "it.safetensors")
-    loaded = load(tmp_path / "it.safetensors", "cpu")
+    variant.save(tmp_path / "variant.safetensors")
+    loaded = load(tmp_path / "variant.safetensors", "cpu")
     assert isinstance(loaded, TextClassifier)
     assert np.array_equal(loaded.logits(TEXTS), variant.logits(TEXTS))
     assert loaded.storage == variant.storage
-    assert loaded.size_bytes() == (tmp_path / "it.safetensors").stat().st_size
+    assert loaded.size_bytes() == (tmp_path / "variant.safetensors").stat().st_size
 
 
 @both
@@ -159,8 +163,8 @@ def test_weights_of_zero_survive(origin: TextClassifier, tmp_path: Path, method:
         origin.module.head.weight.zero_()
         origin.module.embedding.weight[3:] = 0
     variant = quantized(origin, method)
-    variant.save(tmp_path / "it.safetensors")
-    loaded = load(tmp_path / "it.safetensors", "cpu")
+    variant.save(tmp_path / "variant.safetensors")
+    loaded = load(tmp_path / "variant.safetensors", "cpu")
     assert isinstance(loaded, TextClassifier)
     assert not loaded.module.head.weight.any()
     assert not loaded.module.embedding.weight[3:].any()
@@ -168,77 +172,54 @@ def test_weights_of_zero_survive(origin: TextClassifier, tmp_path: Path, method:
 
 
 @both
-@pytest.mark.usefixtures("no_worse")
-def test_a_trained_variant_answers_as_it_did_in_training(
+def test_a_trained_variant_gives_the_logits_of_its_training(
     origin: TextClassifier, dataset: Dataset, tmp_path: Path, method: str,
-    fits: list[tuple[LSTMClassifier, Progress]],
+    fits: list[tuple[LSTMClassifier, Progress]], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr(Origin, "macro_f1", lambda *_: 0.5)  # as good as rounding alone
+    before, twin = origin.logits(TEXTS), quantized(origin, method)
     storage = STORAGES[method](origin)
-    variant = train_quantized(origin, storage, f"qat-{method}", RETRAINING, dataset, tmp_path)
+    variant = made(origin, dataset, tmp_path, QAT[method], **RETRAINING)
+    assert np.array_equal(origin.logits(TEXTS), before)
     ((exact, progress),) = fits
     batch = variant.encode(TEXTS)
     with torch.inference_mode():
         unrounded = exact.eval()(batch.input_ids, batch.lengths)
         with projected(exact, as_stored(storage)):
             in_training = exact(batch.input_ids, batch.lengths)
-    variant.save(tmp_path / "it.safetensors")
-    loaded = load(tmp_path / "it.safetensors", "cpu")
+    variant.save(tmp_path / "variant.safetensors")
+    loaded = load(tmp_path / "variant.safetensors", "cpu")
     assert np.array_equal(variant.forward(batch), in_training.numpy())
     assert np.array_equal(loaded.forward(batch), in_training.numpy())
     assert not np.array_equal(variant.forward(batch), unrounded.numpy())
     best = max(progress.history, key=lambda record: record["validation_macro_f1"])
-    found = evaluate(loaded, dataset.validation, dataset.name).scores
-    assert found["macro_f1"] == pytest.approx(best["validation_macro_f1"])
-    assert found["accuracy"] == pytest.approx(best["validation_accuracy"])
-
-
-@pytest.fixture
-def no_worse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets what was learned count as no worse than rounding alone."""
-    monkeypatch.setattr(quantization, "macro_f1", lambda *_: 0.5)
-
-
-@both
-@pytest.mark.usefixtures("no_worse")
-def test_a_trained_variant_is_stored_exactly_as_its_untrained_twin(
-    origin: TextClassifier, dataset: Dataset, tmp_path: Path, method: str
-) -> None:
-    twin = quantized(origin, method)
-    storage = STORAGES[method](origin)
-    variant = train_quantized(origin, storage, f"qat-{method}", RETRAINING, dataset, tmp_path)
-    assert variant.name == f"tiny (qat-{method})"
+    scores = evaluate(loaded, dataset.validation, dataset.name).scores
+    assert scores["macro_f1"] == pytest.approx(best["validation_macro_f1"])
+    assert scores["accuracy"] == pytest.approx(best["validation_accuracy"])
+    # It is stored like the variant that is only rounded, with other weights.
+    assert variant.name == f"tiny ({QAT[method]})"
     assert stored_formats(variant) == stored_formats(twin)
-    ours, theirs = network(variant), network(twin)
-    assert {name: it.dtype for name, it in ours.items()} == {
-        name: it.dtype for name, it in theirs.items()
+    assert {name: tensor.dtype for name, tensor in network(variant).items()} == {
+        name: tensor.dtype for name, tensor in network(twin).items()
     }
     assert num_bytes(variant) == pytest.approx(num_bytes(twin), rel=0.1)
-    # It has learned something.
     assert not torch.equal(variant.module.encoder.forwards[0].weight_ih_l0,
                            twin.module.encoder.forwards[0].weight_ih_l0)  # fmt: skip
 
 
-def test_the_origin_of_a_trained_variant_stays_as_it_was(
-    origin: TextClassifier, dataset: Dataset, tmp_path: Path
-) -> None:
-    before = origin.logits(TEXTS)
-    train_quantized(origin, int8_storage(origin), "qat", RETRAINING, dataset, tmp_path)
-    assert np.array_equal(origin.logits(TEXTS), before)
-
-
-@pytest.mark.parametrize("learned", [0.4, 0.6])
-def test_nothing_is_learned_if_rounding_alone_is_better(
+@pytest.mark.parametrize("trained", [0.4, 0.6])
+def test_training_is_dropped_if_rounding_alone_is_better(
     origin: TextClassifier,
     dataset: Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    learned: float,
+    trained: float,
 ) -> None:
-    twin = quantized(origin, "int8")
+    rounded = quantized(origin, "int8").logits(TEXTS)
 
-    def made_up(classifier: TextClassifier, _: Dataset) -> float:
-        return 0.5 if np.array_equal(classifier.logits(TEXTS), twin.logits(TEXTS)) else learned
+    def macro_f1(_: Origin, variant: TextClassifier) -> float:
+        return 0.5 if np.array_equal(variant.logits(TEXTS), rounded) else trained
 
-    monkeypatch.setattr(quantization, "macro_f1", made_up)
-    variant = train_quantized(origin, int8_storage(origin), "qat", RETRAINING, dataset, tmp_path)
-    assert np.array_equal(variant.logits(TEXTS), twin.logits(TEXTS)) == (learned < 0.5)
+    monkeypatch.setattr(Origin, "macro_f1", macro_f1)
+    variant = made(origin, dataset, tmp_path, "qat", **RETRAINING)
+    assert np.array_equal(variant.logits(TEXTS), rounded) == (trained < 0.5)

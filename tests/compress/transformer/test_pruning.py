@@ -10,41 +10,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from compress.config import CompressConfig
 from compress.magnitude import smallest_masks
-from compress.transformer.methods import METHODS
 from compress.transformer.pruning import matrices
 from featherweight.data.dataset import Dataset
 from featherweight.errors import WeightsError
 from featherweight.run import MODEL, Run
 from featherweight.sparse import is_sparse, make_sparse, read_sparse
+from tests.helpers.variants import made
 from transformer_eval.classifier import TransformerClassifier, load_model
 
 TEXTS = ["so happy 😂", "", "zzz", "i miss my dog, i feel so alone", "why, why, why???"]
-# Weights 25 times wider than usual, or all texts would get nearly equal logits.
-TINY = {"vocab_size": 600, "initializer_range": 0.5}
-BERT = {
-    **TINY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "intermediate_size": 48,
-}  # fmt: skip
-FAMILIES: Mapping[str, dict[str, Any]] = {
-    "bert": BERT,
-    "distilbert": {**TINY, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48},
-    "electra": {**BERT, "embedding_size": 16},
-    "albert": {**BERT, "embedding_size": 16},
-}
-
-each_family = pytest.mark.parametrize("family", FAMILIES)
-scopes = pytest.mark.parametrize("scope", ["global", "layer"])
+each_family = pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "albert"])
 
 
 def pruned(
     classifier: TransformerClassifier, dataset: Dataset, workspace: Path, method: Any = "prune",
     **flags: Any,
 ) -> TransformerClassifier:  # fmt: skip
-    given = {"retraining_epochs": 0, "device": "cpu", "method": method, **flags}
-    config = CompressConfig(**given)
-    variant = METHODS[config.method].make(classifier, Run(workspace), config, dataset, workspace)
+    variant = made(classifier, dataset, workspace, method, **{"retraining_epochs": 0, **flags})
     assert isinstance(variant, TransformerClassifier)
     return variant
 
@@ -57,25 +40,26 @@ def numbers(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-# Which weights go
+# Selection of weights
 
 
 @each_family
-def test_word_embeddings_and_linear_layers_below_the_head_lose_weights(
+def test_word_embeddings_and_linear_layers_below_the_head_are_pruned(
     folders: Mapping[str, Path], family: str
 ) -> None:
     network = TransformerClassifier.load(folders[family], "cpu").model
     pruned_ones = matrices(network)
     assert not any("classifier" in name for name in pruned_ones)
-    rest = {name for name, it in network.named_parameters() if it.dim() == 2} - pruned_ones.keys()
+    rest = {
+        name for name, value in network.named_parameters() if value.dim() == 2
+    } - pruned_ones.keys()
     tables = {"position_embeddings", "token_type_embeddings"}
     assert all("classifier" in name or name.split(".")[-2] in tables for name in rest)
     assert any("word_embeddings" in name for name in pruned_ones)
 
 
-@scopes
-@pytest.mark.parametrize("sparsity", [0.3, 0.77])
-def test_exactly_the_share_of_the_smallest_is_zero(
+@pytest.mark.parametrize(("sparsity", "scope"), [(0.3, "global"), (0.77, "layer")])
+def test_exactly_the_share_of_the_smallest_weights_is_zero(
     bert: TransformerClassifier, dataset: Dataset, tmp_path: Path, sparsity: float, scope: str
 ) -> None:
     variant = pruned(bert, dataset, tmp_path, sparsity=sparsity, scope=scope)
@@ -93,12 +77,11 @@ def test_exactly_the_share_of_the_smallest_is_zero(
     assert variant.name == "bert (prune)"
 
 
-@scopes
-def test_recovery_moves_the_rest_and_leaves_the_zeros(
-    bert: TransformerClassifier, dataset: Dataset, tmp_path: Path, scope: str
+def test_retraining_keeps_the_zeros_and_changes_the_rest(
+    bert: TransformerClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
-    masks = smallest_masks(matrices(bert.model), 0.6, scope == "layer")
-    variant = pruned(bert, dataset, tmp_path, sparsity=0.6, scope=scope, retraining_epochs=2,
+    masks = smallest_masks(matrices(bert.model), 0.6, by_layer=True)
+    variant = pruned(bert, dataset, tmp_path, sparsity=0.6, scope="layer", retraining_epochs=2,
                      retraining_rate=1e-3)  # fmt: skip
     before, after = matrices(bert.model), matrices(variant.model)
     assert zeros(after) == sum(int((~mask).sum()) for mask in masks.values())
@@ -108,20 +91,20 @@ def test_recovery_moves_the_rest_and_leaves_the_zeros(
     assert not torch.equal(variant.model.classifier.weight, bert.model.classifier.weight)
 
 
-def test_the_origin_stays_as_it_was(
+def test_the_origin_does_not_change(
     bert: TransformerClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
     before = bert.logits(TEXTS)
-    variant = pruned(bert, dataset, tmp_path, vocabulary=0.6, retraining_epochs=1)
+    variant = pruned(bert, dataset, tmp_path, vocabulary=0.6)
     assert np.array_equal(bert.logits(TEXTS), before)
     assert not np.array_equal(variant.logits(TEXTS), before)
 
 
-# Its files
+# Files
 
 
 @each_family
-def test_a_saved_copy_answers_the_same_when_loaded(
+def test_a_loaded_copy_gives_the_same_logits(
     folders: Mapping[str, Path], dataset: Dataset, tmp_path: Path, family: str
 ) -> None:
     classifier = TransformerClassifier.load(folders[family], "cpu")
@@ -133,29 +116,26 @@ def test_a_saved_copy_answers_the_same_when_loaded(
     loaded = TransformerClassifier.load(run.weights.parent, "cpu")
     assert np.array_equal(loaded.logits(TEXTS), variant.logits(TEXTS))
     assert loaded.labels == classifier.labels
-    # What the network of the library computes with these weights, however it came by them.
+    # A plain network with these weights computes the same.
     classifier.model.load_state_dict(variant.model.state_dict())
     assert np.array_equal(classifier.logits(TEXTS), variant.logits(TEXTS))
 
 
-def test_the_more_goes_the_smaller_the_file(
+def test_the_file_shrinks_with_sparsity_and_vocabulary(
     bert: TransformerClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
-    sizes = [pruned(bert, dataset, tmp_path, sparsity=it).size_bytes() for it in (0.3, 0.6, 0.9)]
+    variants = [
+        pruned(bert, dataset, tmp_path / str(sparsity), sparsity=sparsity, vocabulary=vocabulary)
+        for sparsity, vocabulary in ((0.0, 1.0), (0.6, 1.0), (0.61, 0.5))
+    ]
+    sizes = [variant.size_bytes() for variant in variants]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] < bert.size_bytes()
-    few = pruned(bert, dataset, tmp_path, sparsity=0.6, vocabulary=0.5)
-    assert few.size_bytes() < sizes[1]
+    assert sizes[1] < bert.size_bytes()
+    # Sparsity 0 changes nothing.
+    assert np.array_equal(variants[0].logits(TEXTS), bert.logits(TEXTS))
 
 
-def test_nothing_pruned_is_the_origin(
-    bert: TransformerClassifier, dataset: Dataset, tmp_path: Path
-) -> None:
-    variant = pruned(bert, dataset, tmp_path, sparsity=0.0)
-    assert np.array_equal(variant.logits(TEXTS), bert.logits(TEXTS))
-
-
-def test_int8_keeps_the_zeros_and_the_head_whole(
+def test_int8_keeps_the_zeros_and_the_exact_head(
     bert: TransformerClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
     masks = smallest_masks(matrices(bert.model), 0.6, by_layer=False)
@@ -171,10 +151,19 @@ def test_int8_keeps_the_zeros_and_the_head_whole(
     assert np.isfinite(variant.logits(TEXTS)).all()
 
 
+@pytest.fixture(scope="module")
+def sparse(
+    folders: Mapping[str, Path], dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The files of a pruned BERT."""
+    bert = TransformerClassifier.load(folders["bert"], "cpu")
+    return pruned(bert, dataset, tmp_path_factory.mktemp("pruned"), sparsity=0.6).folder
+
+
 @pytest.fixture
-def folder(bert: TransformerClassifier, dataset: Dataset, tmp_path: Path) -> Path:
-    """The files of a pruned BERT, which a test may change."""
-    return pruned(bert, dataset, tmp_path, sparsity=0.6).folder
+def folder(sparse: Path, tmp_path: Path) -> Path:
+    """A copy of them to change."""
+    return Path(shutil.copytree(sparse, tmp_path / "copy"))
 
 
 def refusal(folder: Path) -> str:
@@ -201,7 +190,8 @@ def test_weights_of_other_sizes_than_the_config_says_are_refused(
 
 def test_weights_without_a_head_are_refused(folder: Path) -> None:
     state = read_sparse(folder / MODEL)
-    save_file({name: it for name, it in state.items() if "classifier" not in name}, folder / MODEL)
+    state = {name: value for name, value in state.items() if "classifier" not in name}
+    save_file(state, folder / MODEL)
     make_sparse(folder / MODEL)
     assert "no trained classification head" in refusal(folder)
 
@@ -224,5 +214,5 @@ def test_sparse_weights_can_embed(folder: Path, tmp_path: Path) -> None:
     whole = shutil.copytree(folder, tmp_path / "whole")
     save_file(read_sparse(folder / MODEL), whole / MODEL)
     expected = load_model(AutoModel, whole).state_dict()
-    assert all(torch.equal(it, expected[name]) for name, it in model.state_dict().items())
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     assert load_file(folder / MODEL).keys() != load_file(whole / MODEL).keys()

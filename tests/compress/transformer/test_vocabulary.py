@@ -15,19 +15,9 @@ from featherweight.data.dataset import Dataset
 from featherweight.errors import UsageError
 from transformer_eval.classifier import TransformerClassifier
 
-TINY = {"vocab_size": 600, "initializer_range": 0.5}
-BERT = {
-    **TINY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "intermediate_size": 48,
-}  # fmt: skip
-FAMILIES: Mapping[str, dict[str, Any]] = {
-    "bert": BERT,
-    "distilbert": {**TINY, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48},
-    "electra": {**BERT, "embedding_size": 16},
-}
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
-each_family = pytest.mark.parametrize("family", FAMILIES)
+each_family = pytest.mark.parametrize("family", ["bert", "distilbert", "electra"])
 
 
 def with_tokenizer(classifier: TransformerClassifier, tokenizer: Any) -> TransformerClassifier:
@@ -36,7 +26,7 @@ def with_tokenizer(classifier: TransformerClassifier, tokenizer: Any) -> Transfo
     )
 
 
-def assert_answers_equal(
+def assert_equal_logits(
     one: TransformerClassifier, other: TransformerClassifier, texts: list[str]
 ) -> None:
     # The last bit of a product depends on where in memory a matrix begins.
@@ -47,12 +37,12 @@ def is_single(piece: str) -> bool:
     return len(piece.removeprefix("##")) == 1
 
 
-@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
-def test_the_pieces_most_frequent_in_training_are_kept_with_dense_ids(
+@pytest.mark.parametrize("share", [0.4, 0.95])
+def test_the_most_frequent_subwords_are_kept_with_dense_ids(
     bert: TransformerClassifier, dataset: Dataset, tmp_path: Path, share: float
 ) -> None:
     known = bert.tokenizer.get_vocab()
-    smaller = without_rare_pieces(bert, dataset, share, tmp_path / "it")
+    smaller = without_rare_pieces(bert, dataset, share, tmp_path / "smaller")
     kept = smaller.tokenizer.get_vocab()
     assert kept.keys() < known.keys()
     assert sorted(kept.values()) == list(range(len(kept)))
@@ -66,24 +56,24 @@ def test_the_pieces_most_frequent_in_training_are_kept_with_dense_ids(
     fewest = min((counts[piece] for piece in kept.keys() - always), default=None)
     if fewest is not None:
         assert max(counts[piece] for piece in known.keys() - kept.keys()) <= fewest
-    before, after = (it.model.get_input_embeddings().weight for it in (bert, smaller))
+    before, after = (model.model.get_input_embeddings().weight for model in (bert, smaller))
     assert after.shape == (len(kept), 32)
     for piece, index in kept.items():
         assert torch.equal(after[index], before[known[piece]])
 
 
 @each_family
-def test_texts_of_kept_pieces_are_answered_as_before_and_others_are_still_spelled(
+def test_logits_of_kept_subwords_do_not_change_and_other_words_are_still_spelled(
     folders: Mapping[str, Path], dataset: Dataset, tmp_path: Path, family: str
 ) -> None:
     classifier = TransformerClassifier.load(folders[family], "cpu")
-    smaller = without_rare_pieces(classifier, dataset, 0.6, tmp_path / "it")
+    smaller = without_rare_pieces(classifier, dataset, 0.6, tmp_path / "smaller")
     kept = smaller.tokenizer.get_vocab().keys()
     texts = [*dataset.train.texts, *dataset.validation.texts, "", "zzz", "😂"]
     pieces = [set(classifier.tokenizer.tokenize(text)) for text in texts]
-    same = [text for text, its in zip(texts, pieces, strict=True) if its <= kept]
+    same = [text for text, tokens in zip(texts, pieces, strict=True) if tokens <= kept]
     assert len(same) >= 5
-    assert_answers_equal(smaller, classifier, same)
+    assert_equal_logits(smaller, classifier, same)
     known = classifier.tokenizer.get_vocab()
     changed = 0
     for word in {word for text in texts for word in text.split() if word.isalpha()}:
@@ -94,7 +84,7 @@ def test_texts_of_kept_pieces_are_answered_as_before_and_others_are_still_spelle
     assert changed > 10
 
 
-def test_special_tokens_keep_their_meaning_wherever_they_stand(
+def test_special_tokens_may_have_any_ids(
     bert: TransformerClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
     """The published BERT has them in the middle of its vocabulary, with unused pieces before."""
@@ -105,45 +95,47 @@ def test_special_tokens_keep_their_meaning_wherever_they_stand(
     classifier = with_tokenizer(bert, BertTokenizer(ids, model_max_length=128))
     classifier.model.config.pad_token_id = ids["[PAD]"]
     classifier.model.config.eos_token_id = ids["[unused1]"]
-    smaller = without_rare_pieces(classifier, dataset, 0.5, tmp_path / "it")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "it", local_files_only=True)
+    smaller = without_rare_pieces(classifier, dataset, 0.5, tmp_path / "smaller")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "smaller", local_files_only=True)
     assert isinstance(tokenizer, BertTokenizer)
     assert tokenizer.get_vocab() == smaller.tokenizer.get_vocab()
     assert not {"[unused0]", "[unused1]"} & tokenizer.get_vocab().keys()
     new = tokenizer.get_vocab()
-    for it in (tokenizer, smaller.tokenizer):
-        assert it("a").input_ids == [new["[CLS]"], new["a"], new["[SEP]"]]
-        assert it.mask_token_id == new["[MASK]"]
-        assert it("[SEP]", add_special_tokens=False).input_ids == [new["[SEP]"]]
-        padded = it(["a", "a a a"], padding=True).input_ids[0]
+    for loaded in (tokenizer, smaller.tokenizer):
+        assert loaded("a").input_ids == [new["[CLS]"], new["a"], new["[SEP]"]]
+        assert loaded.mask_token_id == new["[MASK]"]
+        assert loaded("[SEP]", add_special_tokens=False).input_ids == [new["[SEP]"]]
+        padded = loaded(["a", "a a a"], padding=True).input_ids[0]
         assert padded[-2:] == [new["[PAD]"]] * 2
-    config = json.loads((tmp_path / "it" / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((tmp_path / "smaller" / "config.json").read_text(encoding="utf-8"))
     assert config["vocab_size"] == len(new)
     assert config["pad_token_id"] == new["[PAD]"] == 0
     assert config.get("eos_token_id") is None
     texts = ["i am", "so"]
     assert {*classifier.tokenizer.tokenize(" ".join(texts))} <= new.keys()
-    assert_answers_equal(smaller, classifier, texts)
+    assert_equal_logits(smaller, classifier, texts)
 
 
-def test_added_tokens_stay(bert: TransformerClassifier, dataset: Dataset, tmp_path: Path) -> None:
+def test_added_tokens_are_kept(
+    bert: TransformerClassifier, dataset: Dataset, tmp_path: Path
+) -> None:
     bert.tokenizer.add_tokens(["<laughs>"])
     known = bert.tokenizer.get_vocab()
     assert known["<laughs>"] == len(known) - 1
-    smaller = without_rare_pieces(bert, dataset, 0.5, tmp_path / "it")
+    smaller = without_rare_pieces(bert, dataset, 0.5, tmp_path / "smaller")
     kept = smaller.tokenizer.get_vocab()
     assert kept["<laughs>"] == len(kept) - 1
     assert smaller.tokenizer.tokenize("so <laughs>")[-1] == "<laughs>"
     after = smaller.model.get_input_embeddings().weight[kept["<laughs>"]]
     assert torch.equal(after, bert.model.get_input_embeddings().weight[known["<laughs>"]])
-    assert_answers_equal(smaller, bert, ["so <laughs>"])
+    assert_equal_logits(smaller, bert, ["so <laughs>"])
 
 
-def test_the_origin_stays_and_the_files_are_smaller(
+def test_the_origin_does_not_change_and_files_are_smaller(
     bert: TransformerClassifier, dataset: Dataset, tmp_path: Path
 ) -> None:
     before, vocabulary = bert.logits(["so happy"]), bert.tokenizer.get_vocab()
-    smaller = without_rare_pieces(bert, dataset, 0.5, tmp_path / "it")
+    smaller = without_rare_pieces(bert, dataset, 0.5, tmp_path / "smaller")
     assert bert.tokenizer.get_vocab() == vocabulary
     assert bert.model.config.vocab_size == 600
     assert np.array_equal(bert.logits(["so happy"]), before)
@@ -160,7 +152,7 @@ def bpe(texts: tuple[str, ...]) -> Tokenizer:
 
 
 def word_piece_of_roberta(_: tuple[str, ...]) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece({it: n for n, it in enumerate(SPECIAL)}))
+    tokenizer = Tokenizer(models.WordPiece({token: index for index, token in enumerate(SPECIAL)}))
     tokenizer.post_processor = processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2))
     return tokenizer
 
@@ -174,6 +166,6 @@ def test_other_tokenizers_are_refused_in_one_line(
     )
     classifier = with_tokenizer(bert, tokenizer)
     with pytest.raises(UsageError, match="--vocabulary fits BERT, DistilBERT and ELECTRA") as found:
-        without_rare_pieces(classifier, dataset, 0.5, tmp_path / "it")
+        without_rare_pieces(classifier, dataset, 0.5, tmp_path / "smaller")
     assert "\n" not in str(found.value)
-    assert not (tmp_path / "it").exists()
+    assert not (tmp_path / "smaller").exists()
