@@ -15,7 +15,7 @@ from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.errors import UsageError, WeightsError
 from featherweight.quality.evaluation import evaluate
 from featherweight.timing import latency
-from tests.helpers.versus import (
+from tests.helpers.comparing import (
     BASELINES,
     LABELS,
     NUMBERED,
@@ -23,10 +23,10 @@ from tests.helpers.versus import (
     compared,
     copied,
     names,
-    own_run,
+    finetuned_run,
     refusal,
 )
-from transformer_eval.config import VersusConfig
+from transformer_eval.config import TransformerTestConfig
 from transformer_eval.test_transformer import test_transformer as versus
 
 
@@ -74,7 +74,7 @@ def test_the_lstm_comes_first_and_says_what_the_data_is(tiny_bert: Path, tiny_ru
 def test_every_contender_answers_the_split_that_is_asked_for(
     tiny_bert: Path, tiny_run: Path
 ) -> None:
-    config = VersusConfig(model=[str(tiny_bert)], split="train", device="cpu")
+    config = TransformerTestConfig(model=[str(tiny_bert)], split="train", device="cpu")
 
     record, evaluations = versus(config, [tiny_run])
 
@@ -87,7 +87,7 @@ def test_every_contender_answers_the_split_that_is_asked_for(
 def test_a_run_of_a_transformer_goes_by_its_name_and_knows_its_data(
     tiny_bert: Path, tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    mine = own_run(tiny_bert, tiny_data, tmp_path / "mine")
+    mine = finetuned_run(tiny_bert, tiny_data, tmp_path / "mine")
 
     assert names(compared(mine, data="")) == ["mine", *BASELINES]
     assert names(compared(mine, data="", lstms=[tiny_run])) == ["tiny", "mine", *BASELINES]
@@ -99,7 +99,7 @@ def test_runs_on_different_data_are_not_compared_unasked(
 ) -> None:
     other = shutil.copytree(tiny_data, tmp_path / "other")
     (other / "train.csv").write_text("text,label\nso sad,sadness\nso glad,joy\nso mad,anger\n")
-    mine = own_run(tiny_bert, other, tmp_path / "mine")
+    mine = finetuned_run(tiny_bert, other, tmp_path / "mine")
 
     assert "different data" in refusal(mine, data="", lstms=[tiny_run])
     assert names(compared(mine, data=tiny_data, lstms=[tiny_run]))[:2] == ["tiny", "mine"]
@@ -297,7 +297,7 @@ def test_wrong_flags_are_refused(
     flags = {"model": ["bert"], "data": str(tiny_data), "device": "cpu"} | flags
 
     with pytest.raises(UsageError) as error:
-        versus(VersusConfig(**flags), [])
+        versus(TransformerTestConfig(**flags), [])
 
     assert expected in str(error.value) and "\n" not in str(error.value)
     assert [path.name for path in Path("taken").iterdir()] == ["thesis.txt"]

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from featherweight.cli import main
-from tests.helpers.hub_server import SIGNATURE, TOKEN, PlayedHub, Repository, environment, serve
-from tests.helpers.versus import (
+from tests.helpers.hub_server import SIGNATURE, TOKEN, FakeHub, Repository, environment, serve
+from tests.helpers.comparing import (
     BASELINES,
     LABELS,
     copied,
     names,
-    own_run,
+    finetuned_run,
 )
 from transformer_eval.random_weights import build
 from transformer_eval.registry import EMOTIONS, REGISTRY, Pretrained
@@ -32,7 +32,7 @@ PROGRAM = """
 import sys
 from functools import partial
 import datasets
-datasets.config.USE_PARQUET_EXPORT = False  # it asks a second host, which is not played here
+datasets.config.USE_PARQUET_EXPORT = False  # it asks a second host, which is not hub here
 from featherweight import cli
 from featherweight.comparison import compare
 from featherweight.timing import latency
@@ -45,7 +45,7 @@ sys.exit(cli.main(["test_transformer", *sys.argv[1:]]))
 def outputs(tiny_bert: Path, tiny_run: Path, tiny_data: Path, tmp_path: Path) -> Path:
     """A folder of runs, in which that of the LSTM is not the newest."""
     shutil.copytree(tiny_run, tmp_path / "outputs" / "tiny")
-    mine = own_run(tiny_bert, tiny_data, tmp_path / "outputs" / "mine")
+    mine = finetuned_run(tiny_bert, tiny_data, tmp_path / "outputs" / "mine")
     newest = (tmp_path / "outputs" / "tiny" / "config.json").stat().st_mtime + 100
     os.utime(mine / "config.json", (newest, newest))
     return tmp_path / "outputs"
@@ -186,7 +186,7 @@ def test_models_and_data_of_the_hub_make_a_table(tmp_path: Path) -> None:
     known = REGISTRY["distilbert-emotion"].hub_id
     repositories = {"acme/tiny": named, known: numbered, "acme/moods": Repository(data)}
 
-    with serve(PlayedHub(repositories)) as hub:
+    with serve(FakeHub(repositories)) as hub:
         models = ["--model", "acme/tiny", "distilbert-emotion", "--data", "acme/moods"]
         command = ["-c", PROGRAM, *models, "--batch_sizes", "1"]
         done = verb(command, tmp_path, HF_ENDPOINT=hub.endpoint)

@@ -15,7 +15,7 @@ from featherweight.comparison import compare
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.errors import WeightsError
 from featherweight.timing import latency
-from tests.helpers.versus import BASELINES, NUMBERED, compared, copied, names, refusal
+from tests.helpers.comparing import BASELINES, NUMBERED, compared, copied, names, refusal
 from transformer_eval.test_transformer import timed_only
 
 
