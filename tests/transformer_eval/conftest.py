@@ -1,7 +1,6 @@
 """Tiny transformers with random weights, and a session-wide fine-tuned run."""
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +78,18 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shortens the timing to one iteration."""
-    once = partial(latency.measure, min_iterations=1, min_seconds=0.0)
-    monkeypatch.setattr(compare, "measure", once)
+def time_only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Limits the timing to one iteration of the models with certain names."""
+
+    def limit(*names: str) -> None:
+        def measure(contenders: Any, *arguments: Any, **options: Any) -> Any:
+            chosen = [contender for contender in contenders if contender.name in names]
+            options |= {"min_iterations": 1, "min_seconds": 0.0}
+            return latency.measure(chosen, *arguments, **options)
+
+        monkeypatch.setattr(compare, "measure", measure)
+
+    return limit
 
 
 @pytest.fixture(scope="session")

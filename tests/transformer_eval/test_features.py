@@ -230,8 +230,8 @@ def test_training_texts_of_one_class_are_refused(
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.usefixtures("timed_once")
-def test_comparison_with_an_lstm(finished: Path, tiny_run: Path) -> None:
+def test_comparison_with_an_lstm(finished: Path, tiny_run: Path, time_only: Any) -> None:
+    time_only("frozen")
     record = compare(CompareConfig(weights=[tiny_run, finished], device="cpu", batch_sizes="1"))
     rows = {row["model"]: row for row in record["rows"]}
     assert list(rows)[:2] == ["tiny", "frozen"]

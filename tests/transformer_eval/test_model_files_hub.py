@@ -49,28 +49,29 @@ def test_a_model_of_the_hub_is_downloaded_and_works(
     assert set(outcome["files"]) == set(mini)
     assert hub.files_sent() == set(mini)
     assert log == ""
+    seen = {(r.path.startswith("/signed/"), r.authorization) for r in hub.requests}
+    assert seen == {(False, f"Bearer {TOKEN}"), (True, None)}  # only the Hub gets the token
     folder = Path(outcome["folder"])
     model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
     batch = AutoTokenizer.from_pretrained(folder)(["good bad"], return_tensors="pt")
     assert model(**batch).logits.shape == (1, 2)
 
 
-def test_token_is_sent_only_to_the_hub(hub: FakeHub, tmp_path: Path) -> None:
-    fetched("acme/mini", tmp_path, HF_ENDPOINT=hub.endpoint)
-    seen = {(r.path.startswith("/signed/"), r.authorization) for r in hub.requests}
-    assert seen == {(False, f"Bearer {TOKEN}"), (True, None)}
-
-
-def test_files_are_downloaded_once(hub: FakeHub, tmp_path: Path) -> None:
-    fetched("acme/mini", tmp_path, HF_ENDPOINT=hub.endpoint)
+def test_cache_is_used_until_main_has_a_new_commit(
+    hub: FakeHub, tmp_path: Path, mini: Model
+) -> None:
+    first, _ = fetched("acme/mini", tmp_path, HF_ENDPOINT=hub.endpoint)
     hub.requests.clear()
-    outcome, _ = fetched("acme/mini", tmp_path, HF_ENDPOINT=hub.endpoint)
-    assert outcome["revision"] == COMMIT
+    second, _ = fetched("acme/mini", tmp_path, HF_ENDPOINT=hub.endpoint)
+    assert second["revision"] == COMMIT
     assert [request.path for request in hub.requests] == ["/api/models/acme/mini"]
 
+    unreachable, log = fetched("acme/mini", tmp_path, HF_ENDPOINT=CLOSED)
+    assert unreachable["folder"] == first["folder"]
+    assert log.startswith("127.0.0.1 cannot be reached (")
+    assert log.endswith("): acme/mini is read from the cache\n")
+    assert log.count("\n") == 1
 
-def test_new_commit_of_main_is_downloaded(hub: FakeHub, tmp_path: Path, mini: Model) -> None:
-    fetched("acme/mini", tmp_path, HF_ENDPOINT=hub.endpoint)
     hub.repositories["acme/mini"].push(NEXT, mini | {"model.safetensors": b"better"})
     outcome, _ = fetched("acme/mini", tmp_path, HF_ENDPOINT=hub.endpoint)
     assert outcome["revision"] == NEXT
@@ -148,15 +149,6 @@ def test_unavailable_models_are_reported(hub: FakeHub, tmp_path: Path, mini: Mod
 # Without a connection
 
 
-def test_cache_is_used_if_the_hub_is_not_reachable(hub: FakeHub, tmp_path: Path) -> None:
-    online, _ = fetched("acme/mini", tmp_path, HF_ENDPOINT=hub.endpoint)
-    outcome, log = fetched("acme/mini", tmp_path, HF_ENDPOINT=CLOSED)
-    assert outcome["folder"] == online["folder"]
-    assert log.startswith("127.0.0.1 cannot be reached (")
-    assert log.endswith("): acme/mini is read from the cache\n")
-    assert log.count("\n") == 1
-
-
 def test_unreachable_hub_is_reported_in_one_line(tmp_path: Path) -> None:
     outcome, log = fetched("acme/mini", tmp_path, HF_ENDPOINT=CLOSED)
     assert_fails(outcome, "it is not in the cache, while 127.0.0.1 cannot be reached (")
@@ -173,12 +165,14 @@ def test_error_for_a_registry_name_names_its_repository(tmp_path: Path, hub: Fak
     assert_fails(outcome, f"the Hub no longer has the model {DISTILBERT.hub_id}: ")
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_incomplete_cache_is_not_used(hub: FakeHub, tmp_path: Path, name: str) -> None:
+def test_incomplete_cache_is_not_used(hub: FakeHub, tmp_path: Path) -> None:
     online, _ = fetched("acme/mini", tmp_path, HF_ENDPOINT=hub.endpoint)
-    (Path(online["folder"]) / name).resolve().unlink()  # the link in the folder dangles
-    outcome, _ = fetched("acme/mini", tmp_path, HF_HUB_OFFLINE="1")
-    assert_fails(outcome, "it is not in the cache, while HF_HUB_OFFLINE is set")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        blob = (Path(online["folder"]) / name).resolve()
+        moved = blob.rename(tmp_path / name)  # leaves a broken link in the folder
+        outcome, _ = fetched("acme/mini", tmp_path, HF_HUB_OFFLINE="1")
+        assert_fails(outcome, "it is not in the cache, while HF_HUB_OFFLINE is set")
+        moved.rename(blob)
 
 
 def test_models_cached_by_other_programs_are_used(
@@ -293,29 +287,20 @@ def test_conversion_by_the_hub_is_used(hub: FakeHub, tmp_path: Path, mini: Model
         assert offline["folder"] == outcome["folder"]
 
 
-@pytest.mark.parametrize(
-    ("author", "title", "status"),
-    [
-        ("somebody", CONVERSION, "open"),
-        (CONVERTER, "Another thing", "open"),
-        (CONVERTER, CONVERSION, "closed"),
-    ],
-)
-def test_other_pull_requests_are_ignored(
-    hub: FakeHub, tmp_path: Path, mini: Model, author: str, title: str, status: str
-) -> None:
-    repository = Repository(pickled(mini))
-    repository.propose(NEXT, mini, author, title, status)
-    hub.repositories["acme/old"] = repository
-    outcome, _ = fetched("acme/old", tmp_path, HF_ENDPOINT=hub.endpoint)
-    assert_fails(outcome, "acme/old on the Hub has its weights only as pytorch_model.bin")
+def test_other_pull_requests_are_ignored(hub: FakeHub, tmp_path: Path, mini: Model) -> None:
+    proposals = {
+        "acme/author": ("somebody", CONVERSION, "open"),
+        "acme/title": (CONVERTER, "Another thing", "open"),
+        "acme/closed": (CONVERTER, CONVERSION, "closed"),
+        "acme/commit": (CONVERTER, CONVERSION, "open"),
+    }
+    for name, proposal in proposals.items():
+        hub.repositories[name] = Repository(pickled(mini))
+        hub.repositories[name].propose(NEXT, mini, *proposal)
+    # The conversion is of the previous commit.
+    other = pickled(mini) | {"pytorch_model.bin": b"other weights"}
+    hub.repositories["acme/commit"].push(OTHER, other)
+    outcomes, _ = run(FETCH, tmp_path, *proposals, HF_ENDPOINT=hub.endpoint)
+    for name in proposals:
+        assert_fails(outcomes[name], f"{name} on the Hub has its weights only as pytorch_model.bin")
     assert not hub.files_sent()
-
-
-def test_conversion_of_other_weights_is_ignored(hub: FakeHub, tmp_path: Path, mini: Model) -> None:
-    repository = Repository(pickled(mini))
-    repository.propose(NEXT, mini, CONVERTER, CONVERSION)
-    repository.push(OTHER, pickled(mini) | {"pytorch_model.bin": b"other weights"})
-    hub.repositories["acme/old"] = repository
-    outcome, _ = fetched("acme/old", tmp_path, HF_ENDPOINT=hub.endpoint)
-    assert_fails(outcome, "acme/old on the Hub has its weights only as pytorch_model.bin")

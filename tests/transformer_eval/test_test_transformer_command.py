@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from featherweight.cli import main
-from tests.helpers.hub_server import SIGNATURE, TOKEN, FakeHub, Repository, environment, serve
 from tests.helpers.comparing import (
     BASELINES,
     LABELS,
     copied,
-    names,
     finetuned_run,
+    names,
 )
+from tests.helpers.hub_server import SIGNATURE, TOKEN, FakeHub, Repository, environment, serve
 from transformer_eval.random_weights import build
 from transformer_eval.registry import EMOTIONS, REGISTRY, Pretrained
 
