@@ -100,8 +100,10 @@ def test_runs_with_different_data_need_the_data_flag(
     assert names(compared(mine, data=tiny_data, lstms=[tiny_run]))[:2] == ["tiny", "mine"]
 
 
-@pytest.mark.usefixtures("timed_once")
-def test_transformer_is_timed_in_a_process(tiny_bert: Path, tiny_data: Path) -> None:
+def test_transformer_is_timed_in_a_process(
+    tiny_bert: Path, tiny_data: Path, time_only: Any
+) -> None:
+    time_only("tiny-bert")
     record = compared(tiny_bert, data=tiny_data, batch_sizes="3")
 
     (timing,) = record["rows"][0]["latencies"]
