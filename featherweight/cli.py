@@ -102,9 +102,9 @@ def compare(arguments: Sequence[str]) -> None:
 
 def test_transformer(arguments: Sequence[str]) -> None:
     """Put transformers beside the LSTM: quality, speed, size."""
-    from transformer_eval.config import VersusConfig
+    from transformer_eval.config import TransformerTestConfig as Config
 
-    config = flags.read(_parser("test_transformer", VersusConfig), arguments, VersusConfig)
+    config = flags.read(_parser("test_transformer", Config), arguments, Config)
 
     from compress.lstm.half import temporary_fp16_copy
     from featherweight.comparison import text
@@ -129,9 +129,9 @@ def finetune(arguments: Sequence[str]) -> None:
     config = flags.read(_parser("finetune", FinetuneConfig), arguments, FinetuneConfig)
 
     from transformer_eval.finetune import finetune as finetune_one
-    from transformer_eval.several_models import train_each
+    from transformer_eval.several_models import run_models
 
-    train_each(config, finetune_one)
+    run_models(config, finetune_one)
 
 
 def features(arguments: Sequence[str]) -> None:
@@ -141,9 +141,9 @@ def features(arguments: Sequence[str]) -> None:
     config = flags.read(_parser("features", FeaturesConfig), arguments, FeaturesConfig)
 
     from transformer_eval.features import features as features_of_one
-    from transformer_eval.several_models import train_each
+    from transformer_eval.several_models import run_models
 
-    train_each(config, features_of_one)
+    run_models(config, features_of_one)
 
 
 def push(arguments: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
-"""The heavy contenders: BERT-family models, fine-tuned, frozen or as they come from the Hub."""
+"""Transformers of the BERT family: fine-tuned, frozen, or as published on the Hub."""
 
 import logging
 
-# They say which kernels are not here, and what they cast; nothing of it is for the user.
+# They warn at import about missing kernels and number formats, which does not concern the user.
 for _library in ("torchao", "torch.utils._pytree", "bitsandbytes"):
     logging.getLogger(_library).setLevel(logging.ERROR)

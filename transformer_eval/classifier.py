@@ -11,40 +11,40 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.device import cpu_flags, resolve_device
-from featherweight.errors import MissingExtraError, WeightsError, first_line
+from featherweight.errors import MissingExtraError, WeightsError, first_line, requires
 from featherweight.run import MODEL, TRANSFORMER, Run
 from featherweight.sparse import is_sparse, read_sparse
 from transformer_eval.lora import ADAPTER, pack_where_it_fits, trained_only, with_adapter
 from transformer_eval.normalization import NORMALIZERS
-from transformer_eval.pooling import mean_state
 
-MAX_LENGTH = 512  # tokens; no text of this kind is longer, and few models take more
-NORMALIZER = "text_normaliser"  # entry of config.json: what texts go through before the tokenizer
-NUMBER_FORMAT = "number_format"  # entry of config.json: what its integers are called in tables
-_NUMBERED = "LABEL_"  # how transformers calls classes that nobody named
+MAX_LENGTH = 512  # tokens; the texts are short, and few models accept more
+NORMALIZER = "text_normaliser"  # entry of config.json: name of the text normalization
+NUMBER_FORMAT = "number_format"  # entry of config.json: name of its integer format in tables
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_SAFE = {"local_files_only": True, "trust_remote_code": False}  # no download, no foreign code
 
-# Our own messages say what matters; a table of unused head weights does not.
+# Errors are reported by this package; the library would also print a table of unused weights.
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 
 class TransformerClassifier(Classifier):
-    """A transformer with a classification head as a contender.
+    """A transformer with a classification head.
 
     Attributes:
         folder: The files that it was loaded from.
         tokenizer: Its tokenizer.
         model: The network, in evaluation mode.
-        dtype: What it computes in: "fp32", "fp16", "bf16", or the integers of its weights.
-        stored_dtype: What its files hold, which the device may not compute in.
-        max_length: Tokens after which a text is cut.
-        normalizer: What texts go through before the tokenizer; None: nothing.
+        dtype: Number format of the computation: "fp32", "fp16", "bf16" or an integer format.
+        stored_dtype: Number format in its files, which the device may not compute in.
+        max_length: Maximum number of tokens; longer texts are truncated.
+        normalizer: Name of the text normalization before the tokenizer, or None.
     """
 
     backend = "torch"
@@ -67,34 +67,32 @@ class TransformerClassifier(Classifier):
 
     @classmethod
     def load(
-        cls,
-        folder: Path,
-        device: str = "auto",
-        name: str | None = None,
-        labels: Sequence[str] = (),
+        cls, folder: Path, device: str = "auto", name: str | None = None, labels: Sequence[str] = ()
     ) -> "TransformerClassifier":
-        """Loads what `save_pretrained` wrote; nothing pickled, no code of others.
+        """Loads a model written by `save_pretrained`, without unpickling or running its code.
 
-        What is stored in 16 bits is computed in them on CUDA, and in bf16 on CPUs that have
-        instructions for it; elsewhere the rounded numbers are computed in fp32.
+        Weights stored in 16 bits are computed in 16 bits on CUDA, and in bf16 on CPUs with
+        instructions for it; otherwise they are converted to fp32.
 
         Args:
             folder: Holds config.json, safetensors weights and the tokenizer's files.
             device: "auto", "cpu" or "cuda".
-            name: What tables call it; None: the folder's name.
-            labels: Names of the classes where its config only numbers them.
+            name: Name in tables; None: the folder's name.
+            labels: Class names to use if the config only numbers the classes.
 
         Raises:
             WeightsError: Files are missing or damaged, need code of their own, or have no
                 trained head.
-            UsageError: CUDA is asked for and there is none.
-            MissingExtraError: The library that quantized it is not installed.
+            UsageError: CUDA is requested but not available.
+            MissingExtraError: The library that quantized the model is not installed.
         """
         device = resolve_device(device)
         tokenizer = load_tokenizer(folder)
-        dtype = _computed_dtype(_stored_dtype(folder), device)
+        dtype = _compute_dtype(_stored_dtype(folder), device)
         model = load_model(AutoModelForSequenceClassification, folder, dtype)
-        _look_words_up_by_row(model)
+        embedding = model.get_input_embeddings()
+        if hasattr(embedding.weight, "qdata"):  # torchao would dequantize all rows for each batch
+            embedding.forward = MethodType(_dequantized_rows, embedding)
         if (folder / ADAPTER).is_dir():
             model = trained_only(with_adapter(model, folder / ADAPTER))
         pack_where_it_fits(model)
@@ -120,12 +118,12 @@ class TransformerClassifier(Classifier):
         return mean_state(states, batch["attention_mask"]).cpu().numpy()
 
     def num_tokens(self, batch: Any) -> int:
-        """Returns the sum of the texts' lengths."""
+        """Returns the number of tokens in a batch without padding."""
         return int(batch["attention_mask"].sum())
 
     def num_parameters(self) -> int:
-        """Counts the network's parameters; shared ones once."""
-        return int(self.model.num_parameters())  # knows that two numbers of 4 bits share a byte
+        """Returns the number of parameters; shared ones count once."""
+        return int(self.model.num_parameters())  # counts two 4-bit values per stored byte
 
     def size_bytes(self) -> int:
         """Returns the size of its files: weights, config, tokenizer and adapters."""
@@ -135,13 +133,13 @@ class TransformerClassifier(Classifier):
     def with_network(
         self, name: str, network: Any, folder: Path, tokenizer: Any = None
     ) -> "TransformerClassifier":
-        """Returns a classifier of the same labels with another network, as its files give it back.
+        """Saves another network with the same labels and returns it as loaded from its files.
 
         Args:
-            name: What tables call it.
-            network: With a classification head.
-            folder: Where it is written; what is there is replaced.
-            tokenizer: If it is another one, too.
+            name: Name in tables.
+            network: Has a classification head.
+            folder: Where it is written; existing files are replaced.
+            tokenizer: A different tokenizer; None: the one of this classifier.
         """
         shutil.rmtree(folder, ignore_errors=True)
         network.save_pretrained(folder)
@@ -153,84 +151,96 @@ class TransformerClassifier(Classifier):
         shutil.copytree(self.folder, run.file(TRANSFORMER))
 
 
+def mean_state(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Returns the mean (B, H) of states (B, T, H) over the tokens that are not padding."""
+    mask = attention_mask.unsqueeze(-1)  # (B, T, 1)
+    return (states * mask).sum(dim=1) / mask.sum(dim=1)
+
+
 def tokenized(
     tokenizer: Any, texts: Sequence[str], normalizer: str | None, max_length: int, kind: str
 ) -> tuple[Any, int]:
-    """Makes a batch of B texts, padded to the longest of them.
+    """Tokenizes B texts and pads them to the longest of them.
 
     Args:
-        tokenizer: Of `transformers`.
-        texts: As they are.
-        normalizer: Name of what they go through first; None: nothing.
-        max_length: Tokens after which a text is cut.
-        kind: Of the arrays: "pt" or "np".
+        tokenizer: A tokenizer of `transformers`.
+        texts: The B texts, before normalization.
+        normalizer: Name of the text normalization, or None.
+        max_length: Maximum number of tokens; longer texts are truncated.
+        kind: Type of the arrays: "pt" or "np".
 
     Returns:
-        The batch, and how many texts were cut.
+        The batch, and the number of truncated texts.
     """
     texts = [NORMALIZERS[normalizer](text) for text in texts] if normalizer else list(texts)
     batch = tokenizer(
         texts, padding="longest", truncation=True, max_length=max_length, return_tensors=kind
     )
     lengths = batch["attention_mask"].sum(1).tolist()
-    # Of those as long as can be, some just fit.
-    full = [text for text, n in zip(texts, lengths, strict=True) if n >= max_length]
-    whole = tokenizer(full)["input_ids"] if full else []
-    return batch, sum(len(ids) > max_length for ids in whole)
+    # A text of maximum length was either truncated or fits exactly.
+    longest = [text for text, n in zip(texts, lengths, strict=True) if n >= max_length]
+    untruncated = tokenizer(longest)["input_ids"] if longest else []
+    return batch, sum(len(ids) > max_length for ids in untruncated)
 
 
 def load_tokenizer(folder: Path) -> Any:
     """Loads a tokenizer from its files.
 
     Raises:
-        WeightsError: They are missing, damaged, or need code of their own.
+        WeightsError: The files are missing, damaged, or need code of their own.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # each kind of tokenizer fails in its own way
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_SAFE)
+    except Exception as error:  # each kind of tokenizer raises its own exceptions
         raise _unusable(folder, "tokenizer", error) from error
     if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
-        # Where its files are missing, some kinds start without any words and say nothing.
+        # Some kinds load with an empty vocabulary if their files are missing.
         raise WeightsError(f"{folder} has no vocabulary: its tokenizer's files are missing")
     if tokenizer.pad_token is None:
-        raise WeightsError(f"{folder}: its tokenizer has no padding token: not usable in batches")
+        raise WeightsError(f"{folder}: its tokenizer has no padding token, which batches need")
     if tokenizer.is_fast:
-        # Some files ask for a fixed length, which would be timed as if texts were that long.
+        # A fixed length in the tokenizer's file would be timed as if all texts were that long.
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
 
 
-def load_model(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+def load_model(
+    kind: Any,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    ignore_mismatched_sizes: bool = False,
+    **changes: Any,
+) -> Any:
     """Loads a network from safetensors.
 
     Args:
         kind: Auto class of `transformers`, such as AutoModelForSequenceClassification.
         folder: Holds config.json and the weights.
-        dtype: Format that its floats get, whatever they are stored in.
+        dtype: Number format of the loaded floats, whatever format is stored.
+        ignore_mismatched_sizes: Replace weights of another size by random ones, for a new head.
         **changes: Entries of its config to replace; with `num_labels` a head may be new.
 
     Raises:
-        WeightsError: They are missing, damaged, need code of their own, or lack a trained head.
-        MissingExtraError: The library that quantized it is not installed.
+        WeightsError: Files are missing, damaged, need code of their own, or have no trained head.
+        MissingExtraError: The library that quantized the model is not installed.
     """
     try:
-        _need_library(folder)
-        model, report = _reader(kind, folder, changes)(
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=dtype,
-            output_loading_info=True,
-        )
-    except ModuleNotFoundError as error:
-        raise MissingExtraError((error.name or "torchao").split(".")[0], "transformers") from None
-    except WeightsError:
+        with requires("transformers"):
+            _import_quantizer(folder)
+            model, report = _reader(kind, folder, changes)(
+                use_safetensors=True,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below
+                **_SAFE,
+            )
+    except (MissingExtraError, WeightsError):
         raise
-    except Exception as error:  # as many kinds as architectures
+    except Exception as error:  # each architecture raises its own exceptions
         raise _unusable(folder, "model", error) from error
+    if report["mismatched_keys"] and not ignore_mismatched_sizes:
+        raise WeightsError(f"{folder}: its weights have other sizes than its config.json")
     if report["missing_keys"] and kind is AutoModelForSequenceClassification and not changes:
         raise WeightsError(
             f"{folder} has no trained classification head: fine-tune it first "
@@ -239,97 +249,91 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, **ch
     return model
 
 
-def _need_library(folder: Path) -> None:
-    """Fails as an import does if bitsandbytes quantized a model and is not installed."""
+def _import_quantizer(folder: Path) -> None:
+    """Raises ModuleNotFoundError if bitsandbytes quantized the model and is not installed."""
     recipe = (_config(folder) or {}).get("quantization_config")
     if isinstance(recipe, dict) and recipe.get("quant_method") == "bitsandbytes":
         import_module("bitsandbytes")
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:
-    """Returns the format in 16 bits that a model was saved in, or else fp32."""
+    """Returns the 16-bit format in which a model was saved, or else fp32."""
     config = _config(folder) or {}
     return _HALVES.get(str(config.get("dtype", config.get("torch_dtype"))), torch.float32)
 
 
-def _computed_dtype(stored: torch.dtype, device: str) -> torch.dtype:
-    """Returns what a device computes in, given what is stored."""
+def _compute_dtype(stored: torch.dtype, device: str) -> torch.dtype:
+    """Returns the format in which a device computes with weights of a stored format."""
     if device == "cuda":
         return stored
     fast = stored == torch.bfloat16 and {"avx512_bf16", "amx_bf16"} & set(cpu_flags())
     return stored if fast else torch.float32
 
 
-def _look_words_up_by_row(model: Any) -> None:
-    """Turns words that are stored in int8 into floats one by one; torchao turns all, each time."""
-    words = model.get_input_embeddings()
-    if hasattr(words.weight, "qdata"):
-        words.forward = MethodType(_rows_in_floats, words)
-
-
-def _rows_in_floats(words: Any, ids: torch.Tensor) -> torch.Tensor:
+def _dequantized_rows(embedding: Any, ids: torch.Tensor) -> torch.Tensor:
     """Returns the vectors (B, T, E) of ids (B, T)."""
-    return words.weight.qdata[ids] * words.weight.scale[ids]
+    return embedding.weight.qdata[ids] * embedding.weight.scale[ids]
 
 
 def _reader(kind: Any, folder: Path, changes: dict[str, Any]) -> Callable[..., Any]:
-    """Returns the `from_pretrained` that fits how the weights are stored.
+    """Returns the `from_pretrained` for the format in which the weights are stored.
 
     Raises:
-        WeightsError: They are sparse, and damaged.
+        WeightsError: The weights are sparse and damaged.
     """
     path = folder / MODEL
     if not (path.is_file() and is_sparse(path)):
         return partial(kind.from_pretrained, folder, **changes)
     config, others = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False, return_unused_kwargs=True, **changes
+        folder, return_unused_kwargs=True, **_SAFE, **changes
     )
-    # Tensors in memory are taken by the class of the network itself only.
+    # Auto classes do not accept tensors in memory; the network's own class does.
     with torch.device("meta"):
         network = type(kind.from_config(config, trust_remote_code=False))
     state = read_sparse(path)
     return partial(network.from_pretrained, None, config=config, state_dict=state, **others)
 
 
-def class_names(config: Any, stated: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of a head's classes in id order.
+def class_names(config: Any, names_if_numbered: Sequence[str]) -> tuple[str, ...]:
+    """Returns the class names of a head in id order.
 
     Args:
         config: The model's; `id2label` names the classes, or numbers them as LABEL_0, LABEL_1, ….
-        stated: Names to use where they are only numbered, and as many.
+        names_if_numbered: Names to use if the classes are only numbered and as many as the names.
 
     Raises:
         WeightsError: A class has no entry in `id2label`.
     """
-    lost = set(range(config.num_labels)) - set(config.id2label)
-    if lost:
-        raise WeightsError(f"{config.name_or_path}: id2label of config.json lacks {min(lost)}")
+    unnamed = set(range(config.num_labels)) - set(config.id2label)
+    if unnamed:
+        raise WeightsError(f"{config.name_or_path}: id2label of config.json lacks {min(unnamed)}")
     names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
-    return tuple(stated) if numbered(names) and len(stated) == len(names) else names
+    usable = numbered(names) and len(names_if_numbered) == len(names)
+    return tuple(names_if_numbered) if usable else names
 
 
 def numbered(names: Sequence[str]) -> bool:
-    """Says whether class names are only numbers."""
-    return all(name.removeprefix(_NUMBERED).isdecimal() for name in names)
+    """Returns whether all class names are only numbers, such as LABEL_0 or 0."""
+    return all(name.removeprefix("LABEL_").isdecimal() for name in names)
 
 
 def max_length(tokenizer: Any, config: Any) -> int:
-    """Returns how many tokens a model takes: by its tokenizer, its positions, and 512 at most."""
+    """Returns the maximum number of tokens: the limit of tokenizer and positions, at most 512."""
     positions = getattr(config, "max_position_embeddings", MAX_LENGTH) or MAX_LENGTH
     if config.model_type in ("roberta", "xlm-roberta"):
-        positions -= config.pad_token_id + 1  # their positions start behind that of padding
+        positions -= config.pad_token_id + 1  # their positions start after that of padding
     return int(min(tokenizer.model_max_length, positions, MAX_LENGTH))
 
 
 def shipped_bytes(folder: Path) -> int:
-    """Returns the bytes of what a model needs: safetensors weights, configs, tokenizer."""
+    """Returns the size in bytes of safetensors weights, configs and tokenizer in a folder."""
     kinds = (".safetensors", ".json", ".txt", ".model", ".codes")
     # A downloaded folder may hold the same model for other libraries too.
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in kinds)
 
 
 def _config(folder: Path) -> dict[str, Any] | None:
-    """Returns what a model's config.json says; None if it cannot be read."""
+    """Returns a model's config.json, or None if it is not readable."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -337,13 +341,10 @@ def _config(folder: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) else None
 
 
-def _unusable(folder: Path, what: str, error: Exception) -> WeightsError:
+def _unusable(folder: Path, part: str, error: Exception) -> WeightsError:
     config = _config(folder)
     if config is None:
-        return WeightsError(f"{folder} has no config.json that can be read: is it a model?")
-    if "auto_map" in config and "trust_remote_code" in str(error):
+        return WeightsError(f"{folder} has no readable config.json: is it a model?")
+    if "auto_map" in config and str(config.get("model_type")) not in CONFIG_MAPPING:
         return WeightsError(f"{folder} needs code of its own, which is never run: choose another")
-    if "ignore_mismatched_sizes" in str(error):
-        return WeightsError(f"{folder}: its weights are of other sizes than its config.json says")
-    reason = first_line(error)
-    return WeightsError(f"{folder}: its {what} cannot be loaded ({reason})")
+    return WeightsError(f"{folder}: its {part} cannot be loaded ({first_line(error)})")

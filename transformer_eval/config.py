@@ -1,4 +1,4 @@
-"""What the verbs on transformers can be told."""
+"""Options of `finetune`, `features` and `test_transformer`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,32 +18,32 @@ from transformer_eval.registry import ALL
 
 @dataclass(frozen=True)
 class FinetuneConfig(OutputConfig, TrainingConfig, DataConfig):
-    """Which transformer, and how it is fine-tuned."""
+    """Model and fine-tuning."""
 
     model: list[str] = field(default_factory=lambda: ["distilbert"])
-    """Registry names, Hub ids or folders, or "all"; several are trained one after another."""
+    """Registry names, Hub ids or folders, or "all"; several models are trained in sequence."""
     max_length: int = 128
-    """Tokens after which a text is cut."""
+    """Maximum number of tokens; longer texts are truncated."""
     batch_size: int = 32
-    """Texts per batch of one process; the batches of all processes make a step."""
+    """Texts per batch and process."""
     gradient_accumulation_steps: int = 1
-    """Batches whose gradients are added up to one step."""
+    """Batches per optimizer step, whose gradients are summed."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Number format of the forward pass; auto: 16 bits where the device is made for them."""
+    """Number format of the forward pass; auto: 16 bits if the device supports them natively."""
     epochs: int = 5
-    """Most passes over the training split."""
+    """Maximum number of epochs."""
     min_steps: int = 1
-    """Fewest steps an epoch has; a small training split is gone through several times for it."""
+    """Minimum number of steps per epoch; a small training split is repeated to reach it."""
     learning_rate: float = 0.0
-    """Highest step size of AdamW; 0: what suits the model, 1e-5 to 1e-4."""
+    """Peak learning rate of AdamW; 0: the default of the model, 1e-5 to 1e-4."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Course of the learning rate after warm-up; linear and cosine end at zero."""
+    """Learning rate schedule after warm-up; linear and cosine decay to zero."""
     warmup_ratio: float = 0.1
-    """Share of all steps in which the learning rate climbs from zero."""
+    """Fraction of all steps in which the learning rate rises from zero."""
     label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
+    """Fraction of the target probability that is spread over all classes."""
     patience: int = 2
-    """Epochs without a better validation macro-F1 after which training stops."""
+    """Stop after this many epochs without a better validation macro-F1."""
 
     def __post_init__(self) -> None:
         """Checks the numbers.
@@ -62,22 +62,22 @@ class FinetuneConfig(OutputConfig, TrainingConfig, DataConfig):
 
 @dataclass(frozen=True)
 class FeaturesConfig(OutputConfig, DataConfig):
-    """Which frozen encoder, and how its embeddings are taken."""
+    """Frozen encoder and its embeddings."""
 
     model: list[str] = field(default_factory=lambda: ["distilbert"])
     """Registry names, Hub ids or folders, or "all"."""
     pooling: Literal["mean", "cls"] = "mean"
-    """How the states of a text become one vector: their mean, or the first."""
+    """Embedding of a text: the mean of its token states, or the state of the first token."""
     max_length: int = 128
-    """Tokens after which a text is cut."""
+    """Maximum number of tokens; longer texts are truncated."""
     batch_size: int = 32
     """Texts per batch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes CUDA if there is any."""
+    """Device of the encoder; auto: CUDA if available."""
     save_embeddings: Path | None = None
-    """File (.npz) for the embeddings and labels of every split."""
+    """Save the embeddings and labels of all splits to this .npz file."""
     cache_dir: Path = Path("outputs/.embeddings")
-    """Folder in which embeddings are kept, so that the same texts are read once."""
+    """Folder of cached embeddings, so that the same texts are encoded only once."""
 
     def __post_init__(self) -> None:
         """Checks the numbers.
@@ -93,24 +93,25 @@ class FeaturesConfig(OutputConfig, DataConfig):
 
 
 @dataclass(frozen=True)
-class VersusConfig(EvaluationConfig):
-    """Which transformers stand beside which LSTM."""
+class TransformerTestConfig(EvaluationConfig):
+    """Transformers and LSTM to compare."""
 
     model: list[str] = field(default_factory=lambda: ["bert-base-emotion"])
     """Registry names, Hub ids, folders or runs of fine-tuned transformers, or "all"."""
     weights: Path | None = None
-    """Run, portable file or bundle of the LSTM, or "pretrained"; without it: the newest run of one,
-    if there is any."""
+    """Run, portable file or bundle of the LSTM, or "pretrained"; by default the newest LSTM run in
+    --output_dir, if there is one."""
     model_labels: str = ""
-    """Names of their classes in id order, where they only number them (LABEL_0, LABEL_1, …)."""
+    """Comma-separated class names of the transformers in id order, for models that only number
+    their classes (LABEL_0, LABEL_1, …)."""
     latency_only: bool = False
-    """Time the transformers only; where weights cannot be had, random ones do."""
+    """Measure only the speed of the transformers; random weights replace unavailable ones."""
     batch_sizes: str = "1,32"
-    """Texts per timed batch, separated by commas."""
+    """Comma-separated batch sizes to time."""
     output_path: Path | None = None
-    """Folder for the report: .md .csv .json .html and pictures."""
+    """Folder for the report: .md, .csv, .json, .html and plots."""
 
 
 def _check_max_length(tokens: int) -> None:
     if tokens < 3:
-        raise UsageError("--max_length must be at least 3: two marks and one token")
+        raise UsageError("--max_length must be at least 3: two special tokens and one of the text")

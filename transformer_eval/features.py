@@ -1,4 +1,4 @@
-"""`features`: a frozen encoder and a logistic regression, the cheapest use of a transformer."""
+"""`features`: logistic regression on the embeddings of a frozen encoder."""
 
 import json
 import logging
@@ -29,11 +29,11 @@ from transformer_eval.model_files import Files, fetch
 
 logger = logging.getLogger("featherweight")
 
-_MAX_ITER = 3_000  # enough for the solver to end on its own
+_MAX_ITER = 3_000  # enough for the solver to converge
 
 
 class FrozenFeatures(Classifier):
-    """A frozen encoder with a linear head as a contender; only the head is kept in its run."""
+    """A frozen encoder with a linear head; its run holds only the head."""
 
     backend = "torch"
 
@@ -62,22 +62,21 @@ class FrozenFeatures(Classifier):
         return self.encoder.embed(batch)
 
     def num_tokens(self, batch: Any) -> int:
-        """Returns the sum of the texts' lengths."""
+        """Returns the number of tokens in a batch without padding."""
         return int(batch["attention_mask"].sum())
 
     def num_parameters(self) -> int:
-        """Counts those of the encoder and of the head."""
+        """Returns the number of parameters of encoder and head."""
         encoder = sum(parameter.numel() for parameter in self.encoder.model.parameters())
         return encoder + sum(values.size for values in self.head.values())
 
     def size_bytes(self) -> int:
         """Returns the size of the encoder's files and of the head."""
-        return shipped_bytes(self.encoder.files.folder) + sum(
-            it.nbytes for it in self.head.values()
-        )
+        head = sum(values.nbytes for values in self.head.values())
+        return shipped_bytes(self.encoder.files.folder) + head
 
     def save(self, path: Path, model: str) -> None:
-        """Writes the head, and in the header which encoder it belongs to."""
+        """Writes the head to a safetensors file whose header identifies the encoder."""
         metadata = {
             "format": FEATURES_FORMAT,
             "name": self.name,
@@ -92,11 +91,11 @@ class FrozenFeatures(Classifier):
 
     @classmethod
     def load(cls, path: Path, device: str) -> "FrozenFeatures":
-        """Reads a head and finds its encoder.
+        """Loads a head and its encoder.
 
         Raises:
-            WeightsError: The head is damaged, or its encoder cannot be had or has changed.
-            UsageError: CUDA is asked for and there is none.
+            WeightsError: The head is damaged, or its encoder is not available or has changed.
+            UsageError: CUDA is requested but not available.
         """
         metadata = read_metadata(path)
         try:
@@ -104,7 +103,7 @@ class FrozenFeatures(Classifier):
             head = {part: tensors[part] for part in ("coefficients", "intercepts")}
             name, labels = metadata["name"], tuple(json.loads(metadata["labels"]))
             model, pooling = metadata["model"], metadata["pooling"]
-            longest, fingerprint = int(metadata["max_length"]), metadata["encoder"]
+            max_tokens, fingerprint = int(metadata["max_length"]), metadata["encoder"]
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"{path} is truncated or damaged ({error})") from None
         device = resolve_device(device)
@@ -112,38 +111,39 @@ class FrozenFeatures(Classifier):
             files = fetch(model)
         except UsageError:
             raise WeightsError(
-                f"{path} needs its encoder {model}, which is gone: put it back, or make it anew"
+                f"{path} needs its encoder {model}, which no longer exists: restore the encoder, "
+                "or train again"
             ) from None
-        encoder = Encoder(files, pooling, longest, device)
+        encoder = Encoder(files, pooling, max_tokens, device)
         if encoder.fingerprint != fingerprint:
-            raise WeightsError(f"{path} belongs to another version of {model}: make it anew")
+            raise WeightsError(f"{path} belongs to another version of {model}: train again")
         classes, shape = len(labels), (len(labels), encoder.model.config.hidden_size)
         if head["coefficients"].shape != shape or head["intercepts"].shape != (classes,):
-            raise WeightsError(f"{path} was altered since it was written: make it anew")
+            raise WeightsError(f"{path} was altered since it was written: train again")
         return cls(name, labels, encoder, head)
 
 
 def features(config: FeaturesConfig, model: str) -> tuple[Run, list[Evaluation]]:
-    """Fits a logistic regression on the embeddings of one frozen encoder; leaves a run.
+    """Fits a logistic regression on the embeddings of one frozen encoder and writes a run.
 
     Args:
         config: Data, pooling and caches.
         model: Registry name, Hub id or folder.
 
     Returns:
-        The run, and on the validation split its evaluation and that of the most frequent class.
+        The run, and its evaluation and that of the most frequent class on the validation split.
 
     Raises:
-        DataError: The data cannot be used.
-        UsageError: The run is there already, or finished where it is to be resumed, or that of
-            the encoder; or embeddings cannot go where they should.
-        WeightsError: The encoder cannot be had.
+        DataError: The data is not usable.
+        UsageError: The run exists already, is finished and cannot be resumed, or is the run of the
+            encoder; or the file for the embeddings cannot be written.
+        WeightsError: The encoder is not available.
     """
     if config.save_embeddings:
         _check_npz(config.save_embeddings)
     dataset, findings = prepare_data(config)
     if len(set(dataset.train.labels.tolist())) < 2:
-        raise DataError(f"every training text of {dataset.name} has one label: nothing to fit")
+        raise DataError(f"all training texts of {dataset.name} have the same label: cannot fit")
     encoder = Encoder(
         fetch(model), config.pooling, config.max_length, resolve_device(config.device)
     )
@@ -159,21 +159,23 @@ def features(config: FeaturesConfig, model: str) -> tuple[Run, list[Evaluation]]
         _write_npz(config.save_embeddings, dataset, embedded)
     head = _fit(embedded["train"], dataset.train, len(dataset.labels))
     classifier = FrozenFeatures(name, dataset.labels, encoder, head)
-    dummy = MostFrequentClass(dataset.train, dataset.labels)
-    evaluations = [evaluate(it, dataset.validation, dataset.name) for it in (classifier, dummy)]
+    baseline = MostFrequentClass(dataset.train, dataset.labels)
+    evaluations = [
+        evaluate(each, dataset.validation, dataset.name) for each in (classifier, baseline)
+    ]
     records = first_records(config, dataset, findings)
     run = cut_off or Run.create(config.output_dir, name, config.overwrite, records)
     write_evaluation(run, evaluations[0], dataset.validation.texts)
-    classifier.save(run.file(MODEL), _findable(model, encoder.files))  # last: it is finished now
+    classifier.save(run.file(MODEL), _absolute(model, encoder.files))  # last: marks it finished
     logger.info("finished: %s", run.path)
     return run, evaluations
 
 
 def _fit(embeddings: FloatArray, split: Split, num_labels: int) -> dict[str, FloatArray]:
-    """Returns coefficients (C, H) and intercepts (C,); a class never shown gets the lowest."""
+    """Returns coefficients (C, H) and intercepts (C,); -1e4 for classes without training texts."""
     regression = LogisticRegression(max_iter=_MAX_ITER).fit(embeddings, split.labels)
     coefficients, intercepts = regression.coef_, regression.intercept_
-    if len(regression.classes_) == 2:  # which share one row
+    if len(regression.classes_) == 2:  # scikit-learn stores one row for both
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
     head = {
@@ -187,9 +189,9 @@ def _fit(embeddings: FloatArray, split: Split, num_labels: int) -> dict[str, Flo
 
 def _check_npz(path: Path) -> None:
     if path.suffix != ".npz":
-        raise UsageError(f"--save_embeddings {path}: give a name that ends in .npz")
+        raise UsageError(f"--save_embeddings {path}: the name must end in .npz")
     if not path.parent.is_dir():
-        raise UsageError(f"--save_embeddings: no folder {path.parent}: make it first")
+        raise UsageError(f"--save_embeddings: no folder {path.parent}: create it first")
 
 
 def _write_npz(path: Path, dataset: Dataset, embedded: dict[str, FloatArray]) -> None:
@@ -200,6 +202,6 @@ def _write_npz(path: Path, dataset: Dataset, embedded: dict[str, FloatArray]) ->
     logger.info("embeddings: %s", path)
 
 
-def _findable(model: str, files: Files) -> str:
-    """Returns a folder's absolute path, so that it is found from anywhere; names stay names."""
+def _absolute(model: str, files: Files) -> str:
+    """Returns the absolute path of a folder; registry names and Hub ids are returned unchanged."""
     return model if files.model or files.revision else str(files.folder.resolve())

@@ -1,9 +1,9 @@
-"""`finetune`: any BERT-family model on the splits, the metric and the run directory of the LSTM."""
+"""`finetune`: BERT-family models with the splits, metric and run directory of the LSTM."""
 
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -37,26 +37,26 @@ from transformer_eval.safe_trainer import read_history
 
 logger = logging.getLogger("featherweight")
 
-LEARNING_RATE = 2e-5  # of a model that the registry does not know
+LEARNING_RATE = 2e-5  # for models that are not in the registry
 
 
 def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]] | None:
-    """Fine-tunes one model and leaves a run directory.
+    """Fine-tunes one model and writes a run directory.
 
-    Under `accelerate launch` every process calls this; the first one alone writes and reports.
+    Under `accelerate launch` every process calls this; only the first one writes and reports.
 
     Args:
-        config: Data and numbers of the training.
+        config: Data and hyperparameters.
         model: Registry name, Hub id or folder.
 
     Returns:
-        The run, and a list of its one evaluation on the validation split; None in every process
-        but the first.
+        The run, and a list of its one evaluation on the validation split; None in all processes
+        except the first.
 
     Raises:
-        DataError: The data cannot be used.
+        DataError: The data is not usable.
         UsageError: The flags do not fit the machine, the model or an existing run.
-        WeightsError: The model cannot be had, or the run to resume is damaged.
+        WeightsError: The model is not available, or the run to resume is damaged.
     """
     device = resolve_device(config.device)
     number_format = precision(config, device)
@@ -66,10 +66,10 @@ def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]]
     with _first_process_first(state):
         files = fetch(model)
         dataset, findings = prepare_data(config)
-        # Before there is a run: a model that cannot be used leaves nothing behind.
+        # Before the run is created, so that an unusable model leaves no files.
         tokenizer, network = tokenizer_and_model(config, files, dataset)
-        own = _run(config, files, dataset, findings) if state.is_main_process else None
-    run = Run(Path(broadcast_object_list([str(own.path) if own else ""])[0]))
+        path = _run(config, files, dataset, findings).path if state.is_main_process else ""
+    run = Run(Path(broadcast_object_list([str(path)])[0]))
     with _logged(state, run):
         logger.info("%s on %s: %d training texts, %s in %s, %d process(es)", files.name,
                     dataset.name, len(dataset.train), device, number_format,
@@ -84,7 +84,7 @@ def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]]
         classifier = TransformerClassifier.load(run.file(TRANSFORMER), device, run.path.name)
         evaluation = evaluate(classifier, dataset.validation, dataset.name)
         write_evaluation(run, evaluation, dataset.validation.texts)
-        # In one step: a kill among many deletions would leave a checkpoint that lacks files.
+        # Renamed first: a kill while files are deleted must not leave incomplete checkpoints.
         leftover = run.file(CHECKPOINTS).rename(run.file(f".{CHECKPOINTS}"))
         shutil.rmtree(leftover, ignore_errors=True)
         logger.info("finished: %s", run.path)
@@ -99,13 +99,13 @@ def _run(config: FinetuneConfig, files: Files, dataset: Dataset, findings: Findi
             raise UsageError(f"--overwrite would delete {files.folder}, which --model names")
         records = first_records(config, dataset, findings)
         run = Run.create(config.output_dir, name, config.overwrite, records)
-        run.file(CHECKPOINTS).mkdir()  # the sign of an unfinished run
+        run.file(CHECKPOINTS).mkdir()  # marks the run as unfinished
     return run
 
 
 @contextmanager
 def _first_process_first(state: PartialState) -> Iterator[None]:
-    """Lets the others begin when the first process is done; where it fails, all fail."""
+    """Makes the other processes wait for the first one, and fail if it fails."""
     if not state.is_main_process:
         failure = broadcast_object_list([""])[0]
         if failure:
@@ -125,36 +125,47 @@ def _logged(state: PartialState, run: Run) -> AbstractContextManager[None]:
 
 
 def with_rate(config: FinetuneConfig, files: Files) -> FinetuneConfig:
-    """Returns the flags with the learning rate that suits a model, where they leave it open."""
-    suits = files.model.learning_rate if files.model else LEARNING_RATE
-    return replace(config, learning_rate=config.learning_rate or suits)
+    """Returns the config with the default learning rate of the model if none is set."""
+    default = files.model.learning_rate if files.model else LEARNING_RATE
+    return replace(config, learning_rate=config.learning_rate or default)
 
 
 def tokenizer_and_model(config: FinetuneConfig, files: Files, dataset: Dataset) -> tuple[Any, Any]:
-    """Loads what is fine-tuned: with a head for the data's labels, and seeded.
+    """Loads a tokenizer and a network with a head for the data's labels, and seeds all generators.
 
     Args:
-        config: Seed, and where texts are cut.
-        files: Of the pretrained model.
+        config: Seed and maximum length.
+        files: The pretrained model.
         dataset: Its labels are those of the head.
 
     Raises:
-        WeightsError: The files cannot be used.
+        WeightsError: The files are not usable.
     """
     seed_everything(config.seed)
     # On CUDA some operations of some models have no deterministic form.
     torch.use_deterministic_algorithms(True, warn_only=True)
     tokenizer = load_tokenizer(files.folder)
-    labels = dict(enumerate(dataset.labels))
-    model = load_model(
+    model = with_new_head(files, dataset.labels)
+    tokenizer.model_max_length = min(config.max_length, max_length(tokenizer, model.config))
+    return tokenizer, model
+
+
+def with_new_head(files: Files, labels: Sequence[str]) -> Any:
+    """Loads a network with a head for these labels; a head of another size is replaced.
+
+    Its config names the text normalization that the registry states for the model.
+
+    Raises:
+        WeightsError: The files are not usable.
+    """
+    network = load_model(
         AutoModelForSequenceClassification,
         files.folder,
         num_labels=len(labels),
-        id2label=labels,
-        label2id={name: index for index, name in labels.items()},
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
         ignore_mismatched_sizes=True,
     )
-    tokenizer.model_max_length = min(config.max_length, max_length(tokenizer, model.config))
     if files.model and files.model.normalizer:
-        setattr(model.config, NORMALIZER, files.model.normalizer)
-    return tokenizer, model
+        setattr(network.config, NORMALIZER, files.model.normalizer)
+    return network

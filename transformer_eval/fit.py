@@ -1,4 +1,4 @@
-"""Training a transformer: the library's loop with our loss, splits, metric and history."""
+"""Trains a transformer with the `transformers` Trainer and the loss and metric of the LSTM."""
 
 import sys
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ from transformer_eval.lora import WEIGHTS as ADAPTER_WEIGHTS
 from transformer_eval.normalization import NORMALIZERS
 from transformer_eval.safe_trainer import STATE, History, Loss, SafeTrainer, show_only_progress
 
-Rows = list[dict[str, Any]]  # a text each: what the network takes, its label, what a loss needs
+Rows = list[dict[str, Any]]  # per text: inputs of the network, its label, inputs of a loss
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 _EVALUATION_BATCH = 64
-_PROGRESS = "trainer_state.json"  # the last file that is written of a checkpoint
+_PROGRESS = "trainer_state.json"  # the last file of a checkpoint to be written
 _CHECKPOINT_FILES = (STATE, "generators-0.safetensors", _PROGRESS)
-_WEIGHTS = (MODEL, ADAPTER_WEIGHTS)  # of the whole network, or of what is trained on it
+_WEIGHTS = (MODEL, ADAPTER_WEIGHTS)  # the whole network, or only its adapters
 
 
 def fit(
@@ -47,27 +47,26 @@ def fit(
     loss: Loss | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> SafeTrainer:
-    """Trains a network and leaves it with the weights of its best epoch.
+    """Trains a network and restores the weights of its best epoch.
 
-    Every epoch leaves a checkpoint in the run; if one is there at the start, training goes on
-    from it.
+    Every epoch writes a checkpoint to the run; training resumes from an existing checkpoint.
 
     Args:
-        network: With a classification head.
-        tokenizer: Its `model_max_length` is where texts are cut.
-        dataset: What is learned from, and what the best epoch is chosen on.
-        config: Numbers of the training; its learning rate is above 0.
-        run: Takes history and checkpoints.
+        network: Has a classification head; it is trained in place.
+        tokenizer: Its `model_max_length` is the maximum number of tokens of a text.
+        dataset: Training split, and validation split to select the best epoch.
+        config: Hyperparameters; the learning rate is above 0.
+        run: Where history and checkpoints are written.
         device: "cpu" or "cuda".
-        rows: What is learned from, where it is more than the training split.
-        loss: What is made small; None: cross-entropy with the labels.
-        callbacks: Called in the course of it.
+        rows: Training data if it is not just the training split.
+        loss: The loss to minimize; None: cross-entropy with the labels.
+        callbacks: Additional callbacks of the Trainer.
 
     Returns:
         The trainer, after training.
 
     Raises:
-        UsageError: A precision that the device cannot compute in.
+        UsageError: The device does not support the precision.
         CheckpointError: A checkpoint is damaged.
     """
     normalizer = getattr(network.config, NORMALIZER, None)
@@ -100,7 +99,7 @@ def fit(
 
 
 def precision(config: FinetuneConfig, device: str) -> str:
-    """Turns "auto" into 16 bits where the device computes faster in them.
+    """Resolves "auto" to a 16-bit format if the device computes faster in it.
 
     Raises:
         UsageError: fp16 on the CPU.
@@ -115,7 +114,7 @@ def precision(config: FinetuneConfig, device: str) -> str:
 
 
 def tokenized_rows(split: Split, tokenizer: Any, normalizer: str | None) -> Rows:
-    """Tokenizes a split; padding comes later, batch by batch."""
+    """Tokenizes a split without padding, which is added per batch."""
     normalize = NORMALIZERS.get(normalizer or "", str)
     encoded = tokenizer(
         [normalize(text) for text in split.texts],
@@ -151,11 +150,11 @@ def _arguments(config: FinetuneConfig, run: Run, device: str) -> TrainingArgumen
         eval_strategy="epoch",
         logging_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,  # and the best one
+        save_total_limit=1,  # plus the best one
         load_best_model_at_end=True,
         metric_for_best_model="validation_macro_f1",
         restore_callback_states_from_checkpoint=True,
-        remove_unused_columns=False,  # a loss may need more of a row than the network
+        remove_unused_columns=False,  # a loss may need columns that the network does not
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
     )
@@ -166,19 +165,18 @@ def _scores(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def _newest_checkpoint(run: Run) -> Path | None:
-    """Returns the last whole checkpoint; a kill may leave others with files missing."""
-    folders = run.file(CHECKPOINTS).glob("checkpoint-*")
-    whole = [
-        it
-        for it in folders
-        if all((it / name).is_file() for name in _CHECKPOINT_FILES)
-        and any((it / name).is_file() for name in _WEIGHTS)
+    """Returns the last complete checkpoint; a kill may leave one with missing files."""
+    complete = [
+        folder
+        for folder in run.file(CHECKPOINTS).glob("checkpoint-*")
+        if all((folder / name).is_file() for name in _CHECKPOINT_FILES)
+        and any((folder / name).is_file() for name in _WEIGHTS)
     ]
-    return max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+    return max(complete, key=lambda folder: int(folder.name.split("-")[1]), default=None)
 
 
 def _progress(run: Run) -> dict[str, Any]:
-    """Returns what the last checkpoint says of the training so far."""
+    """Returns the trainer state of the last checkpoint, or an empty dict."""
     checkpoint = _newest_checkpoint(run)
     try:
         return Run(checkpoint).read_json(_PROGRESS) if checkpoint else {}
@@ -191,6 +189,6 @@ def _finished_epochs(run: Run) -> int:
 
 
 def _stopped_early(run: Run) -> bool:
-    """Says whether no epoch is left to train; the Trainer itself would forget it on resuming."""
+    """Returns whether training stopped early, which a resumed Trainer would not know."""
     callbacks = _progress(run).get("stateful_callbacks", {})
     return bool(callbacks) and callbacks["TrainerControl"]["args"]["should_training_stop"]

@@ -1,4 +1,4 @@
-"""A frozen encoder: texts -> embeddings, kept by content so that no text is read twice."""
+"""A frozen encoder: texts -> embeddings, cached by content so that no text is encoded twice."""
 
 import hashlib
 import json
@@ -14,18 +14,19 @@ from transformers import AutoModel
 
 from featherweight.array_cache import cached_array
 from featherweight.classifier import FloatArray, batches_by_length
+from featherweight.weights import file_sha256
 from transformer_eval.classifier import (
     NORMALIZER,
     load_model,
     load_tokenizer,
     max_length,
+    mean_state,
     tokenized,
 )
 from transformer_eval.model_files import Files
-from transformer_eval.pooling import mean_state
 
-# What a model is read from. Other tools put files of their own beside it, into a cache as well.
-_READ = (
+# Files that define a model. Other tools add files to the same folder, even in the Hub's cache.
+_MODEL_FILES = (
     "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.*",
     "merges.txt", "bpe.codes", "*.model", "added_tokens.json", "special_tokens_map.json",
 )  # fmt: skip
@@ -35,32 +36,32 @@ class Encoder:
     """A frozen encoder that turns texts into vectors.
 
     Attributes:
-        files: What it was loaded from.
-        pooling: "mean" over the tokens of a text, or "cls", the first of them.
-        max_length: Tokens after which a text is cut.
-        normalizer: What texts go through before the tokenizer; None: nothing.
+        files: The files it was loaded from.
+        pooling: "mean" of the token states of a text, or "cls", the state of the first token.
+        max_length: Maximum number of tokens; longer texts are truncated.
+        normalizer: Name of the text normalization before the tokenizer, or None.
         device: "cpu" or "cuda".
     """
 
-    def __init__(self, files: Files, pooling: str, longest: int, device: str) -> None:
+    def __init__(self, files: Files, pooling: str, max_tokens: int, device: str) -> None:
         self.files = files
         self.pooling = pooling
         self.device = device
         self.tokenizer = load_tokenizer(files.folder)
         self.model = load_model(AutoModel, files.folder).to(device).eval()
-        self.max_length = min(longest, max_length(self.tokenizer, self.model.config))
-        # A run of a fine-tuned model says it in its config.
+        self.max_length = min(max_tokens, max_length(self.tokenizer, self.model.config))
+        # The config of a fine-tuned run names the normalization.
         tuned = getattr(self.model.config, NORMALIZER, None)
         self.normalizer = files.model.normalizer if files.model else tuned
 
     def encode(self, texts: Sequence[str]) -> tuple[Any, int]:
-        """Makes a batch of B texts; returns it, and how many texts were cut."""
+        """Tokenizes B texts; returns the batch and the number of truncated texts."""
         batch, truncated = tokenized(self.tokenizer, texts, self.normalizer, self.max_length, "pt")
         return batch.to(self.device), truncated
 
     @torch.inference_mode()
     def embed(self, batch: Any) -> FloatArray:
-        """Returns the embeddings (B, H) of a batch, float32."""
+        """Returns the embeddings (B, H) of a batch as float32."""
         states = self.model(**batch).last_hidden_state.float()  # (B, T, H)
         if self.pooling == "cls":
             return np.asarray(states[:, 0].cpu())
@@ -77,17 +78,16 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 over its files and what else its embeddings depend on."""
-        told = f"{self.pooling} {self.max_length} {self.normalizer}"
-        digest = hashlib.sha256(told.encode())
+        """SHA-256 of its files and of the settings that its embeddings depend on."""
+        digest = hashlib.sha256(f"{self.pooling} {self.max_length} {self.normalizer}".encode())
         for path in sorted(self.files.folder.iterdir()):
-            if path.is_file() and any(path.match(kind) for kind in _READ):
+            if path.is_file() and any(path.match(pattern) for pattern in _MODEL_FILES):
                 digest.update(path.name.encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+                digest.update(bytes.fromhex(file_sha256(path)))
         return digest.hexdigest()
 
     def embed_cached(self, texts: Sequence[str], batch_size: int, cache_dir: Path) -> FloatArray:
-        """Reads the embeddings (N, H) that this encoder once made of these texts, or makes them."""
+        """Returns the embeddings (N, H) of N texts from the cache, or computes and caches them."""
         content = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
         key = hashlib.sha256(f"{self.fingerprint} {content}".encode()).hexdigest()
         path = cache_dir / f"{key}.safetensors"

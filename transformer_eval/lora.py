@@ -1,4 +1,4 @@
-"""Adapters of low rank beside a transformer that stays as it is: written, and put together again.
+"""Writes and loads low-rank adapters of a frozen transformer.
 
 Source: Hu et al. (2021), LoRA, https://arxiv.org/abs/2106.09685
 """
@@ -14,18 +14,18 @@ import torch
 from featherweight.errors import MissingExtraError, WeightsError, first_line, requires
 from featherweight.run import atomic_open
 
-ADAPTER = "adapter"  # folder beside the files of the transformer
+ADAPTER = "adapter"  # folder inside that of the transformer
 WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
-_PACKED_ROWS = 32  # a fast 4-bit kernel for CPUs takes so many rows at once
+_PACKED_ROWS = 32  # rows that the fast 4-bit CPU kernel processes at once
 
 
 def adapted(network: Any, **shape: Any) -> Any:
-    """Gives a network new adapters, which change nothing until they are trained.
+    """Adds new adapters to a network; its outputs stay the same until they are trained.
 
     Args:
-        network: With a classification head; it is changed.
-        **shape: Of `peft.LoraConfig`: rank, layers, and modules to be trained as a whole.
+        network: Has a classification head; it is modified.
+        **shape: Arguments of `peft.LoraConfig`: rank, layers, and modules to train in full.
 
     Returns:
         A `peft.PeftModel`.
@@ -36,16 +36,16 @@ def adapted(network: Any, **shape: Any) -> Any:
     with requires("transformers"):
         from peft import LoraConfig, get_peft_model
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks by a name that will change
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name
         return get_peft_model(network, LoraConfig(**shape))
 
 
 def write_adapter(network: Any, folder: Path) -> None:
-    """Writes the adapters of a `peft.PeftModel`, and the modules that were trained as a whole."""
+    """Writes the adapters of a `peft.PeftModel` and the modules that were trained in full."""
     from peft import get_peft_model_state_dict
 
     config = network.peft_config[network.active_adapter]
-    config.base_model_name_or_path = None  # it is the folder above, wherever that is
+    config.base_model_name_or_path = None  # always the parent folder
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)
     folder.mkdir(parents=True)
@@ -56,11 +56,11 @@ def write_adapter(network: Any, folder: Path) -> None:
 
 
 def with_adapter(network: Any, folder: Path) -> Any:
-    """Puts adapters from their files on a network.
+    """Adds adapters to a network, loaded from their files.
 
     Args:
-        network: What they were trained on; it is changed.
-        folder: What `write_adapter` wrote; nothing else in it is read.
+        network: The network they were trained on; it is modified.
+        folder: Written by `write_adapter`; other files in it are not read.
 
     Returns:
         A `peft.PeftModel`.
@@ -71,16 +71,17 @@ def with_adapter(network: Any, folder: Path) -> Any:
     """
     for name in (_CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise WeightsError(f"{folder} has no {name}: adapters are loaded from safetensors only")
+            raise WeightsError(f"{folder} has no {name}: adapters are loaded only from safetensors")
     try:
         facts = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        shape = {it: facts[it] for it in ("r", "lora_alpha", "target_modules", "modules_to_save")}
-        with torch.random.fork_rng():  # the numbers drawn for new adapters are not kept
+        names = ("r", "lora_alpha", "target_modules", "modules_to_save")
+        shape = {name: facts[name] for name in names}
+        with torch.random.fork_rng():  # the initial values of the adapters are overwritten
             network = adapted(network, **shape, inference_mode=True)
         _fill(network, safetensors.torch.load_file(folder / WEIGHTS))
     except MissingExtraError:
         raise
-    except Exception as error:  # of JSON, of safetensors, and of peft, which checks little itself
+    except Exception as error:  # peft checks little itself and raises many kinds
         reason = first_line(error)
         raise WeightsError(f"{folder}: its adapters cannot be loaded ({reason})") from error
     return network
@@ -89,41 +90,43 @@ def with_adapter(network: Any, folder: Path) -> Any:
 def _fill(network: Any, tensors: dict[str, Any]) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    own = get_peft_model_state_dict(network, save_embedding_layers=False)
-    odd = own.keys() ^ tensors.keys()
-    if odd:
-        raise ValueError(f"{min(odd)} is in only one of {_CONFIG} and {WEIGHTS}")
+    expected = get_peft_model_state_dict(network, save_embedding_layers=False)
+    unmatched = expected.keys() ^ tensors.keys()
+    if unmatched:
+        raise ValueError(f"{min(unmatched)} is in only one of {_CONFIG} and {WEIGHTS}")
     for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            raise ValueError(f"{name} has the shape {[*tensor.shape]}, not {[*own[name].shape]}")
+        if tensor.shape != expected[name].shape:
+            raise ValueError(
+                f"{name} has the shape {[*tensor.shape]}, not {[*expected[name].shape]}"
+            )
     set_peft_model_state_dict(network, tensors)
 
 
 def trained_only(network: Any) -> Any:
-    """Returns the network that a `peft.PeftModel` answers with.
+    """Returns the network of a `peft.PeftModel` without the untrained copies of its modules.
 
-    Of modules that were trained as a whole, it has only what they have become.
+    peft keeps the original weights of the modules that were trained in full.
     """
     from peft.utils import ModulesToSaveWrapper
 
-    answering = network.get_base_model()
-    for name, module in [*answering.named_modules()]:
+    base = network.get_base_model()
+    for name, module in [*base.named_modules()]:
         if isinstance(module, ModulesToSaveWrapper):
-            parent, _, own = name.rpartition(".")
+            parent, _, attribute = name.rpartition(".")
             trained = module.modules_to_save[module.active_adapters[0]]
-            setattr(answering.get_submodule(parent), own, trained)
-    return answering
+            setattr(base.get_submodule(parent), attribute, trained)
+    return base
 
 
 def pack_where_it_fits(network: Any, training: bool = False) -> None:
-    """Keeps 4-bit layers from being rearranged for the CPU where that would break them.
+    """Lets bitsandbytes pack 4-bit layers for the CPU only if they still work afterwards.
 
-    On CPUs with instructions for bf16, bitsandbytes rearranges the weights of a layer at its first
-    forward pass in evaluation mode: layers of odd sizes fail then, and no gradient passes any more.
+    On CPUs with bf16 instructions, bitsandbytes packs the weights of a layer at its first forward
+    pass in evaluation mode. Packed layers have no gradients, and some layer sizes fail.
 
     Args:
-        network: Any; layers of other kinds are left alone.
-        training: Whether gradients are to pass.
+        network: Any network; other kinds of layers are not changed.
+        training: Whether gradients are needed.
     """
     for layer in network.modules():
         if getattr(layer, "support_avx512bf16_for_cpu", False):

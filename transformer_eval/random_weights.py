@@ -1,7 +1,6 @@
-"""A registry entry -> a model of its architecture with random weights, to be timed and no more.
+"""Builds a registry model with random weights, to measure speed and size without its files.
 
-Where a model's own files cannot be had, its speed and its size still can: both depend on the
-architecture and on the number of tokens of a text, not on what the weights have learned.
+Both depend on the architecture and the number of tokens of a text, not on the values of weights.
 """
 
 from collections.abc import Sequence
@@ -16,38 +15,37 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from transformer_eval.classifier import NORMALIZER
+from transformer_eval.classifier import MAX_LENGTH, NORMALIZER
 from transformer_eval.registry import Pretrained
 
 PAD, UNK, CLS, SEP = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-MOST_TOKENS = 512
-# As many as bert-base-uncased has, whatever the model: a text then has as many tokens for each.
+# The size of bert-base-uncased for every model, so that a text has the same number of tokens.
 # Source: Devlin et al. (2019), BERT, and its vocab.txt.
-MOST_PIECES = 30_522
+_MAX_PIECES = 30_522
 _WORD_START = "▁"
 
 
 def build(model: Pretrained, texts: Sequence[str], labels: Sequence[str], folder: Path) -> None:
-    """Writes a sequence classifier with random weights, and a tokenizer learned from texts.
+    """Writes a sequence classifier with random weights, and a tokenizer trained on texts.
 
-    Equal arguments write equal files. The generators are left as they were.
+    Equal arguments write equal files. The states of random generators are not changed.
 
     Args:
-        model: Its `model_type` and `sizes` are built.
-        texts: What the vocabulary is learned from, so that token counts are close to real ones.
-        labels: Names of the classes, in the order of their ids.
-        folder: Where to, in the format of `save_pretrained`, the weights as safetensors.
+        model: Registry entry with the architecture.
+        texts: Training texts of the tokenizer, so that token counts are realistic.
+        labels: Class names, in id order.
+        folder: Where the files are written, in the format of `save_pretrained` with safetensors.
     """
     config = AutoConfig.for_model(
         model.model_type,
         **model.sizes,
-        # RoBERTa counts positions from the padding id and others leave its embedding zero: the
-        # ids that the published configs name belong to the published vocabularies.
+        # RoBERTa's positions and the zero embedding depend on the padding id, which differs from
+        # the published configs because the vocabulary does.
         pad_token_id=SPECIAL.index(PAD),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )
-    _stand_in_tokenizer(texts, config).save_pretrained(folder)
+    _train_tokenizer(texts, config).save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = AutoModelForSequenceClassification.from_config(config)
@@ -57,14 +55,14 @@ def build(model: Pretrained, texts: Sequence[str], labels: Sequence[str], folder
 
 
 def _positions(config: PreTrainedConfig) -> int:
-    """Returns how many tokens a text may have: where the published model stops, at most 512."""
-    # Source: fairseq: RoBERTa's positions count from the padding id, which is 1, plus one.
+    """Returns the maximum number of tokens of the published model, at most 512."""
+    # Source: fairseq: RoBERTa's positions start at the padding id, which is 1, plus one.
     unused = 2 if config.model_type == "roberta" else 0
-    return min(config.max_position_embeddings - unused, MOST_TOKENS)
+    return min(config.max_position_embeddings - unused, MAX_LENGTH)
 
 
-def _stand_in_tokenizer(texts: Sequence[str], config: PreTrainedConfig) -> PreTrainedTokenizerFast:
-    pieces = _pieces(texts, min(MOST_PIECES, config.vocab_size))
+def _train_tokenizer(texts: Sequence[str], config: PreTrainedConfig) -> PreTrainedTokenizerFast:
+    pieces = _pieces(texts, min(_MAX_PIECES, config.vocab_size))
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -80,16 +78,16 @@ def _stand_in_tokenizer(texts: Sequence[str], config: PreTrainedConfig) -> PreTr
         cls_token=CLS,
         sep_token=SEP,
         model_max_length=_positions(config),
-        # No token types: some architectures take none, the others count none as all zero.
+        # No token types: some architectures have none, and the others default to zero.
         model_input_names=["input_ids", "attention_mask"],
     )
 
 
 def _pieces(texts: Sequence[str], size: int) -> list[str]:
-    """Learns the pieces of a WordPiece vocabulary, at most `size`, the special ones first.
+    """Returns a WordPiece vocabulary of at most `size` pieces, special tokens first.
 
-    They come from the trainer for BPE, with a mark at the beginning of each word: the one for
-    WordPiece learns the same way, but puts ties in another order each time.
+    It is trained as BPE with marked word starts because the equivalent WordPiece trainer breaks
+    ties in a random order.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

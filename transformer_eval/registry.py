@@ -1,4 +1,4 @@
-"""Named models -> Hub ids, revisions, and what each needs."""
+"""Registry of named models: Hub ids, revisions and settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from featherweight.errors import UsageError
 
-# How dair-ai/emotion numbers its classes; models fine-tuned on it often keep the numbers only.
+# Classes of dair-ai/emotion in id order; models fine-tuned on it often store only the ids.
 EMOTIONS = ("sadness", "joy", "love", "anger", "fear", "surprise")
 
 
@@ -17,14 +17,14 @@ class Pretrained:
 
     Attributes:
         hub_id: Its repository.
-        model_type: Its family, as `transformers` calls it.
-        sizes: Where its architecture differs from the default of its family; with it the model
-            can be built with random weights where its own cannot be had.
-        revision: Commit that was tried; None: the newest.
-        learning_rate: Highest step size of a fine-tuning that works for it.
-        normalizer: What its training texts went through; see `transformer_eval.normalization`.
-        labels: Names of its classes where its own config only numbers them.
-        package: Installed Python package whose folder `model` holds the same files.
+        model_type: Its architecture, as in `transformers`.
+        sizes: Differences from the default config of its architecture, from which a model with
+            random weights can be built.
+        revision: Tested commit; None: the newest.
+        learning_rate: Default peak learning rate of fine-tuning.
+        normalizer: Normalization of its training texts; see `transformer_eval.normalization`.
+        labels: Class names, if its config only numbers the classes.
+        package: Python package whose folder `model` holds the same files.
         fine_tuned: Whether it has a trained classification head.
     """
 
@@ -161,20 +161,20 @@ ALL = "all"
 
 
 def models(names: list[str], fine_tuned: bool) -> list[str]:
-    """Returns the models that --model names; "all" stands for those of the registry.
+    """Returns the models listed by --model, with "all" replaced by registry names.
 
     Args:
         names: Registry names, Hub ids, folders, or "all".
-        fine_tuned: Whether "all" means those with a trained head, or those without.
+        fine_tuned: Whether "all" means the models with a trained head, or those without.
 
     Raises:
-        UsageError: There is none, or one is named twice.
+        UsageError: There is no model, or one is listed twice.
     """
     every = [name for name, model in REGISTRY.items() if model.fine_tuned == fine_tuned]
     chosen = [model for name in names for model in (every if name == ALL else [name])]
     if not chosen:
         raise UsageError(f"give --model: {', '.join(every)}, {ALL}, a Hub id or a folder")
-    twice = [model for model in chosen if chosen.count(model) > 1]
-    if twice:
-        raise UsageError(f"--model names {twice[0]} twice")
+    duplicates = [model for model in chosen if chosen.count(model) > 1]
+    if duplicates:
+        raise UsageError(f"--model lists {duplicates[0]} twice")
     return chosen

@@ -1,4 +1,4 @@
-"""The training loop of `transformers`, with our loss, our history, and nothing pickled."""
+"""A `transformers` Trainer with a custom loss, a history, and checkpoints without pickle."""
 
 import json
 import time
@@ -26,12 +26,12 @@ Loss = Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]  # log
 
 
 class SafeTrainer(Trainer):
-    """A Trainer with weighted classes or a loss of one's own; its checkpoints are tensors and JSON.
+    """A Trainer with class weights or a custom loss; its checkpoints are tensors and JSON.
 
-    The library's own would pickle the optimizer, the schedule and the random generators.
+    The base class pickles the state of the optimizer, schedule and random generators.
     """
 
-    # `compute_loss` returns the mean of a batch, so the Trainer divides by the accumulated ones.
+    # `compute_loss` returns the mean of a batch; the Trainer divides by the accumulated batches.
     loss_is_scaled_for_ga = False
 
     def __init__(
@@ -42,14 +42,13 @@ class SafeTrainer(Trainer):
         self._loss = loss or self.cross_entropy
         self._class_weights = class_weights.to(self.args.device)
         self._label_smoothing = label_smoothing
-        self._taken = set(self.processing_class.model_input_names)  # of a batch, by the network
+        self._network_inputs = set(self.processing_class.model_input_names)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Returns the loss of a batch; on validation it is always the cross-entropy."""
-        known = {name: value for name, value in inputs.items() if name in self._taken}
-        outputs = model(**known)
+        outputs = model(**{name: inputs[name] for name in inputs.keys() & self._network_inputs})
         function = self._loss if model.training else self.cross_entropy
         loss = function(outputs.logits.float(), inputs)
         return (loss, outputs) if return_outputs else loss
@@ -57,7 +56,7 @@ class SafeTrainer(Trainer):
     def cross_entropy(
         self, logits: torch.Tensor, inputs: Mapping[str, torch.Tensor]
     ) -> torch.Tensor:
-        """Returns the cross-entropy of a batch, as the LSTM's training computes it."""
+        """Returns the cross-entropy of a batch, computed as for the LSTM."""
         return functional.cross_entropy(
             logits,
             inputs["labels"],
@@ -67,7 +66,7 @@ class SafeTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        # The flags, pickled: the run has them as JSON.
+        # The arguments are pickled; the run has them as JSON.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -111,7 +110,7 @@ class SafeTrainer(Trainer):
         states = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             states["cuda"] = torch.cuda.get_rng_state()
-        Path(output_dir).mkdir(exist_ok=True)  # another process may be first
+        Path(output_dir).mkdir(exist_ok=True)  # another process may create it first
         with atomic_open(self._generators(output_dir), "wb") as file:
             file.write(safetensors.torch.save(states))
 
@@ -128,10 +127,10 @@ class SafeTrainer(Trainer):
             raise CheckpointError(path, error) from None
 
     def _save_scaler(self, output_dir: str) -> None:
-        """Its state is part of the one file."""
+        """Does nothing: `_save_optimizer_and_scheduler` saves the scaler."""
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        """Its state is part of the one file."""
+        """Does nothing: `_load_optimizer_and_scheduler` loads the scaler."""
 
     @property
     def _scaler(self) -> Any:
@@ -142,10 +141,10 @@ class SafeTrainer(Trainer):
 
 
 class History(TrainerCallback):
-    """Writes a record for each epoch, in the form of the LSTM's history.
+    """Writes one record per epoch, in the format of the LSTM's history.
 
     Attributes:
-        records: One a finished epoch.
+        records: One per finished epoch.
     """
 
     def __init__(self, run: Run, finished_epochs: int) -> None:
@@ -156,17 +155,17 @@ class History(TrainerCallback):
             self.records = read_history(run)[:finished_epochs]
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Starts the clock."""
+        """Starts the timer."""
         self._started = time.perf_counter()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stops the clock, before validation."""
+        """Stops the timer, before validation."""
         self._seconds = time.perf_counter() - self._started
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any, train_dataloader: Any, **_: Any
     ) -> None:
-        """Adds the record of the epoch that has just ended."""
+        """Appends the record of the epoch that has just ended."""
         log = next(entry for entry in reversed(state.log_history) if "loss" in entry)
         record = {
             "epoch": round(state.epoch),
@@ -180,7 +179,8 @@ class History(TrainerCallback):
         }  # fmt: skip
         self.records.append(record)
         if state.is_world_process_zero:
-            self._run.write_text(HISTORY, "".join(json.dumps(it) + "\n" for it in self.records))
+            lines = [json.dumps(record) + "\n" for record in self.records]
+            self._run.write_text(HISTORY, "".join(lines))
             log_epoch(record, int(state.num_train_epochs))
 
 
@@ -190,16 +190,16 @@ def read_history(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-class _Bar(ProgressCallback):
-    """The library's progress bar, without the figures that it prints among our results."""
+class _ProgressBar(ProgressCallback):
+    """The Trainer's progress bar without the metrics that it prints to stdout."""
 
     def on_log(self, *_: Any, **__: Any) -> None:
         """Prints nothing."""
 
 
 def show_only_progress(trainer: Trainer) -> None:
-    """Keeps a trainer from printing to stdout; a bar is shown where somebody watches."""
-    watched = not trainer.args.disable_tqdm
-    trainer.remove_callback(ProgressCallback if watched else PrinterCallback)
-    if watched:
-        trainer.add_callback(_Bar())
+    """Keeps a trainer from printing to stdout; its progress bar is shown unless disabled."""
+    show_bar = not trainer.args.disable_tqdm
+    trainer.remove_callback(ProgressCallback if show_bar else PrinterCallback)
+    if show_bar:
+        trainer.add_callback(_ProgressBar())

@@ -1,4 +1,4 @@
-"""`test_transformer`: transformers beside the LSTM, on the same texts, in one table."""
+"""`test_transformer`: compares transformers and the LSTM on the same texts."""
 
 import logging
 from collections.abc import Sequence
@@ -6,8 +6,6 @@ from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-from transformers import AutoModelForSequenceClassification
 
 from featherweight.baselines import TfidfSVM
 from featherweight.comparison.compare import Entrant, check_flags, compared_data, compete, enter
@@ -19,22 +17,17 @@ from featherweight.quality.evaluation import Evaluation
 from featherweight.run import TRANSFORMER
 from featherweight.timing.latency import Contender
 from transformer_eval import random_weights
-from transformer_eval.classifier import (
-    NORMALIZER,
-    TransformerClassifier,
-    load_model,
-    load_tokenizer,
-    numbered,
-)
-from transformer_eval.config import VersusConfig
-from transformer_eval.model_files import Files, fetch
+from transformer_eval.classifier import TransformerClassifier, load_tokenizer, numbered
+from transformer_eval.config import TransformerTestConfig
+from transformer_eval.finetune import with_new_head
+from transformer_eval.model_files import fetch
 from transformer_eval.registry import REGISTRY, models
 
 logger = logging.getLogger("featherweight")
 
 
 def test_transformer(
-    config: VersusConfig, lstms: Sequence[Path]
+    config: TransformerTestConfig, lstms: Sequence[Path]
 ) -> tuple[dict[str, Any], list[Evaluation]]:
     """Compares transformers with LSTMs and the baselines.
 
@@ -43,12 +36,12 @@ def test_transformer(
         lstms: Runs or portable files of the LSTM and its variants; the first is the reference.
 
     Returns:
-        The record of the comparison, and the evaluations behind it but those of the baselines.
+        The record of the comparison, and the evaluations of all models except the baselines.
 
     Raises:
-        UsageError: The flags do not fit together, or a model tells other classes apart.
-        WeightsError: Weights cannot be had or used.
-        DataError: The data cannot be used.
+        UsageError: The flags do not fit together, or a model has different labels.
+        WeightsError: Weights are not available or not usable.
+        DataError: The data is not usable.
     """
     compared = _compare_config(config, lstms)
     check_flags(compared)
@@ -58,67 +51,70 @@ def test_transformer(
     with TemporaryDirectory() as folder:
         for model in models(config.model, fine_tuned=True):
             workspace = Path(folder) / str(len(entrants))
-            entrants.append(
-                timed_only(model, dataset, workspace, config.device)
-                if config.latency_only
-                else _answering(config, model, dataset)
-            )
+            if config.latency_only:
+                entrants.append(timed_only(model, dataset, workspace, config.device))
+            else:
+                entrants.append(_evaluated(config, model, dataset))
         record, evaluations = compete(compared, entrants, data)
-    asked = {entrant.classifier.name for entrant in entrants}
-    return record, [evaluation for evaluation in evaluations if evaluation.model in asked]
+    names = {entrant.classifier.name for entrant in entrants}
+    return record, [evaluation for evaluation in evaluations if evaluation.model in names]
 
 
-def _compare_config(config: VersusConfig, lstms: Sequence[Path]) -> CompareConfig:
-    """The flags as `compare` knows them; a transformer's own run may say what the data is."""
-    known = {field.name for field in fields(CompareConfig)}
-    shared = {field.name for field in fields(VersusConfig)} & known
-    values = {name: getattr(config, name) for name in shared - {"weights"}}
+def _compare_config(config: TransformerTestConfig, lstms: Sequence[Path]) -> CompareConfig:
+    """Returns the options of `compare`; runs of transformers may determine the data, too."""
+    own = vars(config)
+    shared = {field.name for field in fields(CompareConfig)} & own.keys() - {"weights"}
+    values = {name: own[name] for name in shared}
     runs = [Path(model) for model in config.model if (Path(model) / TRANSFORMER).is_dir()]
-    # Nothing can be tested against a model that is only timed.
+    # A model that is only timed has no predictions to test against.
     reference = TfidfSVM.name if config.latency_only and not lstms else ""
     return CompareConfig(**values, weights=[*lstms, *runs], reference=reference)
 
 
-def _answering(config: VersusConfig, model: str, dataset: Dataset) -> Entrant:
-    """A model with a trained head, its classes called as the data calls them."""
+def _evaluated(config: TransformerTestConfig, model: str, dataset: Dataset) -> Entrant:
+    """Returns a model with a trained head and the label names of the data."""
     try:
         files = fetch(model)
     except WeightsError as error:
         if model not in REGISTRY:
             raise
-        raise WeightsError(f"{error}; or see its speed alone with --latency_only") from None
-    known = files.model.labels if files.model else ()
-    stated = parse_names(config.model_labels, "--model_labels") or known
-    classifier = TransformerClassifier.load(files.folder, config.device, files.name, stated)
+        raise WeightsError(f"{error}; or measure only its speed with --latency_only") from None
+    registry_names = files.model.labels if files.model else ()
+    names = parse_names(config.model_labels, "--model_labels") or registry_names
+    classifier = TransformerClassifier.load(files.folder, config.device, files.name, names)
     if numbered(classifier.labels) and not numbered(dataset.labels):
         raise UsageError(
-            f"{files.name} only numbers its {len(classifier.labels)} classes: name as many with "
-            "--model_labels, in the order of their ids"
+            f"{files.name} only numbers its {len(classifier.labels)} classes: name all with "
+            "--model_labels, in id order"
         )
     spelling = {label.casefold(): label for label in dataset.labels}
-    classifier.labels = tuple(spelling.get(it.casefold(), it) for it in classifier.labels)
-    if sorted(classifier.labels) != sorted(dataset.labels):  # not as sets: none may stand twice
+    labels = tuple(spelling.get(label.casefold(), label) for label in classifier.labels)
+    if sorted(labels) != sorted(dataset.labels):  # sets would hide duplicates
         raise UsageError(
-            f"{files.name} tells {', '.join(classifier.labels)} apart, {dataset.name} has "
+            f"{files.name} has the labels {', '.join(labels)}, {dataset.name} has "
             f"{', '.join(dataset.labels)}: not comparable; fine-tune it, or give --latency_only"
         )
+    classifier.labels = labels
     return Entrant(classifier, Contender(files.name, weights=files.folder), str(files.folder))
 
 
 def timed_only(model: str, dataset: Dataset, folder: Path, device: str) -> Entrant:
-    """Returns a model with a new head, and with random weights where its own cannot be had.
+    """Returns a model with a new head, and with random weights if its own are not available.
 
     Args:
         model: Registry name, Hub id or folder.
-        dataset: Has as many classes as the head will.
-        folder: Where its files are written; they are needed as long as it is timed.
+        dataset: Its labels are those of the head.
+        folder: Where the model is written; it must exist until the model has been timed.
         device: "auto", "cpu" or "cuda".
 
     Raises:
-        WeightsError: The weights cannot be had, and the registry does not know its architecture.
+        WeightsError: The weights are not available, and the model is not in the registry.
     """
     try:
-        name, note = _with_new_head(fetch(model), dataset.labels, folder)
+        files = fetch(model)
+        with_new_head(files, dataset.labels).save_pretrained(folder)
+        load_tokenizer(files.folder).save_pretrained(folder)
+        name, note = files.name, "only timed"
     except WeightsError as error:
         if model not in REGISTRY:
             raise
@@ -127,19 +123,3 @@ def timed_only(model: str, dataset: Dataset, folder: Path, device: str) -> Entra
         name, note = model, "only timed, with random weights and a stand-in for its tokenizer"
     classifier = TransformerClassifier.load(folder, device, name)
     return Entrant(classifier, Contender(name, weights=folder), name, answers=False, note=note)
-
-
-def _with_new_head(files: Files, labels: Sequence[str], folder: Path) -> tuple[str, str]:
-    network = load_model(
-        AutoModelForSequenceClassification,
-        files.folder,
-        num_labels=len(labels),
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-        ignore_mismatched_sizes=True,
-    )
-    if files.model and files.model.normalizer:
-        setattr(network.config, NORMALIZER, files.model.normalizer)  # it takes time too
-    network.save_pretrained(folder)
-    load_tokenizer(files.folder).save_pretrained(folder)
-    return files.name, "only timed"

@@ -21,12 +21,12 @@ from featherweight.prediction.config import PredictConfig
 from featherweight.run import CONFIG, MODEL, TRANSFORMER
 from lstm.config import TrainConfig
 from tests.helpers.command_line import TINY, Capture, call, error_line, frozen, names
-from transformer_eval.config import FeaturesConfig, FinetuneConfig, VersusConfig
+from transformer_eval.config import FeaturesConfig, FinetuneConfig, TransformerTestConfig
 
 CONFIGS = {
     "train": TrainConfig, "test": EvaluationConfig, "predict": PredictConfig,
     "compress": CompressConfig, "compare": CompareConfig, "finetune": FinetuneConfig,
-    "features": FeaturesConfig, "test_transformer": VersusConfig, "push": PushConfig,
+    "features": FeaturesConfig, "test_transformer": TransformerTestConfig, "push": PushConfig,
     "export": ExportConfig, "verify": VerifyConfig, "serve": ServeConfig,
 }  # fmt: skip
 

@@ -1,13 +1,9 @@
-"""Fetches a model in a process of its own, since the libraries read their environment at import."""
+"""Fetches models in a new process, because the libraries read their environment at import."""
 
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.hub_server import (
-    SIGNATURE,
-    TOKEN,
-    run,
-)
+from tests.helpers.hub_server import SIGNATURE, TOKEN, run
 
 FETCH = """
 import json, logging, sys
@@ -17,7 +13,7 @@ from featherweight.hub import client
 from transformer_eval import model_files
 outcomes = {}
 for name in sys.argv[1:]:
-    # Short only for what never answers: a busy machine may need its time for the others.
+    # Short only for the repository that never responds: the others may be slow on a busy machine.
     client.ANSWER_S = 1.0 if name == "acme/silent" else 60.0
     model_files.ANSWER_S, model_files.METADATA_S = 60.0, 120.0
     try:

@@ -1,6 +1,6 @@
-"""A small HTTP server that plays the Hub behind HF_ENDPOINT, with repositories of two kinds.
+"""A fake Hub: a small HTTP server for HF_ENDPOINT, with models and data sets.
 
-The libraries read their environment at import, so what talks to it is a process of its own.
+The libraries read their environment at import, so its clients run in a new process.
 """
 
 import json
@@ -24,11 +24,11 @@ TOKEN = "hf_thisIsASecretThatNoMessageMayHold"
 SIGNATURE = "aSignatureThatNoMessageMayHold"
 COMMIT = "c0ffee" * 6 + "cafe"
 DATE = "2026-01-01T00:00:00.000Z"
-LFS = (".safetensors", ".bin", ".model")  # kept elsewhere: the Hub redirects to signed URLs
+LFS = (".safetensors", ".bin", ".model")  # large files: the Hub redirects to signed URLs
 
 
 class Repository:
-    """What the server holds under one id.
+    """A repository of the server.
 
     Attributes:
         trees: Files of each commit.
@@ -49,15 +49,13 @@ class Repository:
     def propose(
         self, commit: str, files: dict[str, bytes], author: str, title: str, status: str = "open"
     ) -> None:
-        """Opens a pull request on what "main" is now."""
+        """Opens a pull request on the current "main"."""
         number = len(self.discussions) + 1
         self.trees[commit] = files
         self.refs[f"refs/pr/{number}"] = [commit, *self.refs["main"]]
         about = {"num": number, "title": title, "status": status, "author": {"name": author}}
         repo = {"name": "acme/any", "type": "model"}
-        self.discussions.append(
-            {**about, "createdAt": DATE, "repo": repo, "isPullRequest": True}
-        )  # fmt: skip
+        self.discussions.append({**about, "createdAt": DATE, "repo": repo, "isPullRequest": True})
 
     def commit(self, revision: str) -> str | None:
         """Returns the full hash of a branch, pull request or commit."""
@@ -66,7 +64,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Request:
-    """What the server was asked."""
+    """A request to the server."""
 
     method: str
     path: str
@@ -75,18 +73,18 @@ class Request:
 
 
 @dataclass
-class PlayedHub:
-    """What the server holds and how it behaves.
+class FakeHub:
+    """Content and behavior of the server.
 
     Attributes:
         repositories: By id.
-        statuses: Status with which it answers all about an id.
-        silent: Ids about which it never answers.
-        stalls: Ids whose files it never sends.
-        gated: Ids whose files it refuses.
-        cuts: File names of which it sends the first so many bytes, and then …
-        after_cut: "fail": answers 500; "wait": sends no more, on the same connection.
-        requests: All it was asked, in order.
+        statuses: HTTP status of all responses about an id.
+        silent: Ids of repositories that never respond.
+        stalls: Ids of repositories that never send a file.
+        gated: Ids of repositories that deny access to their files.
+        cuts: Bytes after which the transfer of a file stops, by file name.
+        after_cut: "fail": status 500 when resumed; "wait": the connection stays open.
+        requests: All requests, in order.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -110,28 +108,28 @@ class PlayedHub:
 
 
 @contextmanager
-def serve(hub: PlayedHub) -> Iterator[PlayedHub]:
+def serve(hub: FakeHub) -> Iterator[FakeHub]:
     """Runs the server in a thread."""
     with listening(Handler, hub):
         yield hub
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the few requests by which the libraries get at the files of a repository."""
+    """Responds to the few requests that the libraries need to read a repository."""
 
     protocol_version = "HTTP/1.1"
-    hub: PlayedHub
+    hub: FakeHub
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         rest = url.path.removeprefix("/api")
         for kind in ("/datasets", "/models"):
             rest = rest.removeprefix(kind)
-        # A reference such as refs/pr/1 is one part: its slashes come quoted.
+        # A reference such as refs/pr/1 is one part: its slashes are quoted.
         parts = [unquote(part) for part in rest.split("/")]
         _, owner, name, *place = parts if len(parts) > 2 else [*parts, ""]
         repo_id, file_wanted = f"{owner}/{name}", place[:1] == ["resolve"]
-        if owner != "agent-harnesses":  # a thing the library asks by itself
+        if owner != "agent-harnesses":  # sent by the library itself
             self.hub.requests.append(
                 Request(
                     self.command, url.path, self.headers["authorization"], self.headers["range"]
@@ -142,9 +140,9 @@ class Handler(BaseHTTPRequestHandler):
         elif repo_id in self.hub.silent or (file_wanted and repo_id in self.hub.stalls):
             self.wait()
         elif repo_id in self.hub.statuses:
-            self.answer(self.hub.statuses[repo_id], code="RepoNotFound")
+            self.respond(self.hub.statuses[repo_id], code="RepoNotFound")
         elif repo_id not in self.hub.repositories:
-            self.answer(404, code="RepoNotFound")
+            self.respond(404, code="RepoNotFound")
         elif file_wanted:
             self.send_file(repo_id, *place[1:])
         else:
@@ -158,35 +156,35 @@ class Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories[repo_id]
         commit = repository.commit(revision)
         if verb == "discussions":
-            # Not filtered by author, as it is for a client to look twice.
+            # Not filtered by author: the client must check it.
             found = repository.discussions
-            self.answer(200, {"discussions": found, "count": len(found), "start": 0})
+            self.respond(200, {"discussions": found, "count": len(found), "start": 0})
         elif folder or verb not in ("", "revision", "tree", "commits"):
-            self.answer(404, code="EntryNotFound")
+            self.respond(404, code="EntryNotFound")
         elif commit is None:
-            self.answer(404, code="RevisionNotFound")
+            self.respond(404, code="RevisionNotFound")
         elif verb == "commits":
             history = repository.refs.get(revision, [commit])
             entry = {"authors": [], "date": DATE, "title": "", "message": ""}
-            self.answer(200, [{**entry, "id": commit} for commit in history])
+            self.respond(200, [{**entry, "id": commit} for commit in history])
         elif verb == "tree":
-            self.answer(200, [as_entry(*file) for file in repository.trees[commit].items()])
+            self.respond(200, [as_entry(*file) for file in repository.trees[commit].items()])
         else:
             about = as_sibling if blobs else lambda name, _: {"rfilename": name}
             files = [about(*file) for file in repository.trees[commit].items()]
-            self.answer(200, {"id": repo_id, "sha": commit, "siblings": files}, commit)
+            self.respond(200, {"id": repo_id, "sha": commit, "siblings": files}, commit)
 
     def send_file(self, repo_id: str, revision: str, *path: str) -> None:
         repository, name = self.hub.repositories[repo_id], "/".join(path)
         commit = repository.commit(revision)
         content = repository.trees.get(commit or "", {}).get(name)
         if content is None:
-            self.answer(404, code="EntryNotFound")
+            self.respond(404, code="EntryNotFound")
         elif repo_id in self.hub.gated:
-            self.answer(403, code="GatedRepo")
+            self.respond(403, code="GatedRepo")
         elif name.endswith(LFS):
             self.send_response(302)
-            # By another name: what holds the large files must not see the token.
+            # Another host name: the storage of large files must not receive the token.
             where = f"http://localhost:{self.server.server_port}/signed/{repo_id}/{commit}/{name}"  # type: ignore[attr-defined]
             self.send_header("Location", f"{where}?Signature={SIGNATURE}")
             self.send_header("X-Repo-Commit", commit or "")
@@ -195,14 +193,14 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
         else:
-            self.answer(200, content, commit)
+            self.respond(200, content, commit)
 
     def send_signed(self, owner: str, name: str, commit: str, file: str) -> None:
         content = self.hub.repositories[f"{owner}/{name}"].trees[commit][file]
         start = int((self.headers["range"] or "bytes=0-")[len("bytes=") :].rstrip("-"))
         cut = self.hub.cuts.get(file)
         if cut is not None and start:
-            self.answer(500)
+            self.respond(500)
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
@@ -214,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wait()
         self.close_connection = True
 
-    def answer(
+    def respond(
         self, status: int, content: object = b"", commit: str | None = COMMIT, code: str = ""
     ) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -233,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 def blob_id(content: bytes) -> str:
@@ -251,20 +249,20 @@ def as_sibling(name: str, content: bytes) -> dict[str, Any]:
 
 
 def environment(cache: Path, **settings: str) -> dict[str, str]:
-    """Returns the environment of a process with an own cache and a login."""
-    kept = {
+    """Returns the environment of a process with its own cache and a login."""
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.upper().startswith(("HF_", "HUGGING", "TRANSFORMERS_", "HTTP", "ALL_PROXY"))
     }
-    # On a busy machine the answer may take longer than the ten seconds of the library.
-    patient = dict.fromkeys(("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"), "120")
-    own = {"HF_HOME": str(cache), "HF_TOKEN": TOKEN, "NO_PROXY": "*"}
-    return kept | own | patient | settings
+    # On a busy machine a response may take longer than the ten seconds of the library.
+    timeouts = dict.fromkeys(("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"), "120")
+    login = {"HF_HOME": str(cache), "HF_TOKEN": TOKEN, "NO_PROXY": "*"}
+    return inherited | login | timeouts | settings
 
 
 def run(program: str, cache: Path, *arguments: str, **settings: str) -> tuple[Any, str]:
-    """Runs a program to its end; returns the JSON that it printed, and its stderr."""
+    """Runs a Python program; returns the JSON that it printed, and its stderr."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env=environment(cache, **settings),
@@ -280,8 +278,8 @@ def run(program: str, cache: Path, *arguments: str, **settings: str) -> tuple[An
 
 
 def wait_until(condition: Any, seconds: float = 300) -> None:
-    """Waits for something to become true, and fails where it does not."""
+    """Waits until a condition is true, and fails after a timeout."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.05)

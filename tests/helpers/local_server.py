@@ -1,4 +1,4 @@
-"""A server of this process, on a free port of this machine."""
+"""An HTTP server in a thread of this process, on a free local port."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def listening(handler: type[BaseHTTPRequestHandler], hub: Any) -> Iterator[None]:
-    """Lets a handler answer for a hub, which is told its endpoint, and released at the end."""
+    """Serves a handler of a fake hub; sets the hub's `endpoint`, and `released` at the end."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"

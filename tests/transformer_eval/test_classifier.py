@@ -48,7 +48,7 @@ Folders = Mapping[str, Path]
 
 @pytest.fixture
 def folder(tiny_bert: Path, tmp_path: Path) -> Path:
-    """A tiny BERT that a test may change."""
+    """A tiny BERT that the test may change."""
     return shutil.copytree(tiny_bert, tmp_path / "mine")
 
 
@@ -72,7 +72,7 @@ def refusal(folder: Path) -> str:
 
 
 def permuted(origin: Path, folder: Path, order: tuple[int, ...]) -> Path:
-    """The same model with its classes in another order."""
+    """Copies a model with its classes in another order."""
     shutil.copytree(origin, folder)
     tensors = load_file(folder / WEIGHTS)
     for name in ("classifier.weight", "classifier.bias"):
@@ -83,11 +83,11 @@ def permuted(origin: Path, folder: Path, order: tuple[int, ...]) -> Path:
     return folder
 
 
-# Answers
+# Predictions
 
 
 @each_family
-def test_every_family_loads_by_path_and_answers(tiny_transformers: Folders, family: str) -> None:
+def test_every_family_loads_by_path_and_predicts(tiny_transformers: Folders, family: str) -> None:
     classifier = load(str(tiny_transformers[family]), "cpu")
 
     assert (classifier.name, classifier.labels) == (f"tiny-{family}", LABELS)
@@ -95,13 +95,13 @@ def test_every_family_loads_by_path_and_answers(tiny_transformers: Folders, fami
     probabilities = classifier.predict_proba(TEXTS)
     assert probabilities.shape == (len(TEXTS), 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-    assert classifier.logits(TEXTS).std(axis=0).min() > 0.01  # the texts are told apart
-    best = [LABELS[index] for index in probabilities.argmax(axis=1)]
-    assert classifier.predict(TEXTS) == best
+    assert classifier.logits(TEXTS).std(axis=0).min() > 0.01  # the texts have different logits
+    labels = [LABELS[index] for index in probabilities.argmax(axis=1)]
+    assert classifier.predict(TEXTS) == labels
 
 
 @each_family
-def test_the_logits_are_those_of_the_library(tiny_transformers: Folders, family: str) -> None:
+def test_logits_are_those_of_the_library(tiny_transformers: Folders, family: str) -> None:
     folder = tiny_transformers[family]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     network = AutoModelForSequenceClassification.from_pretrained(folder).eval()
@@ -115,7 +115,7 @@ def test_the_logits_are_those_of_the_library(tiny_transformers: Folders, family:
 
 
 @each_family
-def test_padding_changes_no_logit(tiny_transformers: Folders, family: str) -> None:
+def test_padding_does_not_change_logits(tiny_transformers: Folders, family: str) -> None:
     classifier = load(tiny_transformers[family], "cpu")
 
     batch = classifier.encode(TEXTS)
@@ -126,8 +126,8 @@ def test_padding_changes_no_logit(tiny_transformers: Folders, family: str) -> No
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-4)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
-def test_the_size_of_batches_changes_no_logit(
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_batch_size_does_not_change_logits(
     classifier: TransformerClassifier, batch_size: int
 ) -> None:
     logits = classifier.logits(TEXTS, batch_size)
@@ -136,14 +136,14 @@ def test_the_size_of_batches_changes_no_logit(
     assert classifier.logits([], batch_size).shape == (0, 3)
 
 
-def test_what_was_trained_with_dropout_answers_without(folder: Path) -> None:
+def test_dropout_is_disabled(folder: Path) -> None:
     change(folder, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
     classifier = load(folder, "cpu")
 
     np.testing.assert_array_equal(classifier.logits(TEXTS), classifier.logits(TEXTS))
 
 
-def test_weights_of_half_precision_compute_in_single(folder: Path) -> None:
+def test_fp16_weights_are_computed_in_fp32_on_the_cpu(folder: Path) -> None:
     tensors = {name: tensor.half() for name, tensor in load_file(folder / WEIGHTS).items()}
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
     change(folder, dtype="float16")
@@ -155,7 +155,7 @@ def test_weights_of_half_precision_compute_in_single(folder: Path) -> None:
     assert np.isfinite(classifier.logits(TEXTS)).all()
 
 
-def test_it_has_all_that_a_classifier_needs(tiny_bert: Path) -> None:
+def test_name_shapes_and_token_counts(tiny_bert: Path) -> None:
     classifier: Classifier = TransformerClassifier.load(tiny_bert, "cpu", name="other")
 
     batch = classifier.encode(["so happy", "alone"])
@@ -166,7 +166,9 @@ def test_it_has_all_that_a_classifier_needs(tiny_bert: Path) -> None:
     assert classifier.truncated_texts == 0
 
 
-def test_cuda_without_cuda_is_wrong_use(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_cuda_without_cuda_is_refused(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     with pytest.raises(UsageError, match="--device"):
@@ -176,16 +178,18 @@ def test_cuda_without_cuda_is_wrong_use(tiny_bert: Path, monkeypatch: pytest.Mon
 # Lengths
 
 
-def test_no_fixed_length_of_a_tokenizer_is_padded_or_cut_to(folder: Path, tiny_bert: Path) -> None:
+def test_fixed_padding_and_truncation_of_a_tokenizer_are_ignored(
+    folder: Path, tiny_bert: Path
+) -> None:
     long = "happy " * 300
     padding = {"strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": None,
                "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}  # fmt: skip
-    cut = {"max_length": 16, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
-    change(folder, TOKENIZER, padding=padding, truncation=cut)
+    truncation = {"max_length": 16, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    change(folder, TOKENIZER, padding=padding, truncation=truncation)
 
     classifier = TransformerClassifier.load(folder, "cpu")
 
-    # As the tokenizer stands after loading, and as it stands after use.
+    # Both after loading and after use.
     for _ in range(2):
         plain = classifier.tokenizer.backend_tokenizer.encode_batch(["so happy", long])
         assert [len(encoding.ids) for encoding in plain] == [4, 302]
@@ -199,24 +203,24 @@ def test_no_fixed_length_of_a_tokenizer_is_padded_or_cut_to(folder: Path, tiny_b
 
 
 @pytest.mark.parametrize(("family", "limit"), [("bert", 512), ("roberta", 128), ("albert", 512)])
-def test_texts_that_were_cut_are_counted_and_those_that_just_fit_are_not(
+def test_only_truncated_texts_are_counted(
     tiny_transformers: Folders, family: str, limit: int
 ) -> None:
     classifier = load(tiny_transformers[family], "cpu")
-    fits, cut = "i " * (limit - 2), "i " * (limit - 1)
+    fits, too_long = "i " * (limit - 2), "i " * (limit - 1)
     assert classifier.num_tokens(classifier.encode([fits])) == limit
     assert classifier.truncated_texts == 0
 
-    batch = classifier.encode([cut, fits, "i", "", cut, cut + cut])
+    batch = classifier.encode([too_long, fits, "i", "", too_long, too_long * 2])
     assert batch["input_ids"].shape == (6, limit)
     assert classifier.truncated_texts == 3
     assert np.isfinite(classifier.forward(batch)).all()  # there is a position for each token
 
-    classifier.encode([fits, cut])
+    classifier.encode([fits, too_long])
     assert classifier.truncated_texts == 4
 
 
-def test_what_the_tokenizer_cuts_at_is_kept(folder: Path) -> None:
+def test_maximum_length_of_the_tokenizer_is_respected(folder: Path) -> None:
     change(folder, "tokenizer_config.json", model_max_length=8)
     classifier = load(folder, "cpu")
 
@@ -231,7 +235,7 @@ def test_what_the_tokenizer_cuts_at_is_kept(folder: Path) -> None:
         ("bert", {"max_position_embeddings": 512}, 128, 128),
         ("bert", {"max_position_embeddings": 4096}, int(1e30), 512),
         ("modernbert", {"max_position_embeddings": 8192}, 8192, 512),
-        # Two of RoBERTa's positions stand for none, or as many as its padding id says.
+        # RoBERTa's positions start after its padding id.
         ("roberta", {"max_position_embeddings": 514, "pad_token_id": 1}, int(1e30), 512),
         ("roberta", {"max_position_embeddings": 130, "pad_token_id": 1}, int(1e30), 128),
         ("xlm-roberta", {"max_position_embeddings": 130, "pad_token_id": 1}, 128, 128),
@@ -239,7 +243,7 @@ def test_what_the_tokenizer_cuts_at_is_kept(folder: Path) -> None:
         ("t5", {}, int(1e30), 512),
     ],
 )
-def test_the_smallest_limit_holds(
+def test_smallest_limit_is_the_maximum_length(
     tiny_bert: Path, family: str, positions: dict[str, Any], by_tokenizer: int, expected: int
 ) -> None:
     tokenizer = load_tokenizer(tiny_bert)
@@ -251,21 +255,21 @@ def test_the_smallest_limit_holds(
     assert max_length(tokenizer, config) == expected
 
 
-# What texts go through before
+# Normalization
 
 
-def test_texts_go_through_the_normalizer_that_the_config_names(
+def test_texts_are_normalized_as_the_config_states(
     folder: Path, classifier: TransformerClassifier
 ) -> None:
-    written, read = "@ann look http://x.org/a?b", "@user look http"
+    raw, normalized = "@ann look http://x.org/a?b", "@user look http"
     change(folder, text_normaliser="cardiff")
     normalizing = load(folder, "cpu")
 
-    np.testing.assert_array_equal(normalizing.logits([written]), classifier.logits([read]))
-    assert np.abs(classifier.logits([written]) - classifier.logits([read])).max() > 1e-3
+    np.testing.assert_array_equal(normalizing.logits([raw]), classifier.logits([normalized]))
+    assert np.abs(classifier.logits([raw]) - classifier.logits([normalized])).max() > 1e-3
 
 
-def test_a_text_that_fits_once_normalized_was_not_cut(
+def test_length_is_counted_after_normalization(
     folder: Path, classifier: TransformerClassifier
 ) -> None:
     text = "http://example.org/a/b/c/d/e/f " * 60
@@ -278,11 +282,11 @@ def test_a_text_that_fits_once_normalized_was_not_cut(
     assert (normalizing.truncated_texts, classifier.truncated_texts) == (0, 1)
 
 
-# Numbers in 16 bits
+# 16-bit weights
 
 
 @each_family
-def test_every_family_computes_in_the_bf16_that_is_stored(
+def test_every_family_computes_in_its_stored_bf16(
     tiny_transformers: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     monkeypatch.setattr("transformer_eval.classifier.cpu_flags", lambda: ["avx512_bf16"])
@@ -297,26 +301,28 @@ def test_every_family_computes_in_the_bf16_that_is_stored(
     assert np.abs(half.logits(TEXTS) - expected).mean() < 0.05 * np.ptp(expected)
 
 
-@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
 @pytest.mark.parametrize(
-    ("stated", "stored"),
-    [("float16", "fp16"), ("bfloat16", "bf16"), ("float64", "fp32"), (None, "fp32")],
+    ("name", "dtype", "expected"),
+    [
+        ("dtype", "float16", "fp16"),
+        ("dtype", None, "fp32"),
+        ("torch_dtype", "bfloat16", "bf16"),
+        ("torch_dtype", "float64", "fp32"),
+    ],
 )
-def test_what_is_stored_is_what_the_config_says(
-    folder: Path, name: str, stated: Any, stored: str
+def test_stored_dtype_is_that_of_the_config(
+    folder: Path, name: str, dtype: Any, expected: str
 ) -> None:
     config = json.loads((folder / CONFIG).read_text())
     config.pop("dtype")
-    (folder / CONFIG).write_text(json.dumps({**config, name: stated}))
+    (folder / CONFIG).write_text(json.dumps({**config, name: dtype}))
 
     classifier = load(folder, "cpu")
     assert isinstance(classifier, TransformerClassifier)
-    assert classifier.stored_dtype == stored
+    assert classifier.stored_dtype == expected
 
 
-def test_training_starts_in_32_bits_from_what_is_stored_in_16(
-    tiny_bert: Path, tmp_path: Path
-) -> None:
+def test_16_bit_weights_are_loaded_in_fp32_for_training(tiny_bert: Path, tmp_path: Path) -> None:
     network = AutoModelForSequenceClassification.from_pretrained(tiny_bert).to(torch.bfloat16)
     network.save_pretrained(tmp_path)
 
@@ -327,7 +333,7 @@ def test_training_starts_in_32_bits_from_what_is_stored_in_16(
         assert torch.equal(parameter, network.get_parameter(name).float())
 
 
-# What libraries print
+# Output of libraries
 
 
 def test_nothing_is_printed_on_import() -> None:
@@ -342,25 +348,26 @@ def test_nothing_is_printed_on_import() -> None:
 
 
 @pytest.mark.parametrize("order", [(1, 2, 0), (2, 0, 1), (1, 0, 2)])
-def test_the_order_of_the_ids_changes_no_evaluation(
+def test_class_order_does_not_change_the_evaluation(
     tiny_bert: Path, tiny_data: Path, tmp_path: Path, order: tuple[int, ...]
 ) -> None:
     data = load_dataset(DataConfig(data=str(tiny_data)))
     other = load(permuted(tiny_bert, tmp_path / "other", order), "cpu")
     assert other.labels != LABELS != data.labels
 
-    ours, theirs = (evaluate(it, data.train, "moods") for it in (load(tiny_bert, "cpu"), other))
+    expected = evaluate(load(tiny_bert, "cpu"), data.train, "moods")
+    actual = evaluate(other, data.train, "moods")
 
-    assert len(set(ours.predictions.tolist())) > 1
-    np.testing.assert_allclose(theirs.probabilities, ours.probabilities, atol=1e-6)
-    assert (theirs.scores, theirs.per_class()) == (ours.scores, ours.per_class())
+    assert len(set(expected.predictions.tolist())) > 1
+    np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-6)
+    assert (actual.scores, actual.per_class()) == (expected.scores, expected.per_class())
 
 
 NUMBERED = {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
 
 
 @pytest.mark.parametrize(
-    ("id2label", "stated", "expected"),
+    ("id2label", "names", "expected"),
     [
         (NUMBERED, ("sad", "mad", "glad"), ("sad", "mad", "glad")),
         (dict(reversed(NUMBERED.items())), ("sad", "mad", "glad"), ("sad", "mad", "glad")),
@@ -369,32 +376,32 @@ NUMBERED = {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
         (NUMBERED, ("sad", "glad"), ("LABEL_0", "LABEL_1", "LABEL_2")),
         ({0: "a", 1: "b", 2: "c"}, ("sad", "mad", "glad"), ("a", "b", "c")),
         ({2: "c", 0: "a", 1: "b"}, (), ("a", "b", "c")),
-        # One name is enough to say that they are names.
+        # A single real name is enough to use the names of the config.
         (NUMBERED | {2: "other"}, ("a", "b", "c"), ("LABEL_0", "LABEL_1", "other")),
     ],
 )  # fmt: skip
-def test_stated_names_stand_in_for_numbers_only(
-    id2label: dict[int, str], stated: tuple[str, ...], expected: tuple[str, ...]
+def test_given_names_replace_only_numbers(
+    id2label: dict[int, str], names: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
     config = AutoConfig.for_model("bert", id2label=id2label, label2id={})
 
-    assert class_names(config, stated) == expected
+    assert class_names(config, names) == expected
 
 
-def test_what_counts_as_a_number() -> None:
+def test_numbered_names() -> None:
     assert numbered(["LABEL_0", "LABEL_10"]) and numbered(["0", "1"])
     assert not numbered(["LABEL_", "LABEL_1"]) and not numbered(["label_0", "LABEL_1"])
     assert not numbered(["joy"]) and not numbered(["LABEL_0", "LABEL_0_old"])
 
 
-def test_stated_names_reach_the_classifier(folder: Path) -> None:
+def test_given_names_become_the_labels(folder: Path) -> None:
     change(folder, id2label=NUMBERED, label2id=None)
 
     assert TransformerClassifier.load(folder, "cpu", labels=LABELS).labels == LABELS
     assert load(folder, "cpu").labels == ("LABEL_0", "LABEL_1", "LABEL_2")
 
 
-def test_a_class_without_a_name_is_refused(folder: Path) -> None:
+def test_class_without_a_name_is_refused(folder: Path) -> None:
     change(folder, id2label={"1": "sadness", "2": "anger", "3": "joy"}, label2id=None)
 
     assert "id2label" in refusal(folder)
@@ -404,13 +411,13 @@ def test_a_class_without_a_name_is_refused(folder: Path) -> None:
 
 
 @each_family
-def test_parameters_and_bytes_are_those_of_the_files(
+def test_parameters_and_size_are_those_of_the_files(
     tiny_transformers: Folders, family: str
 ) -> None:
     folder = tiny_transformers[family]
     classifier = load(folder, "cpu")
 
-    # Albert's layers share theirs, which the file holds once too.
+    # The shared layers of ALBERT are in the file once.
     values = sum(tensor.numel() for tensor in load_file(folder / WEIGHTS).values())
     assert classifier.num_parameters() == values
     files = (WEIGHTS, CONFIG, TOKENIZER, "tokenizer_config.json")
@@ -418,7 +425,7 @@ def test_parameters_and_bytes_are_those_of_the_files(
     assert classifier.size_bytes() > 4 * values
 
 
-def test_what_other_libraries_need_is_not_counted(folder: Path) -> None:
+def test_files_for_other_libraries_are_not_counted(folder: Path) -> None:
     before = load(folder, "cpu").size_bytes()
     for name in ("pytorch_model.bin", "tf_model.h5", "README.md", "training_args.pt", "run.py"):
         (folder / name).write_bytes(b"?" * 1000)
@@ -428,7 +435,7 @@ def test_what_other_libraries_need_is_not_counted(folder: Path) -> None:
     assert load(folder, "cpu").size_bytes() == before
 
 
-def test_links_count_as_what_they_lead_to(tiny_bert: Path, tmp_path: Path) -> None:
+def test_size_of_links_is_that_of_their_targets(tiny_bert: Path, tmp_path: Path) -> None:
     cached = tmp_path / "snapshot"
     cached.mkdir()
     for path in tiny_bert.iterdir():
@@ -437,11 +444,11 @@ def test_links_count_as_what_they_lead_to(tiny_bert: Path, tmp_path: Path) -> No
     assert load(cached, "cpu").size_bytes() == load(tiny_bert, "cpu").size_bytes()
 
 
-# What is refused
+# Refused models
 
 
 @each_family
-def test_a_model_without_a_head_is_to_be_fine_tuned(
+def test_model_without_a_head_is_refused(
     tiny_transformers: Folders, tmp_path: Path, family: str
 ) -> None:
     folder = shutil.copytree(tiny_transformers[family], tmp_path / "headless")
@@ -460,8 +467,10 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.pt", WEIGHTS])
-@pytest.mark.parametrize("with_torch", [False, True])
+@pytest.mark.parametrize(
+    ("name", "with_torch"),
+    [("pytorch_model.bin", True), ("pytorch_model.bin", False), (WEIGHTS, True), (WEIGHTS, False)],
+)
 def test_nothing_is_unpickled(folder: Path, tmp_path: Path, name: str, with_torch: bool) -> None:
     (folder / WEIGHTS).unlink()
     bomb = Bomb(tmp_path / "exploded")
@@ -476,7 +485,7 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path, name: str, with_torc
 
 
 def with_code(folder: Path, tmp_path: Path, **entries: Any) -> Path:
-    """Puts code beside a model that leaves a file when it is imported; returns that file."""
+    """Adds code to a model that creates a file when it is imported; returns that file."""
     trace = tmp_path / "imported"
     (folder / "evil.py").write_text(f"open({str(trace)!r}, 'w').close()\n")
     code = {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model",
@@ -486,7 +495,7 @@ def with_code(folder: Path, tmp_path: Path, **entries: Any) -> Path:
     return trace
 
 
-def test_a_model_that_needs_code_of_its_own_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_model_that_needs_its_own_code_is_refused(folder: Path, tmp_path: Path) -> None:
     trace = with_code(folder, tmp_path, model_type="evil", architectures=["EvilModel"])
 
     assert "code of its own, which is never run" in refusal(folder)
@@ -494,7 +503,7 @@ def test_a_model_that_needs_code_of_its_own_is_refused(folder: Path, tmp_path: P
     assert not trace.exists()
 
 
-def test_code_beside_a_model_that_does_without_is_left_alone(
+def test_code_that_is_not_needed_is_ignored(
     folder: Path, tmp_path: Path, classifier: TransformerClassifier
 ) -> None:
     trace = with_code(folder, tmp_path)
@@ -504,7 +513,7 @@ def test_code_beside_a_model_that_does_without_is_left_alone(
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.5, 0.9999])
+@pytest.mark.parametrize("share", [0, 0.01, 0.9999])
 def test_truncated_weights_are_refused(folder: Path, share: float) -> None:
     data = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(data[: int(share * len(data))])
@@ -531,26 +540,24 @@ def test_weights_that_do_not_fit_the_config_are_refused(
 
 
 @each_family
-@pytest.mark.parametrize("lost", [(TOKENIZER,), (TOKENIZER, "tokenizer_config.json")])
-def test_a_missing_tokenizer_is_refused(
-    tiny_transformers: Folders, tmp_path: Path, family: str, lost: tuple[str, ...]
+def test_missing_tokenizer_is_refused(
+    tiny_transformers: Folders, tmp_path: Path, family: str
 ) -> None:
     folder = shutil.copytree(tiny_transformers[family], tmp_path / "copy")
-    for name in lost:
+    for name in (TOKENIZER, "tokenizer_config.json"):
         (folder / name).unlink()
-
-    assert "tokenizer" in refusal(folder)
+        assert "tokenizer" in refusal(folder)
 
 
 @pytest.mark.parametrize("file", [TOKENIZER, "tokenizer_config.json"])
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"\xff\xfe"])
-def test_a_damaged_tokenizer_is_refused(folder: Path, file: str, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe"])
+def test_damaged_tokenizer_is_refused(folder: Path, file: str, content: bytes) -> None:
     (folder / file).write_bytes(content)
 
     assert "its tokenizer cannot be loaded" in refusal(folder)
 
 
-def test_a_tokenizer_without_padding_is_refused(folder: Path) -> None:
+def test_tokenizer_without_padding_is_refused(folder: Path) -> None:
     change(folder, "tokenizer_config.json", pad_token=None)
 
     assert "no padding token" in refusal(folder)
@@ -559,16 +566,16 @@ def test_a_tokenizer_without_padding_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"7", b"null", b"[]", b'"bert"', b"\xff\xfe", b"[" * 200_000]
 )
-def test_a_folder_without_a_readable_config_is_no_model(folder: Path, content: bytes) -> None:
+def test_folder_without_a_readable_config_is_refused(folder: Path, content: bytes) -> None:
     (folder / CONFIG).write_bytes(content)
 
-    with pytest.raises(WeightsError, match="that can be read: is it a model") as error:
+    with pytest.raises(WeightsError, match="has no readable config") as error:
         TransformerClassifier.load(folder, "cpu")
     assert str(folder) in str(error.value)
 
 
 @pytest.mark.parametrize("model_type", ["frobnicator", None, 7, ""])
-def test_an_unknown_architecture_is_refused(folder: Path, model_type: Any) -> None:
+def test_unknown_architecture_is_refused(folder: Path, model_type: Any) -> None:
     change(folder, model_type=model_type)
 
     refusal(folder)

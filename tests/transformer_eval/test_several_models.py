@@ -14,16 +14,28 @@ from featherweight import load
 from featherweight.cli import main
 from featherweight.config import CompareConfig
 from featherweight.errors import FeatherweightError, UsageError, WeightsError
-from transformer_eval import several_models as module
+from tests.helpers.finetuning import small, train, weights
+from transformer_eval import several_models
 from transformer_eval.config import FinetuneConfig
-from transformer_eval.several_models import train_each
+from transformer_eval.several_models import run_models
 
 ROOT = Path(__file__).parents[2]
+ONCE = "partial(latency.measure, min_iterations=1, min_seconds=0.0)"
+# The command with a short timing.
+PROGRAM = f"""
+import sys
+from functools import partial
+from featherweight import cli
+from featherweight.comparison import compare
+from featherweight.timing import latency
+compare.measure = {ONCE}
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
-    """A folder with two models that can be had and a broken one between them by name."""
+    """A folder with two usable models and a broken one, whose name is in the middle."""
     folder = tmp_path_factory.mktemp("models")
     for name in ("anna", "bert", "carl"):
         shutil.copytree(tiny_bert, folder / name)
@@ -33,35 +45,36 @@ def family(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
 
 
 def flags(data: Path, output_dir: Path, models: list[Path], *more: str) -> list[str]:
-    given = {"data": data, "output_dir": output_dir, "epochs": 1, "batch_size": 8,
-             "precision": "fp32", "device": "cpu", "name": "three"}  # fmt: skip
+    values = {"data": data, "output_dir": output_dir, "epochs": 1, "batch_size": 8,
+              "learning_rate": 1e-3, "precision": "fp32", "device": "cpu",
+              "name": "three"}  # fmt: skip
     return [
         *("finetune", "--model", *map(str, models)),
-        *(f"--{name}={value}" for name, value in given.items()),
+        *(f"--{name}={value}" for name, value in values.items()),
         *more,
     ]
 
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[CompareConfig]:
-    """What was to be compared; the comparison itself, which takes long, is refused."""
+    """Records the options of the comparison, and stops before it because it takes long."""
     seen: list[CompareConfig] = []
 
     def stop(config: CompareConfig) -> NoReturn:
         seen.append(config)
         raise UsageError("enough")
 
-    monkeypatch.setattr(module, "contest", stop)
+    monkeypatch.setattr(several_models, "compare", stop)
     return seen
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, family: Path) -> Any:
-    """What came of a series of which the second model fails: process and output folder."""
+    """The process and output folder of three models, the second of which fails."""
     outputs = tmp_path_factory.mktemp("outputs")
     models = [family / name for name in ("anna", "bert", "carl")]
     ended = subprocess.run(
-        [sys.executable, "-m", "featherweight.cli", *flags(tiny_data, outputs, models)],
+        [sys.executable, "-c", PROGRAM, *flags(tiny_data, outputs, models)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -70,7 +83,7 @@ def three(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, family: Pat
     return ended, outputs
 
 
-def test_one_that_fails_does_not_stop_the_others(three: Any, family: Path) -> None:
+def test_model_that_fails_does_not_stop_the_others(three: Any, family: Path) -> None:
     ended, outputs = three
     assert sorted(path.name for path in outputs.iterdir()) == [
         "three-anna", "three-carl", "three-report",
@@ -87,10 +100,25 @@ def test_one_that_fails_does_not_stop_the_others(three: Any, family: Path) -> No
     assert "Traceback" not in ended.stderr
 
 
-def test_report_says_what_each_costs_and_gives(three: Any) -> None:
+def test_stdout_has_the_report_and_stderr_the_epochs(three: Any) -> None:
     ended, outputs = three
     assert f"report: {outputs / 'three-report'}" in ended.stdout
-    assert "{" not in ended.stdout
+    for word in ("{", "epoch 1/1", "train_runtime", "eval_"):
+        assert word not in ended.stdout
+    assert ended.stderr.count("epoch 1/1") == 2
+    assert "train_runtime" not in ended.stderr
+
+
+def test_training_in_another_process_gives_the_same_weights(
+    three: Any, tiny_data: Path, tmp_path: Path, tiny_bert: Path
+) -> None:
+    _, outputs = three
+    here = train(small(tiny_data, tmp_path, tiny_bert, epochs=1))
+    assert weights(here) == weights(outputs / "three-anna")
+
+
+def test_report_has_quality_size_and_speed_of_each_model(three: Any) -> None:
+    ended, outputs = three
     record = json.loads((outputs / "three-report" / "report.json").read_text())
     assert (record["data"]["split"], record["data"]["n"]) == ("test", 12)
     rows = {row["model"]: row for row in record["rows"]}
@@ -108,7 +136,7 @@ def test_report_says_what_each_costs_and_gives(three: Any) -> None:
     assert (outputs / "three-report" / "report.html").exists()
 
 
-def test_resumed_series_keeps_what_is_finished(
+def test_resume_keeps_finished_runs(
     three: Any,
     tiny_data: Path,
     tmp_path: Path,
@@ -121,34 +149,41 @@ def test_resumed_series_keeps_what_is_finished(
     models = [tmp_path / "models" / name for name in ("anna", "bert", "carl")]
     for model in models:
         shutil.copytree(tiny_bert, model)
-    kept = [outputs / "three-anna", outputs / "three-carl"]
-    before = {path: path.stat().st_mtime_ns for run in kept for path in run.rglob("*")}
+    anna, bert, carl = (outputs / f"three-{model.name}" for model in models)
+    before = {path: path.stat().st_mtime_ns for run in (anna, carl) for path in run.rglob("*")}
     assert main(flags(tiny_data, outputs, models, "--resume")) == 2
-    assert {path: path.stat().st_mtime_ns for run in kept for path in run.rglob("*")} == before
+    after = {path: path.stat().st_mtime_ns for run in (anna, carl) for path in run.rglob("*")}
+    assert after == before
     assert caplog.text.count("epoch 1/1") == 1
-    assert load(outputs / "three-bert", "cpu").name == "three-bert"
+    assert load(bert, "cpu").name == "three-bert"
     (config,) = compared
-    assert config.weights == [kept[0], outputs / "three-bert", kept[1]]
+    assert config.weights == [anna, bert, carl]
     assert (config.split, config.output_path) == ("test", outputs / "three-report")
 
 
-def test_single_model_gives_a_run_of_just_that_name_and_no_report(
+def test_single_model_creates_a_run_of_the_given_name_and_no_report(
     tiny_data: Path, tmp_path: Path, family: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(flags(tiny_data, tmp_path, [family / "anna"])) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["three"]
-    assert capfd.readouterr().out.endswith(f"\nrun: {tmp_path / 'three'}\n")
+    printed = capfd.readouterr().out
+    assert "macro average" in printed
+    assert printed.endswith(f"\nrun: {tmp_path / 'three'}\n")
+    for word in ("{", "epoch", "train_runtime", "eval_"):
+        assert word not in printed
     assert main(flags(tiny_data, tmp_path, [family / "bert"], "--name=broken")) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["three"]
 
 
-def test_two_processes_fail_together_and_go_on_together(
+def test_two_processes_fail_together_and_continue_together(
     tiny_data: Path, tmp_path: Path, family: Path
 ) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     models = [family / "bert", family / "anna"]
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.replace(ONCE, "lambda *_, **__: []"))
     ended = subprocess.run(
-        [*launch, "-m", "featherweight.cli", *flags(tiny_data, tmp_path, models)],
+        [*launch, program, *flags(tiny_data, tmp_path, models)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -159,7 +194,8 @@ def test_two_processes_fail_together_and_go_on_together(
     assert "1 of 2 failed" in ended.stderr
     assert "2 process(es)" in (tmp_path / "three-anna" / "training.log").read_text()
     assert ended.stdout.count("report: ") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["three-anna", "three-report"]
+    created = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert created == {"three-anna", "three-report"}
 
 
 def config(tmp_path: Path, *models: str, **changes: Any) -> FinetuneConfig:
@@ -167,26 +203,26 @@ def config(tmp_path: Path, *models: str, **changes: Any) -> FinetuneConfig:
 
 
 @pytest.fixture
-def asked() -> list[tuple[str, str, list[str]]]:
-    """What was to be made: model, name of the run, models in its config."""
+def calls() -> list[tuple[str, str, list[str]]]:
+    """Model, name of the run and models in its config of each call of `record`."""
     return []
 
 
 @pytest.fixture
-def helper(asked: list[Any]) -> Callable[[FinetuneConfig, str], None]:
-    """A maker in a process that only helps another: it makes no run."""
+def record(calls: list[Any]) -> Callable[[FinetuneConfig, str], None]:
+    """Acts like `finetune` in a process that is not the first one: it returns no run."""
 
-    def make(config: FinetuneConfig, model: str) -> None:
-        asked.append((model, config.name, config.model))
+    def run_model(config: FinetuneConfig, model: str) -> None:
+        calls.append((model, config.name, config.model))
 
-    return make
+    return run_model
 
 
-def test_runs_are_named_after_the_series_and_their_model(
-    tmp_path: Path, asked: list[Any], helper: Any, capsys: pytest.CaptureFixture[str]
+def test_runs_are_named_after_prefix_and_model(
+    tmp_path: Path, calls: list[Any], record: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_each(config(tmp_path, "distilbert", "acme/Tiny.v2", "some/where/mine/", name="a"), helper)
-    assert asked == [
+    run_models(config(tmp_path, "distilbert", "acme/Tiny.v2", "some/where/mine/", name="a"), record)
+    assert calls == [
         ("distilbert", "a-distilbert", ["distilbert"]),
         ("acme/Tiny.v2", "a-Tiny.v2", ["acme/Tiny.v2"]),
         ("some/where/mine/", "a-mine", ["some/where/mine/"]),
@@ -194,28 +230,24 @@ def test_runs_are_named_after_the_series_and_their_model(
     assert capsys.readouterr().out == ""
 
 
-def test_nameless_series_is_called_after_the_time(
-    tmp_path: Path, asked: list[Any], helper: Any
-) -> None:
-    train_each(config(tmp_path, "distilbert", "bert-base"), helper)
-    first, second = (name for _, name, _ in asked)
+def test_default_prefix_is_the_time(tmp_path: Path, calls: list[Any], record: Any) -> None:
+    run_models(config(tmp_path, "distilbert", "bert-base"), record)
+    first, second = (name for _, name, _ in calls)
     assert re.fullmatch(r"models-\d{8}-\d{6}-distilbert", first)
     assert second == first.replace("distilbert", "bert-base")
 
 
-def test_one_model_keeps_the_name_it_was_given(
-    tmp_path: Path, asked: list[Any], helper: Any
-) -> None:
-    train_each(config(tmp_path, "distilbert", name="mine"), helper)
-    train_each(config(tmp_path, "distilbert"), helper)
-    assert [name for _, name, _ in asked] == ["mine", ""]
+def test_single_model_keeps_the_given_name(tmp_path: Path, calls: list[Any], record: Any) -> None:
+    run_models(config(tmp_path, "distilbert", name="mine"), record)
+    run_models(config(tmp_path, "distilbert"), record)
+    assert [name for _, name, _ in calls] == ["mine", ""]
 
 
-def test_all_stands_for_every_model_that_has_no_head_yet(
-    tmp_path: Path, asked: list[Any], helper: Any
+def test_all_means_every_model_without_a_trained_head(
+    tmp_path: Path, calls: list[Any], record: Any
 ) -> None:
-    train_each(config(tmp_path, "all", name="a"), helper)
-    names = [model for model, _, _ in asked]
+    run_models(config(tmp_path, "all", name="a"), record)
+    names = [model for model, _, _ in calls]
     assert {"distilbert", "minilm"} <= set(names)
     assert not [name for name in names if name.endswith("-emotion")]
 
@@ -223,20 +255,20 @@ def test_all_stands_for_every_model_that_has_no_head_yet(
 @pytest.mark.parametrize(
     ("models", "changes", "message"),
     [
-        (["acme/bert", "other/bert"], {"name": "a", "overwrite": True}, "two of them .* a-bert"),
-        (["acme/bert", "models/bert/"], {}, "two of them"),
+        (["acme/bert", "other/bert"], {"name": "a", "overwrite": True}, "two models .* a-bert"),
+        (["acme/bert", "models/bert/"], {}, "two models"),
         (["acme/bert", "acme/bert"], {}, "twice"),
         (["acme/bert", "acme/other"], {"resume": True}, "needs the --name"),
         ([], {}, "give --model"),
     ],
 )
-def test_models_whose_runs_could_not_be_told_apart_are_refused(
-    tmp_path: Path, asked: list[Any], helper: Any, models: list[str], changes: Any, message: str
+def test_models_with_equal_run_names_are_refused(
+    tmp_path: Path, calls: list[Any], record: Any, models: list[str], changes: Any, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        train_each(config(tmp_path, *models, **changes), helper)
+        run_models(config(tmp_path, *models, **changes), record)
     assert "\n" not in str(caught.value)
-    assert asked == []
+    assert calls == []
 
 
 @pytest.mark.parametrize(
@@ -248,14 +280,14 @@ def test_models_whose_runs_could_not_be_told_apart_are_refused(
         (OSError(28, "No space left on device"), "No space left on device"),
     ],
 )
-def test_every_failure_is_named_in_one_line(
+def test_failures_are_reported_in_one_line(
     tmp_path: Path, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> NoReturn:
         raise error
 
     with pytest.raises(FeatherweightError) as caught:
-        train_each(config(tmp_path, "distilbert", "bert-base", name="a"), fail)
+        run_models(config(tmp_path, "distilbert", "bert-base", name="a"), fail)
     message = str(caught.value)
     assert message.startswith("2 of 2 failed: distilbert (")
     assert message.count(reason) == 2
@@ -267,24 +299,24 @@ def test_every_failure_is_named_in_one_line(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, AssertionError])
-def test_interrupt_and_bugs_end_the_series(
-    tmp_path: Path, asked: list[Any], error: type[BaseException]
+def test_interrupts_and_bugs_stop_all_models(
+    tmp_path: Path, calls: list[Any], error: type[BaseException]
 ) -> None:
     def fail(_: Any, model: str) -> NoReturn:
-        asked.append(model)
+        calls.append(model)
         raise error
 
     with pytest.raises(error):
-        train_each(config(tmp_path, "distilbert", "bert-base", name="a"), fail)
-    assert asked == ["distilbert"]
+        run_models(config(tmp_path, "distilbert", "bert-base", name="a"), fail)
+    assert calls == ["distilbert"]
 
 
-def test_single_failure_keeps_its_kind(tmp_path: Path) -> None:
+def test_failure_of_a_single_model_keeps_its_type(tmp_path: Path) -> None:
     def fail(*_: Any) -> NoReturn:
         raise WeightsError("no weights")
 
     with pytest.raises(WeightsError, match=r"^no weights$"):
-        train_each(config(tmp_path, "distilbert"), fail)
+        run_models(config(tmp_path, "distilbert"), fail)
 
 
 def test_without_a_test_split_the_runs_are_compared_on_validation(

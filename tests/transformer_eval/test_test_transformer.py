@@ -1,6 +1,5 @@
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,22 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from featherweight import load
-from featherweight.comparison import compare
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.errors import UsageError, WeightsError
 from featherweight.quality.evaluation import evaluate
-from featherweight.timing import latency
-from tests.helpers.versus import (
+from tests.helpers.comparing import (
     BASELINES,
     LABELS,
     NUMBERED,
     Record,
     compared,
     copied,
+    finetuned_run,
     names,
-    own_run,
     refusal,
 )
-from transformer_eval.config import VersusConfig
-from transformer_eval.test_transformer import test_transformer as versus
+from transformer_eval import test_transformer
+from transformer_eval.config import TransformerTestConfig
 
 
 def quality(record: Record, model: str) -> Record:
@@ -39,7 +36,7 @@ def quality(record: Record, model: str) -> Record:
 
 
 @pytest.mark.usefixtures("untimed")
-def test_transformers_stand_beside_the_baselines(
+def test_transformers_are_compared_with_the_baselines(
     tiny_transformers: Mapping[str, Path], tiny_data: Path
 ) -> None:
     bert, electra = tiny_transformers["bert"], tiny_transformers["electra"]
@@ -60,7 +57,7 @@ def test_transformers_stand_beside_the_baselines(
 
 
 @pytest.mark.usefixtures("untimed")
-def test_the_lstm_comes_first_and_says_what_the_data_is(tiny_bert: Path, tiny_run: Path) -> None:
+def test_lstm_is_the_first_row_and_determines_the_data(tiny_bert: Path, tiny_run: Path) -> None:
     record = compared(tiny_bert, data="", lstms=[tiny_run])
 
     assert names(record) == ["tiny", "tiny-bert", *BASELINES]
@@ -71,46 +68,42 @@ def test_the_lstm_comes_first_and_says_what_the_data_is(tiny_bert: Path, tiny_ru
 
 
 @pytest.mark.usefixtures("untimed")
-def test_every_contender_answers_the_split_that_is_asked_for(
-    tiny_bert: Path, tiny_run: Path
-) -> None:
-    config = VersusConfig(model=[str(tiny_bert)], split="train", device="cpu")
+def test_all_models_are_evaluated_on_the_chosen_split(tiny_bert: Path, tiny_run: Path) -> None:
+    config = TransformerTestConfig(model=[str(tiny_bert)], split="train", device="cpu")
 
-    record, evaluations = versus(config, [tiny_run])
+    record, evaluations = test_transformer.test_transformer(config, [tiny_run])
 
     assert (record["data"]["split"], record["data"]["n"]) == ("train", 36)
-    assert [it.model for it in evaluations] == ["tiny", "tiny-bert"]
-    assert {(it.split, len(it.targets)) for it in evaluations} == {("train", 36)}
+    assert [each.model for each in evaluations] == ["tiny", "tiny-bert"]
+    assert {(each.split, len(each.targets)) for each in evaluations} == {("train", 36)}
 
 
 @pytest.mark.usefixtures("untimed")
-def test_a_run_of_a_transformer_goes_by_its_name_and_knows_its_data(
+def test_fine_tuned_run_determines_name_and_data(
     tiny_bert: Path, tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    mine = own_run(tiny_bert, tiny_data, tmp_path / "mine")
+    mine = finetuned_run(tiny_bert, tiny_data, tmp_path / "mine")
 
     assert names(compared(mine, data="")) == ["mine", *BASELINES]
     assert names(compared(mine, data="", lstms=[tiny_run])) == ["tiny", "mine", *BASELINES]
 
 
 @pytest.mark.usefixtures("untimed")
-def test_runs_on_different_data_are_not_compared_unasked(
+def test_runs_with_different_data_need_the_data_flag(
     tiny_bert: Path, tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     other = shutil.copytree(tiny_data, tmp_path / "other")
     (other / "train.csv").write_text("text,label\nso sad,sadness\nso glad,joy\nso mad,anger\n")
-    mine = own_run(tiny_bert, other, tmp_path / "mine")
+    mine = finetuned_run(tiny_bert, other, tmp_path / "mine")
 
     assert "different data" in refusal(mine, data="", lstms=[tiny_run])
     assert names(compared(mine, data=tiny_data, lstms=[tiny_run]))[:2] == ["tiny", "mine"]
 
 
-def test_real_processes_time_a_transformer(
-    tiny_bert: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+def test_transformer_is_timed_in_a_process(
+    tiny_bert: Path, tiny_data: Path, time_only: Any
 ) -> None:
-    quick = partial(latency.measure, min_iterations=1, min_seconds=0.0)
-    monkeypatch.setattr(compare, "measure", quick)
-
+    time_only("tiny-bert")
     record = compared(tiny_bert, data=tiny_data, batch_sizes="3")
 
     (timing,) = record["rows"][0]["latencies"]
@@ -134,9 +127,9 @@ def test_classes_are_matched_by_name(tiny_bert: Path, tiny_data: Path, tmp_path:
     together = compared(tiny_bert, other, data=tiny_data, split="train")
 
     assert quality(together, "other") == quality(together, "tiny-bert")
-    answers = zip(*quality(together, "other")["confusion_matrix"], strict=True)
-    assert sum(map(any, answers)) > 1
-    # Whoever comes first numbers the classes of the record.
+    columns = zip(*quality(together, "other")["confusion_matrix"], strict=True)
+    assert sum(map(any, columns)) > 1  # several classes are predicted
+    # The first row determines the class ids of the record.
     alone = compared(other, data=tiny_data, split="train")
     assert alone["data"]["labels"] != together["data"]["labels"]
     scores = quality(together, "other")["scores"]
@@ -145,82 +138,84 @@ def test_classes_are_matched_by_name(tiny_bert: Path, tiny_data: Path, tmp_path:
 
 @pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize(
-    ("id2label", "stated"),
+    ("id2label", "model_labels"),
     [
         ({0: "Sadness", 1: "ANGER", 2: "jOy"}, ""),
         (NUMBERED, "sadness,anger,joy"),
         (NUMBERED, " Sadness , Anger,JOY "),
         ({0: "0", 1: "1", 2: "2"}, "sadness,anger,joy"),
-        # Names that the model has itself count more than those stated.
+        # Names in the config take precedence over the flag.
         ({0: "sadness", 1: "anger", 2: "joy"}, "joy,sadness,anger"),
     ],
 )
-def test_classes_are_called_as_the_data_calls_them(
-    tiny_bert: Path, tiny_data: Path, tmp_path: Path, id2label: dict[int, str], stated: str
+def test_class_names_are_those_of_the_data(
+    tiny_bert: Path, tiny_data: Path, tmp_path: Path, id2label: dict[int, str], model_labels: str
 ) -> None:
     other = copied(tiny_bert, tmp_path / "other", id2label=id2label, label2id=None)
 
-    record = compared(tiny_bert, other, data=tiny_data, split="train", model_labels=stated)
+    record = compared(tiny_bert, other, data=tiny_data, split="train", model_labels=model_labels)
 
     assert quality(record, "other") == quality(record, "tiny-bert")
 
 
 @pytest.mark.usefixtures("untimed")
-def test_the_order_of_stated_names_matters(
-    tiny_bert: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_order_of_model_labels_matters(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
     other = copied(tiny_bert, tmp_path / "other", id2label=NUMBERED, label2id=None)
     flags = {"data": tiny_data, "split": "train"}
 
     right, wrong = (
-        quality(compared(other, model_labels=stated, **flags), "other")
-        for stated in ("sadness,anger,joy", "anger,joy,sadness")
+        quality(compared(other, model_labels=model_labels, **flags), "other")
+        for model_labels in ("sadness,anger,joy", "anger,joy,sadness")
     )
 
     assert right["scores"] != wrong["scores"]
 
 
-@pytest.mark.parametrize("stated", ["", "sadness,anger", "sadness,anger,joy,fear"])
-def test_numbers_without_names_are_refused(
-    tiny_bert: Path, tiny_data: Path, tmp_path: Path, stated: str
+@pytest.mark.parametrize("model_labels", ["", "sadness,anger", "sadness,anger,joy,fear"])
+def test_numbered_classes_without_names_are_refused(
+    tiny_bert: Path, tiny_data: Path, tmp_path: Path, model_labels: str
 ) -> None:
     other = copied(tiny_bert, tmp_path / "other", id2label=NUMBERED, label2id=None)
 
-    message = refusal(other, data=tiny_data, model_labels=stated)
+    message = refusal(other, data=tiny_data, model_labels=model_labels)
 
     assert message.startswith("other only numbers its 3 classes")
     assert "--model_labels" in message
 
 
-@pytest.mark.parametrize("stated", ["sadness", "sadness,,joy", "joy,joy,sadness"])
-def test_stated_names_are_looked_at(tiny_bert: Path, tiny_data: Path, stated: str) -> None:
-    assert f"--model_labels {stated}" in refusal(tiny_bert, data=tiny_data, model_labels=stated)
+@pytest.mark.parametrize("model_labels", ["sadness", "sadness,,joy", "joy,joy,sadness"])
+def test_invalid_model_labels_are_refused(
+    tiny_bert: Path, tiny_data: Path, model_labels: str
+) -> None:
+    assert f"--model_labels {model_labels}" in refusal(
+        tiny_bert, data=tiny_data, model_labels=model_labels
+    )
 
 
 @pytest.mark.parametrize(
-    ("id2label", "stated"),
+    ("id2label", "model_labels"),
     [
         ({0: "sadness", 1: "anger", 2: "love"}, ""),
         (NUMBERED, "sadness,anger,love"),
         ({0: "LABEL_0", 1: "anger", 2: "joy"}, ""),
     ],
 )
-def test_a_model_that_tells_other_classes_apart_is_refused(
-    tiny_bert: Path, tiny_data: Path, tmp_path: Path, id2label: dict[int, str], stated: str
+def test_model_with_different_labels_is_refused(
+    tiny_bert: Path, tiny_data: Path, tmp_path: Path, id2label: dict[int, str], model_labels: str
 ) -> None:
     other = copied(tiny_bert, tmp_path / "other", id2label=id2label, label2id=None)
 
-    message = refusal(other, data=tiny_data, model_labels=stated)
+    message = refusal(other, data=tiny_data, model_labels=model_labels)
 
-    assert "other tells" in message and "moods has anger, joy, sadness" in message
+    assert "other has the labels" in message and "moods has anger, joy, sadness" in message
     assert "--latency_only" in message
 
 
 @pytest.mark.parametrize("names", [("joy", "joy"), ("joy", "Joy"), ("joy", "love")])
-def test_a_model_with_more_classes_is_refused(
+def test_model_with_more_classes_is_refused(
     tiny_bert: Path, tiny_data: Path, tmp_path: Path, names: tuple[str, str]
 ) -> None:
-    # Two classes of one name are as little comparable as one class too many.
+    # Two classes of one name are refused like an additional class.
     labels = dict(enumerate(("sadness", "anger", *names)))
     other = shutil.copytree(tiny_bert, tmp_path / "other")
     AutoModelForSequenceClassification.from_pretrained(
@@ -230,10 +225,10 @@ def test_a_model_with_more_classes_is_refused(
     assert "not comparable" in refusal(other, data=tiny_data)
 
 
-def test_data_with_numbers_for_labels_is_named_by_the_flag(
-    tiny_bert: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("untimed")
+def test_numbered_labels_of_the_data_are_named_by_the_labels_flag(
+    tiny_bert: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compare, "measure", lambda *_, **__: [])
     data = tmp_path / "moods"
     data.mkdir()
     for path in tiny_data.iterdir():
@@ -258,10 +253,10 @@ def test_pickled_weights_are_refused(tiny_bert: Path, tiny_data: Path, tmp_path:
 
     for latency_only in (False, True):
         flags = {"latency_only": latency_only, "kind": WeightsError}
-        assert "pytorch_model.bin only" in refusal(folder, data=tiny_data, **flags)
+        assert "only as pytorch_model.bin" in refusal(folder, data=tiny_data, **flags)
 
 
-def test_code_of_a_model_is_never_run(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_code_of_a_model_is_not_run(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
     code = {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model"}
     folder = copied(tiny_bert, tmp_path / "evil", model_type="evil", auto_map=code)
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\n")
@@ -277,7 +272,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no folder": ({"model": ["./not/here/"]}, "./not/here/"),
     "no batch": ({"batch_sizes": "0"}, "--batch_sizes 0"),
     "no data": ({"data": ""}, "--data"),
-    "a folder of others": ({"output_path": Path("taken")}, "--output_path"),
+    "foreign folder": ({"output_path": Path("taken")}, "--output_path"),
     "twice": ({"model": ["bert", "bert"]}, "twice"),
     "two of one name": ({"model": ["bert", "again/bert"]}, "bert"),
 }
@@ -297,13 +292,13 @@ def test_wrong_flags_are_refused(
     flags = {"model": ["bert"], "data": str(tiny_data), "device": "cpu"} | flags
 
     with pytest.raises(UsageError) as error:
-        versus(VersusConfig(**flags), [])
+        test_transformer.test_transformer(TransformerTestConfig(**flags), [])
 
     assert expected in str(error.value) and "\n" not in str(error.value)
     assert [path.name for path in Path("taken").iterdir()] == ["thesis.txt"]
 
 
-def test_cuda_without_cuda_is_wrong_use(
+def test_device_cuda_without_cuda_is_refused(
     tiny_bert: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -5,18 +5,20 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub.constants
 import pytest
 
 from featherweight.cli import main
-from tests.helpers.hub_server import SIGNATURE, TOKEN, PlayedHub, Repository, environment, serve
-from tests.helpers.versus import (
+from tests.helpers.comparing import (
     BASELINES,
     LABELS,
     copied,
+    finetuned_run,
     names,
-    own_run,
 )
+from tests.helpers.hub_server import SIGNATURE, TOKEN, FakeHub, Repository, environment, serve
 from transformer_eval.random_weights import build
 from transformer_eval.registry import EMOTIONS, REGISTRY, Pretrained
 
@@ -27,32 +29,34 @@ FILES = {
 }  # fmt: skip
 
 
-# The verb in a process of its own, timed for as short as can be.
+TIMED = "partial(latency.measure, min_iterations=1, min_seconds=0.0)"
+UNTIMED = "lambda *_, **__: []"
+# Runs the script with a short timing or none.
 PROGRAM = """
-import sys
+import runpy, sys
 from functools import partial
 import datasets
-datasets.config.USE_PARQUET_EXPORT = False  # it asks a second host, which is not played here
-from featherweight import cli
+datasets.config.USE_PARQUET_EXPORT = False  # it needs a second host, which the fake Hub lacks
 from featherweight.comparison import compare
 from featherweight.timing import latency
-compare.measure = partial(latency.measure, min_iterations=1, min_seconds=0.0)
-sys.exit(cli.main(["test_transformer", *sys.argv[1:]]))
+compare.measure = {measure}
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
 @pytest.fixture
 def outputs(tiny_bert: Path, tiny_run: Path, tiny_data: Path, tmp_path: Path) -> Path:
-    """A folder of runs, in which that of the LSTM is not the newest."""
+    """A folder of runs in which the LSTM is not the newest."""
     shutil.copytree(tiny_run, tmp_path / "outputs" / "tiny")
-    mine = own_run(tiny_bert, tiny_data, tmp_path / "outputs" / "mine")
+    mine = finetuned_run(tiny_bert, tiny_data, tmp_path / "outputs" / "mine")
     newest = (tmp_path / "outputs" / "tiny" / "config.json").stat().st_mtime + 100
     os.utime(mine / "config.json", (newest, newest))
     return tmp_path / "outputs"
 
 
 @pytest.mark.usefixtures("untimed")
-def test_the_newest_lstm_takes_part_with_a_copy_in_half_precision(
+def test_newest_lstm_is_compared_with_its_fp16_copy(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--model", str(outputs / "mine"), "--output_dir", str(outputs)]
@@ -66,7 +70,7 @@ def test_the_newest_lstm_takes_part_with_a_copy_in_half_precision(
 
 
 @pytest.mark.usefixtures("untimed")
-def test_without_an_lstm_the_transformers_stand_alone(
+def test_transformers_are_compared_without_an_lstm(
     tiny_transformers: Mapping[str, Path],
     tiny_data: Path,
     tmp_path: Path,
@@ -83,7 +87,7 @@ def test_without_an_lstm_the_transformers_stand_alone(
 
 
 @pytest.mark.parametrize("flag", ["--model", "--weights"])
-def test_a_failure_is_one_line(
+def test_failure_is_reported_in_one_line(
     tiny_data: Path,
     tiny_bert: Path,
     tmp_path: Path,
@@ -104,14 +108,15 @@ def test_a_failure_is_one_line(
     assert "Traceback" not in printed.err
 
 
-def verb(
-    command: Sequence[str | Path], folder: Path, **settings: str
+def run_script(
+    arguments: Sequence[str | Path], folder: Path, measure: str, **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the verb as a process; nothing secret may come out of it."""
-    own = environment(folder / "home", OMP_NUM_THREADS="1", **settings)
+    """Runs the script in a new process and checks that it prints no secrets."""
+    program = PROGRAM.format(measure=measure)
+    variables = environment(folder / "home", OMP_NUM_THREADS="1", **settings)
     done = subprocess.run(
-        [sys.executable, *map(str, command), "--device", "cpu"],
-        cwd=folder, env=own, capture_output=True, text=True, timeout=600, check=False,
+        [sys.executable, "-c", program, *map(str, [SCRIPT, *arguments]), "--device", "cpu"],
+        cwd=folder, env=variables, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -120,11 +125,11 @@ def verb(
     return done
 
 
-def test_the_script_compares_the_newest_lstm_with_a_transformer(outputs: Path) -> None:
+def test_script_compares_the_newest_lstm_with_a_transformer(outputs: Path) -> None:
     report = outputs.parent / "report"
     flags = ["--batch_sizes", "1", "--json", "--output_path", report]
 
-    done = verb([SCRIPT, "--model", outputs / "mine", *flags], outputs.parent)
+    done = run_script(["--model", outputs / "mine", *flags], outputs.parent, TIMED)
 
     record = json.loads(done.stdout)
     assert names(record) == ["tiny", "tiny (fp16)", "mine", *BASELINES]
@@ -137,15 +142,24 @@ def test_the_script_compares_the_newest_lstm_with_a_transformer(outputs: Path) -
     assert json.loads((report / "report.json").read_text(encoding="utf-8")) == record
 
 
-def test_the_speed_of_a_model_is_measured_where_its_weights_cannot_be_had(
-    tiny_run: Path, tmp_path: Path
+def test_unavailable_model_is_timed_with_random_weights(
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    time_only: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    flags = ["--latency_only", "--weights", tiny_run, "--batch_sizes", "1", "--json"]
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    time_only("tiny", "electra-small")
+    flags = ["--latency_only", "--weights", str(tiny_run), "--batch_sizes", "1", "--json"]
 
-    done = verb(["-c", PROGRAM, "--model", "electra-small", *flags], tmp_path, HF_HUB_OFFLINE="1")
+    code = main(["test_transformer", "--model", "electra-small", *flags, "--device", "cpu"])
 
-    assert "electra-small is timed with random weights" in done.stderr
-    record = json.loads(done.stdout)
+    assert code == 0
+    assert "electra-small is timed with random weights" in caplog.text
+    record = json.loads(capsys.readouterr().out)
     assert names(record) == ["tiny", "tiny (fp16)", "electra-small", *BASELINES]
     row = record["rows"][2]
     assert row["note"] == "only timed, with random weights and a stand-in for its tokenizer"
@@ -160,7 +174,7 @@ def test_the_speed_of_a_model_is_measured_where_its_weights_cannot_be_had(
 # Over HTTP
 
 
-def test_models_and_data_of_the_hub_make_a_table(tmp_path: Path) -> None:
+def test_models_and_data_of_the_hub_are_compared(tmp_path: Path) -> None:
     rows = {
         split: [
             (f"{part} of {label} {split}", label)
@@ -186,18 +200,17 @@ def test_models_and_data_of_the_hub_make_a_table(tmp_path: Path) -> None:
     known = REGISTRY["distilbert-emotion"].hub_id
     repositories = {"acme/tiny": named, known: numbered, "acme/moods": Repository(data)}
 
-    with serve(PlayedHub(repositories)) as hub:
+    with serve(FakeHub(repositories)) as hub:
         models = ["--model", "acme/tiny", "distilbert-emotion", "--data", "acme/moods"]
-        command = ["-c", PROGRAM, *models, "--batch_sizes", "1"]
-        done = verb(command, tmp_path, HF_ENDPOINT=hub.endpoint)
+        done = run_script(models, tmp_path, UNTIMED, HF_ENDPOINT=hub.endpoint)
 
     assert {"train.csv", "test.csv", "model.safetensors", "tokenizer.json"} <= hub.files_sent()
     for name in ("tiny", "distilbert-emotion", *BASELINES, *EMOTIONS):
         assert name in done.stdout
     cells = [line.split() for line in done.stdout.splitlines()]
     # The last table has the F1 of each class.
-    first, second = ([it[1:] for it in cells if it[:1] == [name]][-1]
+    first, second = ([row[1:] for row in cells if row[:1] == [name]][-1]
                      for name in ("tiny", "distilbert-emotion"))  # fmt: skip
     assert len(first) == len(EMOTIONS) and len(set(first)) > 1
-    # The registry knows the names of the classes that its config only numbers.
+    # The registry has the names of the classes that the config only numbers.
     assert second == first

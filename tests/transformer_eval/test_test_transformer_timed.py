@@ -15,48 +15,46 @@ from featherweight.comparison import compare
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.errors import WeightsError
 from featherweight.timing import latency
-from tests.helpers.versus import BASELINES, NUMBERED, compared, copied, names, refusal
+from tests.helpers.comparing import BASELINES, NUMBERED, compared, copied, names, refusal
 from transformer_eval.test_transformer import timed_only
 
 
 def headless(origin: Path, folder: Path, **entries: Any) -> Path:
-    """A copy of a model without its head."""
+    """Copies a model without its head."""
     shutil.copytree(origin, folder)
     AutoModel.from_pretrained(folder).save_pretrained(folder)
     return copied(folder, folder.with_name(f"{folder.name}-base"), **entries)
 
 
-def test_a_model_without_a_head_is_refused_unless_it_is_only_timed(
-    tiny_bert: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_model_without_a_head_is_refused(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
     base = headless(tiny_bert, tmp_path / "base")
 
     assert "featherweight finetune" in refusal(base, data=tiny_data, kind=WeightsError)
 
 
 @pytest.mark.usefixtures("untimed")
-# As base models have them: two classes without names, where the data has three.
+# Base models have two classes without names, and the data has three.
 @pytest.mark.parametrize("id2label", [{0: "LABEL_0", 1: "LABEL_1"}, NUMBERED])
-def test_a_model_without_a_head_is_timed_with_a_new_one(
+def test_model_without_a_head_is_timed_with_a_new_one(
     tiny_bert: Path, tiny_run: Path, tiny_data: Path, tmp_path: Path, id2label: dict[int, str]
 ) -> None:
     base = headless(tiny_bert, tmp_path / "any", id2label=id2label, label2id=None)
 
     alone = compared(base, data=tiny_data, latency_only=True)
-    beside = compared(base, data="", latency_only=True, lstms=[tiny_run])
+    with_lstm = compared(base, data="", latency_only=True, lstms=[tiny_run])
 
     assert names(alone) == ["any-base", *BASELINES]
-    assert names(beside) == ["tiny", "any-base", *BASELINES]
-    # Nothing can be tested against a model that has not answered.
-    assert (alone["reference"], beside["reference"]) == (BASELINES[1], "tiny")
-    for row in (alone["rows"][0], beside["rows"][1]):
+    assert names(with_lstm) == ["tiny", "any-base", *BASELINES]
+    # A model without predictions cannot be the reference.
+    assert (alone["reference"], with_lstm["reference"]) == (BASELINES[1], "tiny")
+    for row in (alone["rows"][0], with_lstm["rows"][1]):
         assert row["note"] == "only timed"
         assert row["parameters"] == load(tiny_bert, "cpu").num_parameters()
         assert (row["scores"], row["confusion_matrix"], row["tests"]) == ({}, None, None)
 
 
 @pytest.mark.usefixtures("untimed")
-def test_a_model_of_other_classes_can_be_timed(
+def test_model_with_different_labels_can_be_timed(
     tiny_bert: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     other = copied(
@@ -68,14 +66,14 @@ def test_a_model_of_other_classes_can_be_timed(
     assert [row["note"] for row in record["rows"]] == ["only timed", "only timed", "", ""]
 
 
-def test_what_was_written_to_be_timed_is_gone_in_the_end(
+def test_temporary_files_of_timed_models_are_deleted(
     tiny_bert: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen: list[Path] = []
 
     def measure(contenders: Sequence[latency.Contender], *_: Any, **__: Any) -> list[Any]:
-        seen.extend(it.weights for it in contenders if it.weights)
+        seen.extend(contender.weights for contender in contenders if contender.weights)
         assert all((path / "model.safetensors").is_file() for path in seen)
         return []
 
@@ -87,7 +85,7 @@ def test_what_was_written_to_be_timed_is_gone_in_the_end(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_timed_model_keeps_its_encoder_and_its_tokenizer(
+def test_timed_model_keeps_its_encoder_and_tokenizer(
     tiny_bert: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     base = headless(tiny_bert, tmp_path / "any", text_normaliser="cardiff")
@@ -101,8 +99,8 @@ def test_a_timed_model_keeps_its_encoder_and_its_tokenizer(
         load_file(path / "model.safetensors") for path in (tiny_bert, tmp_path / "timed")
     )
     assert before.keys() == after.keys()
-    kept = {name for name in before if torch.equal(before[name], after[name])}
-    assert before.keys() - kept == {"classifier.weight"}
+    equal = {name for name in before if torch.equal(before[name], after[name])}
+    assert before.keys() - equal == {"classifier.weight"}
     text = "@ann is so happy http://x.org"
     assert (
         entrant.classifier.encode([text])["input_ids"].tolist()
@@ -110,20 +108,17 @@ def test_a_timed_model_keeps_its_encoder_and_its_tokenizer(
     )
 
 
-def test_what_is_not_in_the_registry_and_cannot_be_had_is_not_timed(
-    tiny_data: Path, tmp_path: Path
-) -> None:
+def test_unavailable_model_outside_the_registry_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
     message = refusal(tmp_path / "empty", data=tiny_data, latency_only=True, kind=WeightsError)
 
     assert str(tmp_path / "empty") in message
-    assert "--latency_only" not in refusal(
-        tmp_path / "empty", data=tiny_data, kind=WeightsError
-    )  # which would not help
+    # The flag would not help.
+    assert "--latency_only" not in refusal(tmp_path / "empty", data=tiny_data, kind=WeightsError)
 
 
-def test_a_model_that_cannot_be_had_can_still_be_timed(
+def test_error_for_an_unavailable_registry_model_suggests_latency_only(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -132,4 +127,4 @@ def test_a_model_that_cannot_be_had_can_still_be_timed(
     message = refusal("bert-base-emotion", data=tiny_data, kind=WeightsError)
 
     assert "HF_HUB_OFFLINE is set: " in message
-    assert message.endswith("; or see its speed alone with --latency_only")
+    assert message.endswith("; or measure only its speed with --latency_only")

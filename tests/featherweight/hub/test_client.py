@@ -19,7 +19,7 @@ import pytest
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.errors import DataError, MissingExtraError
 from featherweight.hub import client
-from tests.helpers.hub_server import TOKEN, PlayedHub, Repository, run, serve
+from tests.helpers.hub_server import TOKEN, FakeHub, Repository, run, serve
 
 TEXTS = [f"text {i}" for i in range(12)]
 LABELS = [0, 1, 2] * 4
@@ -84,8 +84,8 @@ STATUSES = {"acme/private": 401, "acme/forbidden": 403, "acme/busy": 503}
 
 
 @pytest.fixture(scope="module")
-def played() -> Iterator[PlayedHub]:
-    hub = PlayedHub(
+def played() -> Iterator[FakeHub]:
+    hub = FakeHub(
         repositories={name: Repository(files) for name, files in REPOSITORIES.items()},
         statuses=STATUSES,
         silent={"acme/silent"},
@@ -102,7 +102,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def online(cache: Path, played: PlayedHub) -> tuple[Outcomes, str]:
+def online(cache: Path, played: FakeHub) -> tuple[Outcomes, str]:
     names = (*REPOSITORIES, *STATUSES, "acme/gone", "gone", "acme/not--valid", "acme/silent")
     return run(LOADER, cache, *names, HF_ENDPOINT=played.endpoint)
 
@@ -130,7 +130,7 @@ def test_a_data_set_comes_with_its_splits_and_class_names(online: tuple[Outcomes
     assert_is_moods(online[0]["acme/moods"])
 
 
-def test_a_login_is_used(online: tuple[Outcomes, str], played: PlayedHub) -> None:
+def test_a_login_is_used(online: tuple[Outcomes, str], played: FakeHub) -> None:
     assert f"Bearer {TOKEN}" in {request.authorization for request in played.requests}
 
 

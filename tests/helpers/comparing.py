@@ -1,4 +1,4 @@
-"""Compares transformers as `test_transformer` does, and looks at what comes of it."""
+"""Runs `test_transformer` on tiny models."""
 
 import json
 import shutil
@@ -12,8 +12,8 @@ import pytest
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.errors import FeatherweightError, UsageError
 from featherweight.run import TRANSFORMER, Run
-from transformer_eval.config import VersusConfig
-from transformer_eval.test_transformer import test_transformer as versus
+from transformer_eval import test_transformer
+from transformer_eval.config import TransformerTestConfig
 
 BASELINES = ["most frequent class", "TF-IDF + linear SVM"]
 LABELS = ("sadness", "anger", "joy")
@@ -24,8 +24,8 @@ Record = dict[str, Any]
 def compared(
     *models: Path | str, data: Path | str, lstms: Sequence[Path] = (), **flags: Any
 ) -> Record:
-    config = VersusConfig(model=[*map(str, models)], data=str(data), **{"device": "cpu"} | flags)
-    return versus(config, lstms)[0]
+    values = {"model": [*map(str, models)], "data": str(data), "device": "cpu"} | flags
+    return test_transformer.test_transformer(TransformerTestConfig(**values), lstms)[0]
 
 
 def refusal(
@@ -42,15 +42,15 @@ def names(record: Record) -> list[str]:
 
 
 def copied(origin: Path, folder: Path, **entries: Any) -> Path:
-    """A copy of a model with other entries in its config."""
+    """Copies a model and changes entries of its config."""
     shutil.copytree(origin, folder)
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | entries))
     return folder
 
 
-def own_run(model: Path, data: Path, path: Path) -> Path:
-    """A run directory such as `finetune` leaves, as far as it is looked at."""
+def finetuned_run(model: Path, data: Path, path: Path) -> Path:
+    """Creates the files of a `finetune` run that `test_transformer` reads."""
     shutil.copytree(model, path / TRANSFORMER)
     Run(path).write_json("config.json", {"model": ["bert"], **asdict(DataConfig(data=str(data)))})
     Run(path).write_json("data.json", load_dataset(DataConfig(data=str(data))).identity())
