@@ -12,10 +12,10 @@ from shared.record import RESULTS, write_record
 
 from compress.config import CompressConfig
 from compress.variant import compress_run
+from featherweight.comparison import plots
 from featherweight.comparison.compare import compare
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import DataConfig, load_dataset
-from featherweight.reports import plots
 from featherweight.run import atomic_open
 from lstm.config import Preset, preset
 from lstm.train import train

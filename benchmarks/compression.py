@@ -16,10 +16,11 @@ from shared.runs import lstm, transformer, variant
 
 from compress.origin import Origin
 from compress.variant import methods_for
-from featherweight.comparison.compare import compete, enter
+from featherweight.comparison import plots
+from featherweight.comparison.compare import compare_entrants
+from featherweight.comparison.entrants import enter
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import DataConfig, load_dataset
-from featherweight.reports import plots
 from featherweight.run import COMPRESSION, Run, atomic_open
 from lstm.config import Preset
 
@@ -65,7 +66,7 @@ def compression(
         methods = [it for it in fitting if not (is_lstm and it == "distill")]
         variants = [variant(origin, method, **FLAGS.get(name, {})) for method in methods]
         entrants = [enter(path, "auto") for path in (origin, *variants)]
-        record, _ = compete(CompareConfig(threads=threads), entrants, source)
+        record, _ = compare_entrants(CompareConfig(threads=threads), entrants, source)
         del record["command"], record["environment"]  # write_record knows this program's own
         figures = {"comparison": record, "variants": [_record(path) for path in variants]}
         print(write_record(f"compression-{name}", dataset.identity(), figures))

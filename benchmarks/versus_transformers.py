@@ -15,10 +15,11 @@ from jsonargparse import auto_cli
 from shared.record import RESULTS, write_record
 from shared.runs import frozen, lstm, transformer, variant
 
-from featherweight.comparison.compare import compete, enter
+from featherweight.comparison import plots
+from featherweight.comparison.compare import compare_entrants
+from featherweight.comparison.entrants import enter
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import DataConfig, load_dataset
-from featherweight.reports import plots
 from featherweight.run import Run, atomic_open
 from transformer_eval.test_transformer import timed_only
 
@@ -59,7 +60,7 @@ def versus_transformers(
     with TemporaryDirectory() as folder:
         entrants += [timed_only(it, dataset, Path(folder) / it, "auto") for it in timed]
         config = CompareConfig(reference="feather", group=True, threads=threads)
-        record, evaluations = compete(config, entrants, source)
+        record, evaluations = compare_entrants(config, entrants, source)
     del record["command"], record["environment"]  # write_record knows this program's own
     tests = {evaluation.model: evaluation.to_json() for evaluation in evaluations}
     singles = [

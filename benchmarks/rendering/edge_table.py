@@ -5,8 +5,8 @@ from typing import Any
 from shared.record import read_record
 from tabulate import tabulate
 
-from featherweight.comparison.text import DASH, three_digits
-from featherweight.reports import plots
+from featherweight.comparison import plots
+from featherweight.reports.numbers import DASH, three_digits, with_interval
 
 _DEPENDS = 1e-3  # of a probability: what the texts beside a text may change
 
@@ -75,7 +75,7 @@ def picture(record: dict[str, Any]) -> bytes:
                 {
                     "device": "cpu",
                     "batch_size": 1,
-                    "phases": {"total": {"p50": row["one"]["p50_us"] / 1000}},
+                    "total_ms": {"p50": row["one"]["p50_us"] / 1000},
                     "noisy": row["one"]["noisy"],
                 }
             ],
@@ -101,8 +101,7 @@ def _row(row: dict[str, Any]) -> list[str]:
 def _quality(test: dict[str, Any] | None, metric: str) -> str:
     if not test:
         return DASH
-    low, high = test["intervals"][metric]
-    return f"{test[metric]:.4f} [{low:.3f}, {high:.3f}]"
+    return with_interval(test[metric], test["intervals"][metric])
 
 
 def _mark(timing: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from rendering import card
 from shared.record import read_record
 
-from featherweight.reports.plots import latency_at
+from featherweight.comparison.record import latency_at
 
 Record = Mapping[str, Any]
 
@@ -128,7 +128,7 @@ def _text_to_label() -> str:
         latency_at(_row(contest, name), "cpu", 1) for name in ("feather-0", "feather-0 (onnx)")
     )
     assert torch and onnx
-    before, after = (1000 * it["phases"]["total"]["p50"] for it in (torch, onnx))
+    before, after = (1000 * it["total_ms"]["p50"] for it in (torch, onnx))
     _require(before > 2 * after)
     return (
         f"For one text most of the time of a tiny network in PyTorch is not the network: the same "
@@ -287,4 +287,4 @@ def _spread(row: Record) -> str:
 def _ms(row: Record, batch_size: int) -> float:
     latency = latency_at(row, "cpu", batch_size)
     assert latency
-    return float(latency["phases"]["total"]["p50"])
+    return float(latency["total_ms"]["p50"])

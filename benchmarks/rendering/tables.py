@@ -3,14 +3,15 @@
 import itertools
 import statistics
 from itertools import groupby
-from typing import Any
 
 from rendering import edge_table
 from shared.record import read_record
 from tabulate import tabulate
 
 from featherweight.comparison import text
-from featherweight.reports.plots import latency_at
+from featherweight.comparison.record import latency_at
+from featherweight.comparison.tables import sections
+from featherweight.reports.numbers import interval, spread, three_digits, with_interval
 
 MOST_LINES = 30  # of what a command prints
 
@@ -111,9 +112,9 @@ def comparison(name: str) -> str:
     record = read_record(name)
     contest, machine = record["comparison"], record["environment"]
     tables = [
-        f"{title}:\n\n{table}"
-        for title, table in text.sections(contest, "github")
-        if not title.startswith("F1")
+        f"{table.title}:\n\n{text.render(table, 'github')}"
+        for name, table in sections(contest).items()
+        if name != "classes"
     ]
     timed = {it["device"] for row in contest["rows"] for it in row["latencies"]}
     gpu = machine["gpu"] if "cuda" in timed else "none at hand, so no GPU column"
@@ -129,28 +130,29 @@ def compression(origin: str) -> str:
     """Returns a row per variant of a model: size, quality beside the origin's, time, the gate."""
     record = read_record(f"compression-{origin}")
     contest, machine = record["comparison"], record["environment"]
-    made = {it["method"]: it for it in record["variants"]}
+    origin_name = contest["reference"]
+    variants = {f"{origin_name} ({it['method']})": it for it in record["variants"]}
     rows = []
     for row in contest["rows"]:
-        if not row["model"].startswith(contest["reference"]):
+        variant = variants.get(row["model"])
+        if not variant and row["model"] != origin_name:
             continue
-        method = row["model"].removeprefix(contest["reference"])[2:-1].removesuffix(", rejected")
         test = (row["tests"] or {}).get("macro_f1")
         milliseconds = [
-            text.three_digits(latency["phases"]["total"]["p50"])
+            three_digits(latency["total_ms"]["p50"])
             for latency in (latency_at(row, "cpu", size) for size in (1, 32))
             if latency
         ]
         rows.append(
             [
-                f"`{method}`" if method else row["model"],
+                f"`{variant['method']}`" if variant else row["model"],
                 f"{row['size_bytes'] / 1000:,.0f}",
-                f"{made[method]['ratio']:.3f}" if method else "1",
+                f"{variant['ratio']:.3f}" if variant else "1",
                 f"{row['scores']['accuracy']:.4f}",
-                f"{row['scores']['macro_f1']:.4f} {interval(row['intervals']['macro_f1'])}",
+                with_interval(row["scores"]["macro_f1"], row["intervals"]["macro_f1"]),
                 f"{test['difference']:+.4f}, {test['verdict']}" if test else "",
                 *milliseconds,
-                ("rejected" if made[method]["rejected"] else "accepted") if method else "",
+                ("rejected" if variant["rejected"] else "accepted") if variant else "",
             ]
         )
     headers = [
@@ -213,15 +215,3 @@ def training_time() -> str:
         f"{median('seconds_per_epoch'):.1f} s, {median('texts_per_second'):,.0f} texts a second. "
         "Record: `results/training-time.json`."
     )
-
-
-def spread(values: list[Any]) -> str:
-    """Returns the mean of a figure over seeds, with its standard deviation."""
-    if len(values) == 1:
-        return f"{values[0]:.4f}"
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
-
-
-def interval(bounds: list[float]) -> str:
-    """Returns the bounds of an interval, as all tables show it."""
-    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"

@@ -220,7 +220,7 @@ def test_it_stands_beside_an_lstm(made: Path, tiny_run: Path) -> None:
     assert frozen["scores"]["accuracy"] >= 0
     assert frozen["tests"]["accuracy"]["verdict"]
     (latency,) = frozen["latencies"]
-    assert latency["phases"]["total"]["p50"] > 0
+    assert latency["total_ms"]["p50"] > 0
 
 
 def test_it_counts_encoder_and_head(made: Path, tiny_bert: Path) -> None:
