@@ -111,6 +111,12 @@ def model_name(row: Record) -> str:
     return f"{name[:-1]}, rejected)" if name.endswith(")") else f"{name} (rejected)"
 
 
+def remarks(row: Record) -> list[str]:
+    """Returns the note on a row, and why a variant was rejected."""
+    rejected = row.get("rejected")
+    return [*filter(None, [row["note"], rejected and f"rejected: {rejected}"])]
+
+
 def latency_at(row: Record, device: str, batch_size: int) -> Record | None:
     """Returns the latency of a row on "cpu" or "cuda" at a batch size; None if not measured."""
     for latency in row["latencies"]:

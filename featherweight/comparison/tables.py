@@ -5,7 +5,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
-from featherweight.comparison.record import Record, model_name
+from featherweight.comparison.record import Record, model_name, remarks
 from featherweight.reports.numbers import DASH, interval, probability, three_digits
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
@@ -104,7 +104,7 @@ def quality(record: Record) -> Table:
     """Returns one row per model: size, and scores with intervals or deviations over seeds."""
     data = record["data"]
     columns = [
-        Column("model", _named),
+        Column("model", _described),
         Column("parameters", _number("{:,}".format, "parameters")),
         Column("size MB", _number(_megabytes, "size_bytes")),
         *(Column(name, partial(_score, metric)) for metric, name in METRICS.items()),
@@ -179,14 +179,11 @@ def by_label(record: Record) -> Table:
         Column("texts", _number("{:,}".format, 0, "support")),
     ]
     for number, model in enumerate(models):
-        for key, name in {"precision": "precision", "recall": "recall", "f1": "F1"}.items():
-            score = _number("{:.4f}".format, number, key)
+        for name in ("precision", "recall", "F1"):
+            score = _number("{:.4f}".format, number, name.lower())
             columns.append(Column(name, score, group=model_name(model)))
     items = [
-        {
-            "label": label,
-            **{number: model["per_class"][label] for number, model in enumerate(models)},
-        }
+        {"label": label, **dict(enumerate(model["per_class"][label] for model in models))}
         for label in record["data"]["labels"]
     ]
     return Table("By label", columns, items if models else [])
@@ -260,12 +257,6 @@ def verdict(test: Record) -> Cell:
     return Cell(shown, flag=shown if shown in ("better", "worse") else "same")
 
 
-def remarks(row: Record) -> list[str]:
-    """Returns the note on a row, and why a variant was rejected."""
-    rejected = row.get("rejected")
-    return [*filter(None, [row["note"], rejected and f"rejected: {rejected}"])]
-
-
 def _number(
     show: Callable[[Any], str], *path: Hashable, noisy: Sequence[Hashable] = ()
 ) -> Callable[[Record], Cell]:
@@ -318,9 +309,12 @@ def _whole_megabytes(size_bytes: int) -> str:
 
 def _named(row: Record) -> Cell:
     seeds = len(row["members"])
-    name = f"{model_name(row)} ({seeds} seeds)" if seeds > 1 else model_name(row)
-    members = [", ".join(row["members"])] if seeds > 1 else []
-    return Cell(name, detail="; ".join([*remarks(row), *members]))
+    return Cell(f"{model_name(row)} ({seeds} seeds)" if seeds > 1 else model_name(row))
+
+
+def _described(row: Record) -> Cell:
+    members = [", ".join(row["members"])] if len(row["members"]) > 1 else []
+    return _named(row)._replace(detail="; ".join([*remarks(row), *members]))
 
 
 def _score(metric: str, row: Record) -> Cell:

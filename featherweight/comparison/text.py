@@ -8,7 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from featherweight.comparison import tables
-from featherweight.comparison.record import Record, model_name
+from featherweight.comparison.record import Record, model_name, remarks
 from featherweight.comparison.tables import MISSING, Cell, Column, Table
 from featherweight.reports.numbers import DASH
 
@@ -38,7 +38,7 @@ def legend(record: Record) -> str:
     """Returns what the signs in the tables mean and the remarks on models, one line each."""
     lines = explanations(record, noisy=_NOISY.strip())
     for row in record["rows"]:
-        lines += [f"{model_name(row)}: {remark}" for remark in tables.remarks(row)]
+        lines += [f"{model_name(row)}: {remark}" for remark in remarks(row)]
     return "\n".join(lines)
 
 
