@@ -14,7 +14,8 @@ from shared.runs import lstm, transformer, variant
 
 from compress.origin import Origin
 from compress.variant import methods_for
-from featherweight.comparison.compare import compete, enter
+from featherweight.comparison.compare import compare_entrants
+from featherweight.comparison.entrants import enter
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.run import COMPRESSION, Run
@@ -63,7 +64,7 @@ def compression(
         ]
         variants = [variant(origin, method, **FLAGS.get(name, {})) for method in methods]
         entrants = [enter(path, "auto") for path in (origin, *variants)]
-        record, _ = compete(CompareConfig(threads=threads), entrants, source)
+        record, _ = compare_entrants(CompareConfig(threads=threads), entrants, source)
         facts = [Run(path).read_json(COMPRESSION) for path in variants]
         for fact in facts:
             del fact["flags"]  # local paths

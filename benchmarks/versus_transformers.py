@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from shared.record import run, write_comparison
 from shared.runs import frozen, lstm, transformer, variant
 
-from featherweight.comparison.compare import compete, enter
+from featherweight.comparison.compare import compare_entrants
+from featherweight.comparison.entrants import enter
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.run import Run
@@ -56,7 +57,7 @@ def versus_transformers(
     with TemporaryDirectory() as folder:
         entrants += [timed_only(name, dataset, Path(folder) / name, "auto") for name in timed]
         config = CompareConfig(reference="feather", group=True, threads=threads)
-        record, evaluations = compete(config, entrants, source)
+        record, evaluations = compare_entrants(config, entrants, source)
     tests = {evaluation.model: evaluation.to_json() for evaluation in evaluations}
     singles = [
         {

@@ -10,11 +10,11 @@ from compress.config import CompressConfig
 from compress.origin import Origin, origin_of
 from compress.variant import make_variant, methods_for, refuse_existing
 from compress.workspace import FOLDER, RESUME
-from featherweight.comparison import text
+from featherweight.comparison import plots, text
 from featherweight.comparison.compare import compare
+from featherweight.comparison.record import latency_at, model_name
 from featherweight.config import CompareConfig
 from featherweight.errors import FeatherweightError
-from featherweight.reports import plots
 from featherweight.run import COMPRESSION, Run, atomic_directory
 
 logger = logging.getLogger("featherweight")
@@ -99,7 +99,7 @@ def class_reports(record: dict[str, Any]) -> str:
     tables = []
     for row in record["rows"]:
         cells = [[label, *scores.values()] for label, scores in row["per_class"].items()]
-        tables.append(tabulate(cells, [row["model"], *headers], floatfmt=".4f"))
+        tables.append(tabulate(cells, [model_name(row), *headers], floatfmt=".4f"))
     return "\n\n".join(tables)
 
 
@@ -112,18 +112,17 @@ def rankings(record: dict[str, Any]) -> str:
         "by macro F1": sorted(rows, key=lambda row: -row["scores"]["macro_f1"]),
     }
     return "\n".join(
-        f"{title}: {', '.join(row['model'] for row in order)}" for title, order in orders.items()
+        f"{title}: {', '.join(map(model_name, order))}" for title, order in orders.items()
     )
 
 
 def advice(record: dict[str, Any]) -> str:
     """Returns one sentence: the smallest variant that is not rejected."""
     origin, *others = record["rows"]
-    fit = [row for row in others if row["model"].startswith(f"{origin['model']} (")]
-    fit = [row for row in fit if not row["note"]]
-    if not fit:
+    accepted = [row for row in others if row["method"] and not row["rejected"]]
+    if not accepted:
         return f"Keep {origin['model']}: no variant was made that is worth its loss."
-    best = min(fit, key=lambda row: row["size_bytes"])
+    best = min(accepted, key=lambda row: row["size_bytes"])
     change = best["scores"]["macro_f1"] - origin["scores"]["macro_f1"]
     return (
         f"Take {best['model']}: {best['size_bytes'] / origin['size_bytes']:.0%} of the size for "
@@ -132,5 +131,5 @@ def advice(record: dict[str, Any]) -> str:
 
 
 def _milliseconds(row: dict[str, Any]) -> float:
-    latency = plots.latency_at(row, "cpu", 1)
-    return float(latency["phases"]["total"]["p50"]) if latency else float("inf")
+    latency = latency_at(row, "cpu", 1)
+    return float(latency["total_ms"]["p50"]) if latency else float("inf")

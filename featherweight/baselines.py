@@ -1,4 +1,4 @@
-"""Two contenders that need no network: rows of every comparison."""
+"""Two baselines without a neural network, part of every comparison."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from featherweight.errors import DataError
 
 
 class MostFrequentClass(Classifier):
-    """Answers every text with the shares of the classes in the training split."""
+    """Predicts the class shares of the training split for every text."""
 
     name = "most frequent class"
     device = "cpu"
@@ -25,7 +25,7 @@ class MostFrequentClass(Classifier):
         self._logits = np.log(np.maximum(counts, 1e-9) / len(train))
 
     def encode(self, texts: Sequence[str]) -> Batch:
-        """Keeps only how many texts there are."""
+        """Returns the number of texts."""
         return len(texts)
 
     def forward(self, batch: Batch) -> FloatArray:
@@ -33,23 +33,23 @@ class MostFrequentClass(Classifier):
         return np.tile(self._logits, (batch, 1))
 
     def num_tokens(self, batch: Batch) -> int:
-        """It reads none."""
+        """Returns 0: no text is read."""
         return 0
 
     def num_parameters(self) -> int:
-        """One share a class."""
+        """Returns the number of classes."""
         return len(self.labels)
 
     def size_bytes(self) -> int:
-        """The shares as float32."""
+        """Returns the size of the shares as float32."""
         return 4 * self.num_parameters()
 
 
 class TfidfSVM(Classifier):
     """TF-IDF of words and word pairs, linear SVM with balanced class weights.
 
-    Its logits are the margins of the SVM, which are no log-probabilities: its calibration error
-    says how far they are from being any.
+    Its logits are the margins of the SVM and not log-probabilities, which its calibration error
+    shows.
 
     Source: Joachims (1998), Text Categorization with Support Vector Machines.
     """
@@ -60,7 +60,7 @@ class TfidfSVM(Classifier):
 
     def __init__(self, train: Split, labels: tuple[str, ...]) -> None:
         self.labels = labels
-        # Single letters are words too: "i" is the most telling pronoun of all.
+        # Words of one letter matter: "i" is an informative pronoun.
         self._vectorizer = TfidfVectorizer(
             ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\w+|[^\w\s]"
         )
@@ -72,7 +72,7 @@ class TfidfSVM(Classifier):
         return self._vectorizer.transform(texts)
 
     def forward(self, batch: Batch) -> FloatArray:
-        """Returns the margins (B, C); a class that training never showed gets the lowest."""
+        """Returns the margins (B, C); a class without training texts gets the lowest."""
         margins = self._svm.decision_function(batch)
         if margins.ndim == 1:  # two classes have one margin
             margins = np.stack([-margins, margins], axis=1)
@@ -81,15 +81,15 @@ class TfidfSVM(Classifier):
         return logits
 
     def num_tokens(self, batch: Batch) -> int:
-        """Counts the different words and word pairs of each text."""
+        """Returns the number of distinct words and word pairs per text, summed over the batch."""
         return int(batch.nnz)
 
     def num_parameters(self) -> int:
-        """Coefficients, intercepts and inverse document frequencies."""
+        """Counts coefficients, intercepts and inverse document frequencies."""
         return int(self._svm.coef_.size + self._svm.intercept_.size + self._vectorizer.idf_.size)
 
     def size_bytes(self) -> int:
-        """Its parameters as float32 and its vocabulary as text, one entry a line."""
+        """Returns the size of the parameters as float32 and of the vocabulary as lines of text."""
         vocabulary = "\n".join(self._vectorizer.vocabulary_)
         return 4 * self.num_parameters() + len(vocabulary.encode())
 
@@ -98,7 +98,7 @@ def baselines(train: Split, labels: tuple[str, ...]) -> list[Classifier]:
     """Returns the baselines, fitted on a training split.
 
     Raises:
-        DataError: Its texts all have the same label.
+        DataError: All training texts have the same label.
     """
     if len(set(train.labels.tolist())) < 2:
         label = labels[train.labels[0]]

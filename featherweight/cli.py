@@ -61,7 +61,7 @@ def test(arguments: Sequence[str]) -> None:
     if config.json:
         print(json.dumps(result.evaluation.to_json(), ensure_ascii=False))
     else:
-        print(report(result.evaluation, result.others, result.latencies))
+        print(report(result.evaluation, result.others, result.latencies, result.rejected))
 
 
 def predict(arguments: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from featherweight.classifier import Classifier
 from featherweight.errors import UsageError, WeightsError, requires
@@ -53,15 +54,10 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
     raise WeightsError(f"{path} was not written by featherweight (or by a newer version)")
 
 
-def mark_rejected(classifier: Classifier, weights: Path) -> str:
-    """Says in its name that a variant is not worth its loss; returns why, or "" if it is."""
-    variant = Run(weights)
-    if not variant.file(COMPRESSION).is_file():
-        return ""
-    why = str(variant.read_json(COMPRESSION)["rejected"])
-    if why:
-        classifier.name = f"{classifier.name.removesuffix(')')}, rejected)"
-    return why
+def compression_of(weights: Path) -> dict[str, Any]:
+    """Returns the `compression.json` of a variant, and an empty dict for other weights."""
+    run = Run(weights)
+    return run.read_json(COMPRESSION) if run.file(COMPRESSION).is_file() else {}
 
 
 def resolve_weights(weights: str | Path) -> Path:

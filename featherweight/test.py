@@ -13,7 +13,7 @@ from featherweight.config import EvaluationConfig
 from featherweight.data.checks import drop_leaks
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import UsageError, WeightsError
-from featherweight.loading import load, mark_rejected
+from featherweight.loading import compression_of, load
 from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.reports.reporting import write_evaluation
 from featherweight.run import CONFIG, Run
@@ -34,6 +34,7 @@ class TestResult:
         evaluation: That of the weights.
         others: Those of the variants and of the baselines.
         latencies: One a classifier and device, at batch size 32; empty if nothing was timed.
+        rejected: Why `compress` rejected the evaluated variant; empty otherwise.
     """
 
     __test__ = False  # no test case, whatever its name
@@ -41,6 +42,7 @@ class TestResult:
     evaluation: Evaluation
     others: list[Evaluation]
     latencies: list[Latency]
+    rejected: str = ""
 
 
 def test(config: EvaluationConfig, weights: Path, variants: Sequence[Path] = ()) -> TestResult:
@@ -59,9 +61,9 @@ def test(config: EvaluationConfig, weights: Path, variants: Sequence[Path] = ())
         DataError: The data cannot be used.
     """
     classifier = load(weights, config.device)
-    why = mark_rejected(classifier, weights)
-    if why:
-        logger.warning("%s: rejected, since %s", weights, why)
+    rejected = compression_of(weights).get("rejected", "")
+    if rejected:
+        logger.warning("%s was rejected: %s", weights, rejected)
     run = Run(weights) if (weights / CONFIG).is_file() else None
     given = config.data or config.train_path or config.val_path or config.test_path
     if not given and run is None:
@@ -98,7 +100,7 @@ def test(config: EvaluationConfig, weights: Path, variants: Sequence[Path] = ())
         write_evaluation(run, evaluation, split.texts)
         if latencies:
             run.write_text("latency.json", json.dumps([it.to_json() for it in latencies]))
-    return TestResult(evaluation, others, latencies)
+    return TestResult(evaluation, others, latencies, rejected)
 
 
 def trained_on(run: Run) -> DataConfig:

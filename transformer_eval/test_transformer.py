@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from featherweight.baselines import TfidfSVM
-from featherweight.comparison.compare import Entrant, check_flags, compared_data, compete, enter
+from featherweight.comparison.compare import check_flags, compare_entrants, compared_data
+from featherweight.comparison.entrants import Entrant, enter
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import Dataset, load_dataset
 from featherweight.data.labels import parse_names
@@ -55,7 +56,7 @@ def test_transformer(
                 entrants.append(timed_only(model, dataset, workspace, config.device))
             else:
                 entrants.append(_evaluated(config, model, dataset))
-        record, evaluations = compete(compared, entrants, data)
+        record, evaluations = compare_entrants(compared, entrants, data)
     names = {entrant.classifier.name for entrant in entrants}
     return record, [evaluation for evaluation in evaluations if evaluation.model in names]
 
@@ -122,4 +123,4 @@ def timed_only(model: str, dataset: Dataset, folder: Path, device: str) -> Entra
         random_weights.build(REGISTRY[model], dataset.train.texts, dataset.labels, folder)
         name, note = model, "only timed, with random weights and a stand-in for its tokenizer"
     classifier = TransformerClassifier.load(folder, device, name)
-    return Entrant(classifier, Contender(name, weights=folder), name, answers=False, note=note)
+    return Entrant(classifier, Contender(name, weights=folder), name, timed_only=True, note=note)

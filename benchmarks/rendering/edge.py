@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from featherweight.reports import plots
+from featherweight.comparison import plots
 
 _BATCH_SENSITIVE = 1e-3  # change of a probability by the other texts of a batch
 
@@ -48,7 +48,7 @@ def picture(record: dict[str, Any]) -> bytes:
                 {
                     "device": "cpu",
                     "batch_size": 1,
-                    "phases": {"total": {"p50": row["one"]["p50_us"] / 1000}},
+                    "total_ms": {"p50": row["one"]["p50_us"] / 1000},
                     "noisy": row["one"]["noisy"],
                 }
             ],

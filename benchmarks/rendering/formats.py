@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from featherweight.comparison.text import DASH, three_digits
+from featherweight.reports.numbers import DASH, three_digits
 
 
 def aligned(table: str) -> str:

@@ -9,7 +9,8 @@ from rendering import edge
 from shared.record import read_record
 
 from featherweight.comparison import text
-from featherweight.reports.plots import latency_at
+from featherweight.comparison.record import latency_at
+from featherweight.comparison.tables import sections
 
 MAX_LINES = 30  # shown of what a command prints
 
@@ -77,12 +78,13 @@ def comparison(name: str) -> dict[str, Any]:
     """Returns the tables of a comparison and where it was measured."""
     record = read_record(name)
     contest = record["comparison"]
-    long = text.per_class(contest, "github")
     devices = {timing["device"] for row in contest["rows"] for timing in row["latencies"]}
     return {
         "name": name,
         "tables": [
-            (title, table) for title, table in text.sections(contest, "github") if table != long
+            (table.title, text.render(table, "github"))
+            for name, table in sections(contest).items()
+            if name != "classes"  # too long for a document
         ],
         "legend": text.legend(contest).replace("\n", "  \n"),
         "environment": record["environment"],
@@ -121,7 +123,7 @@ def milliseconds(row: Mapping[str, Any], batch_size: int) -> float:
     """Returns the median time of one batch on the CPU."""
     latency = latency_at(row, "cpu", batch_size)
     assert latency
-    return float(latency["phases"]["total"]["p50"])
+    return float(latency["total_ms"]["p50"])
 
 
 def distillation() -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 from jsonargparse import auto_cli
 
 from featherweight.classifier import Classifier
+from featherweight.comparison import plots
 from featherweight.data.dataset import Dataset
 from featherweight.device import environment
 from featherweight.quality.evaluation import evaluate
-from featherweight.reports import plots
 from featherweight.run import atomic_open
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -1,1 +1,1 @@
-"""`compare`: contenders on the same texts, as a record, tables, an HTML page and pictures."""
+"""`compare`: models on the same texts, as a record, tables, an HTML page and pictures."""

@@ -1,6 +1,6 @@
-"""Evaluations and Latencies -> one record that says which differences are real.
+"""Turns evaluations and latencies into one record, with significance tests of the differences.
 
-The record is plain JSON: tables, pictures and the page are made from it and from nothing else.
+The record is plain JSON; all tables, pictures and the page are made from it alone.
 """
 
 import statistics
@@ -22,21 +22,26 @@ from featherweight.quality.significance import (
 )
 from featherweight.timing.latency import Latency
 
+Record = Mapping[str, Any]
+
 _INTERVALS = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender, or several seeds of one.
+    """One model, or several seeds of one.
 
     Attributes:
-        model: What the table calls it.
-        evaluations: One a seed; none of a model that was timed only.
-        latencies: One a device and batch size, those of the first seed.
-        robustness: One a perturbation, those of the first seed.
-        note: What a reader must know.
-        parameters: Learned values of a model without evaluations, which state their own.
-        size_bytes: Bytes to ship a model without evaluations, which state their own.
+        model: Name in the tables.
+        evaluations: One per seed; none for a model that was only timed.
+        latencies: One per device and batch size, of the first seed.
+        robustness: One per perturbation, of the first seed.
+        note: A remark for the reader.
+        rejected: Why `compress` rejected the variant; empty otherwise.
+        method: Compression method of a variant; empty otherwise.
+        origin: Name of the run that a variant was made from; empty otherwise.
+        parameters: Number of parameters, for a model without evaluations.
+        size_bytes: Size in bytes, for a model without evaluations.
     """
 
     model: str
@@ -44,40 +49,44 @@ class Row:
     latencies: tuple[Latency, ...] = ()
     robustness: tuple[Robustness, ...] = ()
     note: str = ""
+    rejected: str = ""
+    method: str = ""
+    origin: str = ""
     parameters: int = 0
     size_bytes: int = 0
 
 
 def build_record(
-    rows: Sequence[Row], texts: Sequence[str], reference: str, most: int
+    rows: Sequence[Row], texts: Sequence[str], reference: str, max_disagreements: int
 ) -> dict[str, Any]:
-    """Puts contenders side by side.
+    """Builds the record of a comparison.
 
     Args:
-        rows: The contenders; those with evaluations all answered the same N texts.
+        rows: The models; those with evaluations were evaluated on the same N texts.
         texts: The N texts.
         reference: Name of the row that the others are tested against.
-        most: How many of the texts to list on which the contenders disagree most.
+        max_disagreements: How many texts to list on which the models disagree most.
 
     Returns:
         "reference", "data" (name, split, n, labels), "rows" and "disagreements".
 
     Raises:
-        UsageError: No row has answered, one answered other texts, or no row that has answered
-            bears the reference's name.
+        UsageError: Two rows have the same name, none has evaluations, the evaluations are of
+            different texts, or no row with evaluations has the reference's name.
     """
     by_name = {row.model: row for row in rows}
     if len(by_name) < len(rows):
-        raise UsageError("two contenders have the same name: rename a run, or give --group")
-    answered = [row for row in rows if row.evaluations]
-    if not answered:
-        raise UsageError("no contender has answered a text: add a model that was trained")
-    base = _reference(reference, by_name, answered)
-    first = answered[0].evaluations[0]
-    for row in answered:
+        raise UsageError("two models have the same name: rename a run, or give --group")
+    evaluated = [row for row in rows if row.evaluations]
+    if not evaluated:
+        raise UsageError("no model was evaluated: add a trained model")
+    base = _reference(reference, by_name, evaluated)
+    first = evaluated[0].evaluations[0]
+    for row in evaluated:
         for evaluation in row.evaluations:
-            refuse_incomparable(first, evaluation)
-    tests = significance(base, [row for row in answered if row is not base])
+            _refuse_incomparable(first, evaluation)
+    tests = _significance(base, [row for row in evaluated if row is not base])
+    figures = {row.model: _figures(row) for row in rows}
     return {
         "reference": reference,
         "data": {
@@ -87,50 +96,99 @@ def build_record(
             "labels": list(first.labels),
         },
         "rows": [
-            {**_figures(row), "ratios": _ratios(row, base), "tests": tests.get(row.model)}
-            for row in rows
+            {**row, "ratios": _ratios(row, figures[reference]), "tests": tests.get(name)}
+            for name, row in figures.items()
         ],
-        "disagreements": disagreements(answered, texts, most),
+        "disagreements": disagreements(evaluated, texts, max_disagreements),
     }
 
 
-def _reference(name: str, by_name: Mapping[str, Row], answered: Sequence[Row]) -> Row:
-    choices = ", ".join(row.model for row in answered)
+def model_name(row: Record) -> str:
+    """Returns the name of a row as shown: a rejected variant is marked."""
+    name = str(row["model"])
+    if not row.get("rejected"):
+        return name
+    return f"{name[:-1]}, rejected)" if name.endswith(")") else f"{name} (rejected)"
+
+
+def remarks(row: Record) -> list[str]:
+    """Returns the note on a row, and why a variant was rejected."""
+    rejected = row.get("rejected")
+    return [*filter(None, [row["note"], rejected and f"rejected: {rejected}"])]
+
+
+def latency_at(row: Record, device: str, batch_size: int) -> Record | None:
+    """Returns the latency of a row on "cpu" or "cuda" at a batch size; None if not measured."""
+    for latency in row["latencies"]:
+        if (latency["device"], latency["batch_size"]) == (device, batch_size):
+            return latency
+    return None
+
+
+def disagreements(
+    rows: Sequence[Row], texts: Sequence[str], max_disagreements: int
+) -> list[dict[str, Any]]:
+    """Returns the texts with the most distinct predictions, ties by the most wrong ones.
+
+    Args:
+        rows: Rows with evaluations.
+        texts: The N texts.
+        max_disagreements: Maximum number of texts.
+    """
+    evaluations = [row.evaluations[0] for row in rows]
+    labels, targets = evaluations[0].labels, evaluations[0].targets
+    predictions = np.stack([evaluation.predictions for evaluation in evaluations])  # (R, N)
+    distinct = np.array([len(set(column)) for column in predictions.T])
+    wrong = (predictions != targets).sum(axis=0)
+    order = np.lexsort((-wrong, -distinct))[:max_disagreements]
+    return [
+        {
+            "text": texts[index],
+            "target": labels[targets[index]],
+            "answers": {
+                row.model: labels[prediction]
+                for row, prediction in zip(rows, predictions[:, index], strict=True)
+            },
+        }
+        for index in order.tolist()
+        if distinct[index] > 1
+    ]
+
+
+def _reference(name: str, by_name: Mapping[str, Row], evaluated: Sequence[Row]) -> Row:
+    choices = ", ".join(row.model for row in evaluated)
     if name not in by_name:
         raise UsageError(f"--reference {name}: choose one of {choices}")
     if not by_name[name].evaluations:
-        raise UsageError(f"--reference {name} was timed only: choose one of {choices}")
+        raise UsageError(f"--reference {name} was only timed: choose one of {choices}")
     return by_name[name]
 
 
-def refuse_incomparable(one: Evaluation, other: Evaluation) -> None:
-    """Refuses figures that were not measured on the same labeled texts.
+def _refuse_incomparable(one: Evaluation, other: Evaluation) -> None:
+    """Refuses evaluations on different labeled texts.
 
     Raises:
         UsageError: Data, split, labels or targets differ; the message says which.
     """
-    for what, left, right in (
+    names = f"{one.model} and {other.model}"
+    for field, value, other_value in (
         ("data", one.data, other.data),
         ("split", one.split, other.split),
         ("labels", ", ".join(one.labels), ", ".join(other.labels)),
     ):
-        if left != right:
-            raise UsageError(
-                f"{one.model} and {other.model} are not comparable: {what} {left} and {right}"
-            )
+        if value != other_value:
+            raise UsageError(f"{names} are not comparable: {field} {value} and {other_value}")
     if not np.array_equal(one.targets, other.targets):
-        raise UsageError(f"{one.model} and {other.model} answered other texts: not comparable")
+        raise UsageError(f"{names} are not comparable: evaluated on different texts")
 
 
-def significance(base: Row, others: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Tests every row against the base on the same texts, corrected over all tests by Holm.
-
-    All of them have evaluations.
+def _significance(reference: Row, others: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Tests every row against the reference, corrected over all tests by Holm.
 
     Returns:
-        By row name, the tests of accuracy and macro-F1.
+        The tests of accuracy and macro-F1, by row name.
     """
-    tests = holm([test for row in others for test in _tests(base, row)])
+    tests = holm([test for row in others for test in _paired_tests(reference, row)])
     pairs = zip(tests[::2], tests[1::2], strict=True)
     return {
         row.model: {test.metric: test.to_json() for test in pair}
@@ -138,66 +196,42 @@ def significance(base: Row, others: Sequence[Row]) -> dict[str, dict[str, Any]]:
     }
 
 
-def disagreements(rows: Sequence[Row], texts: Sequence[str], most: int) -> list[dict[str, Any]]:
-    """Returns the texts with the most different answers, then with the most wrong ones.
-
-    All rows have evaluations.
-    """
-    evaluations = [row.evaluations[0] for row in rows]
-    labels, targets = evaluations[0].labels, evaluations[0].targets
-    answers = np.stack([evaluation.predictions for evaluation in evaluations])  # (R, N)
-    different = np.array([len(set(column)) for column in answers.T])
-    wrong = (answers != targets).sum(axis=0)
-    order = np.lexsort((-wrong, -different))[:most]
-    return [
-        {
-            "text": texts[index],
-            "target": labels[targets[index]],
-            "answers": {
-                row.model: labels[answer]
-                for row, answer in zip(rows, answers[:, index], strict=True)
-            },
-        }
-        for index in order.tolist()
-        if different[index] > 1
-    ]
-
-
-def _tests(base: Row, row: Row) -> tuple[PairedTest, PairedTest]:
-    targets, num_labels = base.evaluations[0].targets, len(base.evaluations[0].labels)
-    ours = [evaluation.predictions for evaluation in base.evaluations]
-    theirs = [evaluation.predictions for evaluation in row.evaluations]
-    if len(ours) == len(theirs) == 1:
+def _paired_tests(reference: Row, other: Row) -> tuple[PairedTest, PairedTest]:
+    targets = reference.evaluations[0].targets
+    num_labels = len(reference.evaluations[0].labels)
+    before = [evaluation.predictions for evaluation in reference.evaluations]
+    after = [evaluation.predictions for evaluation in other.evaluations]
+    if len(before) == len(after) == 1:
         return (
-            mcnemar_accuracy(targets, ours[0], theirs[0]),
-            bootstrap_macro_f1(targets, ours[0], theirs[0], num_labels),
+            mcnemar_accuracy(targets, before[0], after[0]),
+            bootstrap_macro_f1(targets, before[0], after[0], num_labels),
         )
     return (
-        compare_groups(targets, ours, theirs, num_labels, "accuracy"),
-        compare_groups(targets, ours, theirs, num_labels, "macro_f1"),
+        compare_groups(targets, before, after, num_labels, "accuracy"),
+        compare_groups(targets, before, after, num_labels, "macro_f1"),
     )
 
 
 def _figures(row: Row) -> dict[str, Any]:
-    """Everything about a row alone."""
+    """Returns everything about a row that does not depend on the others."""
+    measured: Evaluation | Row = row.evaluations[0] if row.evaluations else row
     return {
         "model": row.model,
         "members": [evaluation.model for evaluation in row.evaluations],
         "note": row.note,
-        **_weight(row),
+        "rejected": row.rejected,
+        "method": row.method,
+        "origin": row.origin,
+        "parameters": measured.parameters,
+        "size_bytes": measured.size_bytes,
         **_quality(row.evaluations),
-        "latencies": [_timing(latency) for latency in row.latencies],
+        "latencies": [latency.to_json(raw=False) for latency in row.latencies],
         "robustness": [vars(result) for result in row.robustness],
     }
 
 
-def _weight(row: Row) -> dict[str, int]:
-    source: Evaluation | Row = row.evaluations[0] if row.evaluations else row
-    return {"parameters": source.parameters, "size_bytes": source.size_bytes}
-
-
 def _quality(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Means over the seeds, classes of the first; all empty of a model that was timed only."""
+    """Returns means over the seeds, and the first seed's classes; empty if only timed."""
     if not evaluations:
         return {
             "scores": {},
@@ -225,45 +259,30 @@ def _quality(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     }
 
 
-def _mean_interval(records: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """The mean bounds: how far the texts alone leave one seed's figure open."""
+def _mean_interval(records: Sequence[Record], name: str) -> list[float]:
+    """Returns the mean bounds: the uncertainty of one seed's score due to the texts alone."""
     bounds = [record["intervals"][name] for record in records]
     return [statistics.mean(ends) for ends in zip(*bounds, strict=True)]
 
 
-def _timing(latency: Latency) -> dict[str, Any]:
-    return latency.to_json(raw=False) | {
-        "phases": {
-            phase: {f"p{q}": latency.percentile(q, phase) for q in (50, 90, 95, 99)}
-            for phase in ("encode", "forward", "total")
-        }
-    }
-
-
-def _ratios(row: Row, base: Row) -> dict[str, Any]:
-    """Size, accuracy and macro-F1 as shares of the base's; speed as how often faster."""
-    ours, theirs = _figures_of(base), _figures_of(row)
-    base_ms = {(it.device, it.batch_size): it.percentile(50) for it in base.latencies}
+def _ratios(row: Record, reference: Record) -> dict[str, Any]:
+    """Returns size, accuracy and macro-F1 over the reference's, and the speedups."""
     speed: dict[str, dict[str, float]] = {}
-    for latency in row.latencies:
-        place = (latency.device, latency.batch_size)
-        if place in base_ms:
-            times = base_ms[place] / latency.percentile(50)
-            speed.setdefault(latency.device, {})[str(latency.batch_size)] = times
-    shares = {name: _share(theirs[name], ours[name]) for name in ours}
-    return {**shares, "speed": speed}
-
-
-def _share(part: float | None, whole: float | None) -> float | None:
-    return part / whole if part is not None and whole else None
-
-
-def _figures_of(row: Row) -> dict[str, float | None]:
-    size = _weight(row)["size_bytes"]
-    if not row.evaluations:
-        return {"size": size, "accuracy": None, "macro_f1": None}
+    for latency in row["latencies"]:
+        device, batch_size = latency["device"], latency["batch_size"]
+        before = latency_at(reference, device, batch_size)
+        if before:
+            speedup = before["total_ms"]["p50"] / latency["total_ms"]["p50"]
+            speed.setdefault(device, {})[str(batch_size)] = speedup
     return {
-        "size": size,
-        "accuracy": statistics.mean(it.scores["accuracy"] for it in row.evaluations),
-        "macro_f1": statistics.mean(it.scores["macro_f1"] for it in row.evaluations),
+        "size": _ratio(row["size_bytes"], reference["size_bytes"]),
+        **{
+            metric: _ratio(row["scores"].get(metric), reference["scores"][metric])
+            for metric in ("accuracy", "macro_f1")
+        },
+        "speed": speed,
     }
+
+
+def _ratio(value: float | None, reference: float) -> float | None:
+    return value / reference if value is not None and reference else None

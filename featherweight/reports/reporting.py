@@ -1,13 +1,13 @@
-"""Tables and the model card: how figures reach a reader."""
+"""Tables of an evaluation, and the model card and files of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
-from featherweight.comparison.text import three_digits
 from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells, write_rows
 from featherweight.quality.evaluation import Evaluation
+from featherweight.reports.numbers import DASH, interval, number_table, three_digits, with_interval
 from featherweight.reports.plots import confusion_matrix
 from featherweight.run import COMPRESSION, Run, atomic_open, kind
 from featherweight.timing.latency import Latency
@@ -30,29 +30,26 @@ def confusion_table(evaluation: Evaluation) -> str:
         [label, *counts]
         for label, counts in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)
     ]
-    headers = ["true \\ predicted", *evaluation.labels]
-    align = ("left", *["right"] * len(evaluation.labels))
-    return tabulate(rows, headers, colalign=align, disable_numparse=True)
+    return number_table(["true \\ predicted", *evaluation.labels], rows)
 
 
 def coverage_table(evaluation: Evaluation) -> str:
-    """Returns a row for each least confidence: texts answered, and the accuracy among them."""
+    """Returns one row per minimum confidence: texts answered, and the accuracy among them."""
     rows = [
         [
             f"{row.min_confidence:g}",
             f"{row.answered:,}",
             f"{row.share:.1%}",
-            "–" if row.interval is None
-            else f"{row.accuracy:.4f} [{row.interval[0]:.3f}, {row.interval[1]:.3f}]",
+            DASH if row.interval is None else f"{row.accuracy:.4f} {interval(row.interval)}",
         ]
         for row in evaluation.coverages()
-    ]  # fmt: skip
+    ]
     headers = ["min confidence", "answered", "share", "accuracy of these"]
     return tabulate(rows, headers, colalign=["right"] * 4, disable_numparse=True)
 
 
 def quality_table(evaluations: Sequence[Evaluation], tablefmt: str = "simple") -> str:
-    """Returns a row per classifier: size, and quality with its 95 % interval."""
+    """Returns one row per classifier: size, and scores with their 95 % intervals."""
     headers = [
         "model", "parameters", "size KB", "accuracy", "macro F1", "macro precision",
         "macro recall", "ECE",
@@ -63,19 +60,18 @@ def quality_table(evaluations: Sequence[Evaluation], tablefmt: str = "simple") -
             f"{evaluation.parameters:,}",
             f"{evaluation.size_bytes / 1000:,.1f}",
             *(
-                f"{evaluation.scores[name]:.4f} [{low:.3f}, {high:.3f}]"
-                for name, (low, high) in evaluation.intervals.items()
+                with_interval(evaluation.scores[name], bounds)
+                for name, bounds in evaluation.intervals.items()
             ),
             f"{evaluation.ece:.3f}",
         ]
         for evaluation in evaluations
     ]
-    align = ("left", *["right"] * (len(headers) - 1))
-    return tabulate(rows, headers, tablefmt=tablefmt, colalign=align, disable_numparse=True)
+    return number_table(headers, rows, tablefmt)
 
 
 def differences(evaluation: Evaluation, variants: Sequence[Evaluation]) -> str:
-    """Returns a line per variant: what it gains or loses in quality, and its share of the size."""
+    """Returns one line per variant: its differences in quality, and its share of the size."""
     lines = []
     for variant in variants:
         changes = [
@@ -83,36 +79,46 @@ def differences(evaluation: Evaluation, variants: Sequence[Evaluation]) -> str:
             for name, score in evaluation.scores.items()
             if f"{variant.scores[name]:.4f}" != f"{score:.4f}"
         ]
-        quality = ", ".join(changes) or "quality equal to the fourth decimal"
+        quality = ", ".join(changes) or "same quality to four decimals"
         share = variant.size_bytes / evaluation.size_bytes
         lines.append(f"{variant.model}: {quality}; {share:.0%} of the size")
     return "\n".join(lines)
 
 
 def one_batch_table(latencies: Sequence[Latency]) -> str:
-    """Returns the median milliseconds of one batch, a column for the GPU and one for the CPU."""
+    """Returns the median milliseconds of one batch on the GPU and on the CPU."""
     cells: dict[str, dict[str, str]] = {}
     for latency in latencies:
         mark = " *" if latency.noisy else ""
         median = three_digits(latency.percentile(50))
         cells.setdefault(latency.model, {})[latency.device] = f"{median}{mark}"
-    rows = [[model, it.get("cuda", "–"), it.get("cpu", "–")] for model, it in cells.items()]
-    align = ("left", "right", "right")
-    return tabulate(rows, ["model", "GPU", "CPU"], colalign=align, disable_numparse=True)
+    rows = [[model, row.get("cuda", DASH), row.get("cpu", DASH)] for model, row in cells.items()]
+    return number_table(["model", "GPU", "CPU"], rows)
 
 
 def report(
-    evaluation: Evaluation, others: Sequence[Evaluation] = (), latencies: Sequence[Latency] = ()
+    evaluation: Evaluation,
+    others: Sequence[Evaluation] = (),
+    latencies: Sequence[Latency] = (),
+    rejected: str = "",
 ) -> str:
-    """Returns everything a terminal shows of an evaluation, beside that of others."""
+    """Returns an evaluation for a terminal.
+
+    Args:
+        evaluation: The evaluation.
+        others: Evaluations to compare with: variants, if they were timed, and baselines.
+        latencies: One per classifier and device.
+        rejected: Why `compress` rejected the evaluated variant; empty otherwise.
+    """
     n = len(evaluation.targets)
     parts = [
-        f"{evaluation.model} on {evaluation.data}, {evaluation.split} split, n = {n}",
+        f"{evaluation.model} on {evaluation.data}, {evaluation.split} split, n = {n}"
+        + (f" (rejected: {rejected})" if rejected else ""),
         per_class_table(evaluation),
         confusion_table(evaluation),
         coverage_table(evaluation),
         quality_table([evaluation, *others]),
-        "[low, high]: 95 % interval, by Wilson above and by bootstrap here."
+        "[low, high]: 95 % interval (coverage: Wilson; quality: bootstrap)."
         " ECE: expected calibration error.",
     ]
     timed = {latency.model for latency in latencies}
@@ -127,7 +133,7 @@ def report(
         )
         parts.append(one_batch_table(latencies))
     if any(latency.noisy for latency in latencies):
-        parts.append("*: the machine was restless; the rounds' medians lie too far apart.")
+        parts.append("*: noisy, the time varied too much between rounds to be relied on.")
     return "\n\n".join(parts)
 
 
@@ -140,10 +146,10 @@ def model_card(
     """Returns the README.md of a run.
 
     Args:
-        evaluation: Its figures.
-        config: Its `config.json`.
-        data: Its `data.json`.
-        compression: Its `compression.json`, if it is a variant.
+        evaluation: Its evaluation.
+        config: Content of its `config.json`.
+        data: Content of its `data.json`.
+        compression: Content of its `compression.json`, if it is a variant.
     """
     splits = "\n".join(
         f"| {name} | {split['n']:,} | `{split['sha256']}` |"
@@ -152,16 +158,16 @@ def model_card(
     trained = "epochs" in config and compression is None
     curves = "![training curves](training_curves.png)\n" if trained else ""
     chosen = (
-        " The checkpoint was chosen on this very split, so these figures flatter it; "
-        "`python test.py` replaces them by those of the test split."
+        " The checkpoint was chosen on this split, so these figures are optimistic; "
+        "`python test.py` replaces them with those of the test split."
         if evaluation.split == "validation"
         else ""
     )
     return (
         f"# {evaluation.model}\n\n"
         f"{_described(config, compression)} ({evaluation.parameters:,} parameters, "
-        f"{evaluation.size_bytes / 1000:,.1f} KB) that tells {', '.join(evaluation.labels)} "
-        f"apart{_seed(config)}.\n\n{_compressed(compression) if compression else ''}"
+        f"{evaluation.size_bytes / 1000:,.1f} KB) with the labels {', '.join(evaluation.labels)}"
+        f"{_seed(config)}.\n\n{_compressed(compression) if compression else ''}"
         f"## Quality\n\nData `{evaluation.data}`, {evaluation.split} split, "
         f"n = {len(evaluation.targets):,}, 95 % bootstrap intervals.{chosen}\n\n"
         f"{quality_table([evaluation], 'github')}\n\n"
@@ -169,7 +175,7 @@ def model_card(
         "![confusion matrix](confusion_matrix.png)\n\n"
         "## Data\n\n| split | texts | sha256 of the content |\n| --- | ---: | --- |\n"
         f"{splits}\n\n"
-        "What the checks found in it stands in `data.json`.\n\n"
+        "The results of the data checks are in `data.json`.\n\n"
         "## Use\n\n```python\nfrom featherweight import load\n\n"
         'classifier = load(".")\n'
         'print(classifier.predict(["i feel so happy today"]))\n```\n\n'
@@ -178,8 +184,8 @@ def model_card(
 
 
 def _described(config: Mapping[str, Any], compression: Mapping[str, Any] | None) -> str:
-    """Returns what a run says of the model's kind."""
-    if compression:  # a student may be of another kind than its origin
+    """Returns what kind of model a run holds."""
+    if compression:  # a student may be of another kind than its teacher
         return f"The run `{compression['origin']['name']}`, compressed by `{compression['method']}`"
     if kind(config) == "lstm":
         return f"A tiny LSTM text classifier, preset `{config['preset']}`"
@@ -190,7 +196,7 @@ def _described(config: Mapping[str, Any], compression: Mapping[str, Any] | None)
 
 
 def _compressed(compression: Mapping[str, Any]) -> str:
-    """Returns what became smaller, where the gain is real, and why it may not be worth it."""
+    """Returns the section on a variant: its size, its gain, and why it was rejected."""
     size = compression["size_bytes"]
     rejected = f" Rejected: {compression['rejected']}." if compression["rejected"] else ""
     return (
@@ -204,16 +210,18 @@ def _seed(config: Mapping[str, Any]) -> str:
 
 
 def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> None:
-    """Puts an evaluation into its run: figures, predictions, picture and model card."""
+    """Writes an evaluation into its run: scores, predictions, picture and model card."""
     run.write_json("evaluation.json", evaluation.to_json())
-    answers = prediction_cells(evaluation.labels, evaluation.probabilities)
+    predictions = prediction_cells(evaluation.labels, evaluation.probabilities)
     with atomic_open(run.file("predictions.csv")) as file:
         write_rows(file, [("text", "label", "emotion", *PREDICTION_COLUMNS)])
         write_rows(
             file,
             (
-                (text, target, evaluation.labels[target], *answer)
-                for text, target, answer in zip(texts, evaluation.targets, answers, strict=True)
+                (text, target, evaluation.labels[target], *prediction)
+                for text, target, prediction in zip(
+                    texts, evaluation.targets, predictions, strict=True
+                )
             ),
         )
     run.write_bytes("confusion_matrix.png", confusion_matrix(evaluation))

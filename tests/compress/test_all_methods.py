@@ -15,9 +15,9 @@ from compress.origin import Origin
 from compress.variant import make_variant
 from compress.workspace import RESUME
 from featherweight.cli import main
-from featherweight.comparison import compare
+from featherweight.comparison import compare, plots
 from featherweight.errors import MissingExtraError, UsageError
-from featherweight.reports import plots, reporting
+from featherweight.reports import reporting
 from featherweight.run import COMPRESSION, MODEL, Run
 from featherweight.timing.latency import Contender, Latency
 

@@ -49,13 +49,13 @@ def evaluation(model: str, share: float | None, parameters: int, size_bytes: int
 
 def latency(device: str, batch_size: int, p50: float, noisy: bool) -> dict[str, Any]:
     phases = {
-        phase: {name: share * factor * p50 for name, factor in PERCENTILES.items()}
+        f"{phase}_ms": {name: share * factor * p50 for name, factor in PERCENTILES.items()}
         for phase, share in (("encode", 0.3), ("forward", 0.7), ("total", 1.0))
     }
     return {
         "device": device, "device_name": "a processor" if device == "cpu" else "a graphics card",
         "batch_size": batch_size, "dtype": "float32", "backend": "torch", "threads": 1,
-        "samples": 1_234, "phases": phases, "texts_per_second": 1000 * batch_size / p50,
+        "samples": 1_234, **phases, "texts_per_second": 1000 * batch_size / p50,
         "first_batch_ms": 7 * p50, "load_ms": 31.5, "peak_memory_bytes": 312_000_000,
         "gpu_memory_bytes": 45_000_000 if device == "cuda" else None,
         "spread": 0.31 if noisy else 0.02, "noisy": noisy,

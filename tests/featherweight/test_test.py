@@ -226,5 +226,6 @@ def test_a_rejected_variant_is_marked(run: Run, caplog: pytest.LogCaptureFixture
     variant, _ = compress_run(CompressConfig(weights=run.path, method="fp16", device="cpu"))
     facts = variant.read_json("compression.json")
     variant.write_json("compression.json", facts | {"rejected": "it loses too much"})
-    assert outcome(variant).evaluation.model == "tiny (fp16, rejected)"
-    assert "rejected, since it loses too much" in caplog.text
+    result = outcome(variant)
+    assert (result.evaluation.model, result.rejected) == ("tiny (fp16)", "it loses too much")
+    assert "was rejected: it loses too much" in caplog.text

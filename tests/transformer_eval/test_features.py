@@ -240,7 +240,7 @@ def test_comparison_with_an_lstm(finished: Path, tiny_run: Path, time_only: Any)
     assert frozen["scores"]["accuracy"] >= 0
     assert frozen["tests"]["accuracy"]["verdict"]
     (latency,) = frozen["latencies"]
-    assert latency["phases"]["total"]["p50"] > 0
+    assert latency["total_ms"]["p50"] > 0
 
 
 def test_parameters_and_size_include_encoder_and_head(finished: Path, tiny_bert: Path) -> None:

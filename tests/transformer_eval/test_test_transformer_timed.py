@@ -93,7 +93,7 @@ def test_timed_model_keeps_its_encoder_and_tokenizer(
 
     entrant = timed_only(str(base), dataset, tmp_path / "timed", "cpu")
 
-    assert not entrant.answers
+    assert entrant.timed_only
     assert entrant.classifier.labels == dataset.labels
     before, after = (
         load_file(path / "model.safetensors") for path in (tiny_bert, tmp_path / "timed")

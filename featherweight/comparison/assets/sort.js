@@ -1,7 +1,7 @@
 "use strict";
-// A click on a header sorts its table: numbers as numbers, what is missing last either way.
+// Clicking a header sorts its table: numbers by value, missing cells last in both directions.
 
-// A cell's key: data-key where it has one (a number, or nothing), else what a reader sees.
+// A cell's sort key: data-key if present (a number, or empty if missing), else its text.
 const keyOf = (row, column) => {
   const cell = row.cells[column];
   return cell.dataset.key === undefined ? cell.textContent.trim() : cell.dataset.key;

@@ -7,27 +7,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featherweight.comparison import text as text
+from featherweight.comparison import tables, text
 from featherweight.comparison.record import Row, build_record
 from featherweight.quality.evaluation import Evaluation
 
 LABELS = ("joy", "sadness")
-BETTER = {"difference": 0.0123, "adjusted_p": 0.00123, "verdict": "better"}
-SAME = {"difference": -0.0005, "adjusted_p": 1.0, "verdict": "no difference shown (n = 2000)"}
+BETTER = {
+    "difference": 0.0123, "interval": [0.01, 0.02], "adjusted_p": 0.00123, "verdict": "better",
+}  # fmt: skip
+SAME = {
+    "difference": -0.0005, "interval": [-0.01, 0.01], "adjusted_p": 1.0,
+    "verdict": "no difference shown (n = 2000)",
+}  # fmt: skip
 SECTIONS = [
     "Quality on emotion, test split, n = 2,000",
     "Milliseconds per batch, end to end, p50 / p99, CPU threads: 3",
     "Against feather",
-    "F1 by class",
-    "Accuracy as people type (answers changed)",
-    "Where they disagree most",
+    "F1 by label",
+    "Robustness: accuracy (predictions changed)",
+    "Texts on which the models disagree most",
 ]
 
 
 def timing(device: str, batch_size: int, p50: float, p99: float, **changes: Any) -> dict[str, Any]:
     return {
         "device": device, "batch_size": batch_size, "noisy": False,
-        "phases": {"total": {"p50": p50, "p90": 0.0, "p95": 0.0, "p99": p99}},
+        "total_ms": {"p50": p50, "p90": 0.0, "p95": 0.0, "p99": p99},
         "texts_per_second": 1000 * batch_size / p50,
     } | changes  # fmt: skip
 
@@ -76,7 +81,7 @@ def full() -> dict[str, Any]:
     )
     found = record(
         seeds,
-        row("TF-IDF", note="fitted anew", latencies=[timing("cuda", 1, 0.25, 1234.5)]),
+        row("TF-IDF", note="fitted again", latencies=[timing("cuda", 1, 0.25, 1234.5)]),
         disagreements=[
             {"text": "so tired", "target": "sadness",
              "answers": {"feather": "joy", "classic": "sadness", "TF-IDF": "sadness"}},
@@ -90,15 +95,20 @@ def full() -> dict[str, Any]:
     return found
 
 
-def cells(table: str) -> list[list[str]]:
-    """The cells of a Markdown table by row, the header first; no bar in a cell divides it."""
-    header, _, *rows = table.splitlines()
+def cells(table: tables.Table) -> list[list[str]]:
+    """The cells of a table in Markdown by row, the header first."""
+    return parsed(text.render(table, "github"))
+
+
+def parsed(markdown: str) -> list[list[str]]:
+    """The cells of a Markdown table by row; an escaped bar does not divide a cell."""
+    header, _, *rows = markdown.splitlines()
     lines = [line.strip().removeprefix("|").removesuffix("|") for line in (header, *rows)]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in lines]
 
 
 def test_quality_has_size_and_scores_with_their_intervals() -> None:
-    header, feather, classic = cells(text.quality(record(row("classic")), "github"))
+    header, feather, classic = cells(tables.quality(record(row("classic"))))
     assert header == [
         "model", "parameters", "size MB", "accuracy", "macro F1", "macro precision",
         "macro recall", "ECE",
@@ -110,76 +120,74 @@ def test_quality_has_size_and_scores_with_their_intervals() -> None:
     assert classic[1:] == feather[1:]
 
 
-def test_seeds_have_their_number_and_deviations(full: dict[str, Any]) -> None:
-    classic = cells(text.quality(full, "github"))[2]
+def test_seeds_have_number_and_deviations(full: dict[str, Any]) -> None:
+    classic = cells(tables.quality(full))[2]
     assert classic[0] == "classic (2 seeds)"
     assert classic[3:5] == ["0.9300 ± 0.0100", "0.8750 ± 0.0100"]
 
 
-def test_speed_has_a_column_a_place_and_a_dash_where_nothing_was_timed(
+def test_speed_has_a_column_per_device_and_batch_size(
     full: dict[str, Any],
 ) -> None:
-    assert cells(text.speed(full, "github")) == [
-        ["model", "cpu batch 1", "cpu batch 32", "cuda batch 1", "texts/s on CPU"],
+    assert cells(tables.speed(full)) == [
+        ["model", "CPU batch 1", "CPU batch 32", "GPU batch 1", "texts/s on CPU"],
         ["feather", "–", "–", "–", "–"],
         ["classic (2 seeds)", "0.5 / 0.75", "12.3 / 20 *", "–", "2,592"],
         ["TF-IDF", "–", "–", "0.25 / 1,230", "–"],
     ]
 
 
-def test_the_others_are_set_against_the_reference(full: dict[str, Any]) -> None:
-    assert cells(text.against_reference(full, "github")) == [
-        ["model", "size ×", "faster × on CPU (batch)", "accuracy", "p", "macro F1", "p"],
+def test_others_are_compared_with_the_reference(full: dict[str, Any]) -> None:
+    tested = ["no difference shown (n = 2000) -0.0005", "1", "better +0.0123", "0.00123"]
+    assert cells(tables.against_reference(full)) == [
         [
-            "classic (2 seeds)", "0.506", "2.00 (1), 0.10 (32)",
-            "-0.0005 no difference shown (n = 2000)", "1", "+0.0123 better", "0.00123",
+            "model", "size ×", "speed ×, CPU batch 1", "speed ×, CPU batch 32",
+            "speed ×, GPU batch 1", "accuracy", "p", "macro F1", "p",
         ],
-        [
-            "TF-IDF", "1", "–",
-            "-0.0005 no difference shown (n = 2000)", "1", "+0.0123 better", "0.00123",
-        ],
+        ["classic (2 seeds)", "0.506", "2", "0.1", "–", *tested],
+        ["TF-IDF", "1", "–", "–", "–", *tested],
     ]  # fmt: skip
 
 
-def test_each_class_has_its_f1(full: dict[str, Any]) -> None:
-    header, feather, *_ = cells(text.per_class(full, "github"))
-    assert header == ["F1", "joy", "sadness"]
+def test_each_label_has_its_f1(full: dict[str, Any]) -> None:
+    header, feather, *_ = cells(tables.f1_by_label(full))
+    assert header == ["model", "joy", "sadness"]
     assert feather == ["feather", "0.9500", "0.8000"]
 
 
-def test_robustness_has_accuracy_and_what_changed(full: dict[str, Any]) -> None:
-    header, feather, *_ = cells(text.robustness(full, "github"))
-    assert header == ["model", "upper case", "typos"]
-    assert feather == ["feather", "0.9000 (3.1%)", "0.7100 (27.0%)"]
+def test_robustness_has_accuracy_and_changed_predictions(full: dict[str, Any]) -> None:
+    header, feather, *_ = cells(tables.robustness(full))
+    assert header == ["model", "unperturbed", "upper case", "typos"]
+    assert feather == ["feather", "0.9300 [0.920, 0.950]", "0.9000 (3.1%)", "0.7100 (27.0%)"]
 
 
-def test_disagreements_have_the_answer_of_each(full: dict[str, Any]) -> None:
-    assert cells(text.disagreements(full, "github")) == [
-        ["text", "true", "feather", "classic", "TF-IDF"],
+def test_disagreements_have_the_prediction_of_each_model(full: dict[str, Any]) -> None:
+    assert cells(tables.disagreements(full)) == [
+        ["text", "true label", "feather", "classic", "TF-IDF"],
         ["so tired", "sadness", "joy", "sadness", "sadness"],
     ]
 
 
-def test_labels_and_texts_that_look_like_numbers_stay_as_they_are() -> None:
+def test_labels_and_texts_that_look_like_numbers_are_unchanged() -> None:
     answers = {"feather": "001", "classic": "2.50"}
     item = {"text": "007", "target": "1e3", "answers": answers}
-    table = text.disagreements(record(row("classic"), disagreements=[item]), "github")
+    table = tables.disagreements(record(row("classic"), disagreements=[item]))
     assert cells(table)[1] == ["007", "1e3", "001", "2.50"]
 
 
-@pytest.mark.parametrize("typed", ["a|b", "one\ntwo", "one\r\ntwo", "|", "a\\|b", "\n"])
-def test_what_people_type_does_not_break_a_row_of_markdown(typed: str) -> None:
+@pytest.mark.parametrize("typed", ["a|b", "one\r\ntwo", "a\\|b", "\n"])
+def test_special_characters_do_not_break_a_row_of_markdown(typed: str) -> None:
     item = {"text": typed, "target": "joy", "answers": {"feather": "joy", "classic": "sadness"}}
     found = record(row("classic"), disagreements=[item] * 2)
-    header, *rows = cells(text.disagreements(found, "github"))
-    assert header == ["text", "true", "feather", "classic"]
+    header, *rows = cells(tables.disagreements(found))
+    assert header == ["text", "true label", "feather", "classic"]
     assert [each[1:] for each in rows] == [["joy", "joy", "sadness"]] * 2
 
 
 def test_names_with_a_bar_do_not_break_a_row_of_markdown() -> None:
     found = record(row("a|b"), row("plain"))
-    for table in (text.quality, text.against_reference, text.per_class):
-        rows = cells(table(found, "github"))
+    for table in (tables.quality, tables.against_reference, tables.f1_by_label):
+        rows = cells(table(found))
         assert {len(each) for each in rows} == {len(rows[0])}
 
 
@@ -187,31 +195,32 @@ def test_long_texts_are_wrapped_for_a_terminal_and_kept_whole_in_markdown() -> N
     typed = " ".join(["word"] * 40)
     item = {"text": typed, "target": "joy", "answers": {"feather": "joy"}}
     found = record(disagreements=[item])
-    assert max(map(len, text.disagreements(found).splitlines())) < 80
-    assert cells(text.disagreements(found, "github"))[1][0] == typed
+    assert max(map(len, text.render(tables.disagreements(found)).splitlines())) < 80
+    assert cells(tables.disagreements(found))[1][0] == typed
 
 
-def test_sections_show_all_that_the_record_holds(full: dict[str, Any]) -> None:
-    assert [title for title, _ in text.sections(full)] == SECTIONS
+def titles(found: dict[str, Any]) -> list[str]:
+    return [table.title for table in tables.sections(found).values()]
 
 
-def test_sections_leave_out_what_the_record_does_not_hold() -> None:
-    assert [title for title, _ in text.sections(record())] == [SECTIONS[0], SECTIONS[3]]
-    titles = [title for title, _ in text.sections(record(row("classic")))]
-    assert titles == [SECTIONS[0], SECTIONS[2], SECTIONS[3]]
+def test_sections_have_everything_in_the_record_and_nothing_else(full: dict[str, Any]) -> None:
+    assert titles(full) == SECTIONS
+    assert titles(record()) == [SECTIONS[0], SECTIONS[3]]
+    assert titles(record(row("classic"))) == [SECTIONS[0], SECTIONS[2], SECTIONS[3]]
 
 
-def test_the_legend_explains_the_signs_that_are_there(full: dict[str, Any]) -> None:
+def test_legend_explains_the_signs_in_use(full: dict[str, Any]) -> None:
     lines = text.legend(full).splitlines()
-    starts = ("[low, high]", "±:", "p:", "*:", "TF-IDF: fitted anew")
+    starts = ("[low, high]", "±:", "p:", "*:", "TF-IDF: fitted again")
     assert len(lines) == len(starts)
     assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
     assert text.legend(record()) == lines[0]
 
 
-def test_a_terminal_shows_every_section_and_the_legend(full: dict[str, Any]) -> None:
+def test_terminal_shows_every_section_and_the_legend(full: dict[str, Any]) -> None:
     shown = text.terminal(full)
-    places = [shown.index(f"{title}\n\n{table}") for title, table in text.sections(full)]
+    sections = tables.sections(full).values()
+    places = [shown.index(f"{table.title}\n\n{text.render(table)}") for table in sections]
     assert places == sorted(places)
     assert shown.endswith(text.legend(full))
 
@@ -220,14 +229,14 @@ def test_markdown_shows_every_section_every_row_and_the_pictures(full: dict[str,
     page = text.markdown(full)
     for title in SECTIONS:
         table = page.split(f"## {title}\n\n")[1].split("\n\n")[0]
-        rows = cells(table)
+        rows = parsed(table)
         assert {len(each) for each in rows} == {len(rows[0])}
         names = [each[0] for each in rows[1:]]
-        everyone = ["feather", "classic (2 seeds)", "TF-IDF"]
-        if title.startswith("Against"):
-            assert names == everyone[1:]
-        elif not title.startswith("Where"):
-            assert names == everyone
+        models = ["feather", "classic (2 seeds)", "TF-IDF"]
+        if title == SECTIONS[2]:
+            assert names == models[1:]
+        elif title != SECTIONS[-1]:
+            assert names == models
     for picture in ("trade_off", "confusion_matrices", "per_class"):
         assert f"({picture}.png)" in page
     assert "Measured with `featherweight compare a b` on a processor." in page
@@ -251,83 +260,89 @@ def test_comma_separated_has_a_column_for_every_figure(full: dict[str, Any]) -> 
     assert {name: float(classic[name]) for name in expected} == pytest.approx(expected)
     assert (classic["cpu_32_noisy"], classic["cpu_1_noisy"]) == ("True", "False")
     assert classic["macro_f1_verdict"] == "better"
-    assert tfidf["note"] == "fitted anew"
+    assert tfidf["note"] == "fitted again"
     assert float(tfidf["cuda_1_p50_ms"]) == 0.25
     for name in ("cpu_1_p50_ms", "accuracy_deviation", "macro_f1_verdict"):
         assert feather[name] == ""
 
 
-def test_comma_separated_quotes_what_has_to_be_quoted() -> None:
+def test_comma_separated_quotes_special_characters() -> None:
     name = 'a "tiny", odd\nname'
-    _, odd = csv.DictReader(io.StringIO(text.comma_separated(record(row(name)))))
-    assert odd["model"] == name
+    _, quoted = csv.DictReader(io.StringIO(text.comma_separated(record(row(name)))))
+    assert quoted["model"] == name
 
 
 @pytest.fixture
-def silent(full: dict[str, Any]) -> dict[str, Any]:
-    """The full record, and before all its rows one of a model that was timed only."""
-    answered = Evaluation("one", "d", "test", LABELS, np.array([0, 1]), np.eye(2), 1, 4)
-    only_timed = Row(
+def with_timed_only(full: dict[str, Any]) -> dict[str, Any]:
+    """The full record with a first row of a model that was only timed."""
+    evaluation = Evaluation("one", "d", "test", LABELS, np.array([0, 1]), np.eye(2), 1, 4)
+    timed_only = Row(
         "huge", note="random weights", parameters=335_000_000, size_bytes=1_742_000_000
     )
-    _, empty = build_record([Row("one", (answered,)), only_timed], ["a", "b"], "one", 0)["rows"]
+    _, empty = build_record([Row("one", (evaluation,)), timed_only], ["a", "b"], "one", 0)["rows"]
     empty["latencies"] = [timing("cpu", 1, 5123.4, 10_000)]
     empty["ratios"] |= {"size": 1409.4, "speed": {"cpu": {"1": 0.000185}}}
     full["rows"].insert(0, empty)
     return full
 
 
-def test_quality_of_a_row_without_answers_is_its_size_and_dashes(silent: dict[str, Any]) -> None:
-    _, huge, feather, *_ = cells(text.quality(silent, "github"))
+def test_quality_of_a_timed_only_row_is_its_size_and_dashes(
+    with_timed_only: dict[str, Any],
+) -> None:
+    _, huge, feather, *_ = cells(tables.quality(with_timed_only))
     assert huge == ["huge", "335,000,000", "1,742.000", "–", "–", "–", "–", "–"]
     assert feather[:3] == ["feather", "305,123", "1.236"]
 
 
-def test_long_times_have_thousands_and_no_exponent(silent: dict[str, Any]) -> None:
-    _, huge, *_ = cells(text.speed(silent, "github"))
+def test_long_times_have_thousands_and_no_exponent(with_timed_only: dict[str, Any]) -> None:
+    _, huge, *_ = cells(tables.speed(with_timed_only))
     assert huge == ["huge", "5,120 / 10,000", "–", "–", "0"]
 
 
-def test_a_row_without_answers_has_ratios_and_no_verdict(silent: dict[str, Any]) -> None:
-    _, huge, classic, *_ = cells(text.against_reference(silent, "github"))
-    assert huge == ["huge", "1,410", "0.000185 (1)", "–", "–", "–", "–"]
+def test_timed_only_row_has_ratios_and_no_verdict(with_timed_only: dict[str, Any]) -> None:
+    _, huge, classic, *_ = cells(tables.against_reference(with_timed_only))
+    assert huge == ["huge", "1,410", "0.000185", *["–"] * 6]
     assert classic[0] == "classic (2 seeds)"
 
 
-@pytest.mark.parametrize("table", [text.per_class, text.robustness])
-def test_a_row_without_answers_is_no_row_of_what_answers_are_needed_for(
-    silent: dict[str, Any], table: Callable[[dict[str, Any], str], str]
+@pytest.mark.parametrize("table", [tables.f1_by_label, tables.robustness])
+def test_timed_only_row_is_left_out_where_predictions_are_needed(
+    with_timed_only: dict[str, Any], table: Callable[[dict[str, Any]], tables.Table]
 ) -> None:
-    _, *rows = cells(table(silent, "github"))
+    _, *rows = cells(table(with_timed_only))
     assert [each[0] for each in rows] == ["feather", "classic (2 seeds)", "TF-IDF"]
 
 
-def test_a_row_without_answers_is_no_column_of_the_disagreements(silent: dict[str, Any]) -> None:
-    assert cells(text.disagreements(silent, "github")) == [
-        ["text", "true", "feather", "classic", "TF-IDF"],
+def test_timed_only_row_is_not_a_column_of_the_disagreements(
+    with_timed_only: dict[str, Any],
+) -> None:
+    assert cells(tables.disagreements(with_timed_only)) == [
+        ["text", "true label", "feather", "classic", "TF-IDF"],
         ["so tired", "sadness", "joy", "sadness", "sadness"],
     ]
 
 
-def test_robustness_of_one_row_is_shown_though_the_first_has_none() -> None:
+def test_robustness_is_shown_if_only_a_later_row_has_it() -> None:
     perturbed = [{"perturbation": "typos", "accuracy": 0.7, "changed": 0.25, "n": 4}]
     found = record(row("classic", robustness=perturbed))
-    assert SECTIONS[4] in [title for title, _ in text.sections(found)]
-    assert cells(text.robustness(found, "github")) == [
-        ["model", "typos"],
-        ["classic", "0.7000 (25.0%)"],
+    assert SECTIONS[4] in titles(found)
+    assert cells(tables.robustness(found)) == [
+        ["model", "unperturbed", "typos"],
+        ["classic", "0.9300 [0.920, 0.950]", "0.7000 (25.0%)"],
     ]
 
 
-def test_every_section_stays_and_the_legend_holds_the_note(silent: dict[str, Any]) -> None:
-    assert [title for title, _ in text.sections(silent)] == SECTIONS
-    assert "huge: random weights" in text.legend(silent).splitlines()
-    assert "huge: random weights" in text.markdown(silent)
-    assert "huge: random weights" in text.terminal(silent)
+def test_legend_has_the_notes(with_timed_only: dict[str, Any]) -> None:
+    assert titles(with_timed_only) == SECTIONS
+    assert "huge: random weights" in text.legend(with_timed_only).splitlines()
+    assert "huge: random weights" in text.markdown(with_timed_only)
+    assert "huge: random weights" in text.terminal(with_timed_only)
 
 
-def test_comma_separated_leaves_the_cells_without_quality_empty(silent: dict[str, Any]) -> None:
-    huge, feather, *_ = csv.DictReader(io.StringIO(text.comma_separated(silent)))
+def test_comma_separated_leaves_the_cells_without_quality_empty(
+    with_timed_only: dict[str, Any],
+) -> None:
+    huge, feather, *_ = csv.DictReader(io.StringIO(text.comma_separated(with_timed_only)))
     filled = {name: value for name, value in huge.items() if value}
     assert filled == {
         "model": "huge", "note": "random weights", "parameters": "335000000",
@@ -337,20 +352,17 @@ def test_comma_separated_leaves_the_cells_without_quality_empty(silent: dict[str
     assert (feather["accuracy"], feather["ece"]) == ("0.93", "0.0312")
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (0.9541, "0.954"), (12.34, "12.3"), (1739.6, "1,740"), (0.5, "0.5"), (20.0, "20"),
-        (0.0, "0"), (999.6, "1,000"), (9.999, "10"), (0.000012345, "0.0000123"),
-        (12_345_678, "12,300,000"), (-1739.6, "-1,740"),
-    ],
-)  # fmt: skip
-def test_three_digits_are_kept_and_no_exponent_is_written(value: float, shown: str) -> None:
-    assert text.three_digits(value) == shown
+def test_rejected_variant_is_marked_with_the_reason() -> None:
+    reason = "it loses 0.0500 of validation macro-F1, 0.01 is allowed"
+    found = record(row("feather (int8)", rejected=reason), row("feather (fp16)", rejected=""))
+    names = [each[0] for each in cells(tables.quality(found))[1:]]
+    assert names == ["feather", "feather (int8, rejected)", "feather (fp16)"]
+    assert text.legend(found).splitlines()[-1] == f"feather (int8, rejected): rejected: {reason}"
+    _, rejected, accepted = csv.DictReader(io.StringIO(text.comma_separated(found)))
+    assert (rejected["rejected"], accepted["rejected"]) == (reason, "")
 
 
-def test_a_ratio_of_speed_has_two_decimals_or_three_digits_where_they_would_be_lost() -> None:
-    speed = {"1": 592.3412, "32": 0.1, "256": 0.0999}
-    ratios = {"size": 0.5, "accuracy": 1, "macro_f1": 1, "speed": {"cpu": speed}}
-    (_, classic) = cells(text.against_reference(record(row("classic", ratios=ratios)), "github"))
-    assert classic[2] == "592.34 (1), 0.10 (32), 0.0999 (256)"
+@pytest.mark.parametrize(("p", "shown"), [(0.00009, "< 0.0001"), (0.0001234, "0.000123")])
+def test_small_p_values_have_no_exponent(p: float, shown: str) -> None:
+    tests = dict.fromkeys(("accuracy", "macro_f1"), BETTER | {"adjusted_p": p})
+    assert cells(tables.against_reference(record(row("classic", tests=tests))))[1][-1] == shown

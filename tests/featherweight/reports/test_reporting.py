@@ -31,23 +31,23 @@ def evaluation(labels: tuple[str, ...] = ("a", "b", "c"), split: str = "test") -
     probabilities = np.full((10, len(labels)), 0.0)
     probabilities[np.arange(10), PREDICTIONS] = 1
     return Evaluation(
-        "mine", "moods", split, labels, np.array(TARGETS), probabilities, 12_345, 67_890
+        "tiny", "moods", split, labels, np.array(TARGETS), probabilities, 12_345, 67_890
     )
 
 
-def variant(name: str = "mine (fp16)", mended: bool = True, size_bytes: int = 33_945) -> Evaluation:
-    """The same answers, but that one wrong answer may be right."""
-    answers = evaluation()
-    probabilities = answers.probabilities.copy()
-    if mended:
+def variant(name: str = "tiny (fp16)", fixed: bool = True, size_bytes: int = 33_945) -> Evaluation:
+    """The same predictions, with one wrong prediction corrected if `fixed`."""
+    origin = evaluation()
+    probabilities = origin.probabilities.copy()
+    if fixed:
         probabilities[2] = (1, 0, 0)
-    return replace(answers, model=name, probabilities=probabilities, size_bytes=size_bytes)
+    return replace(origin, model=name, probabilities=probabilities, size_bytes=size_bytes)
 
 
 def latency(model: str, device: str = "cpu", ms: float = 2.0, noisy: bool = False) -> Latency:
     """Three rounds around a median of `ms`."""
-    far = ms / 2 if noisy else 0
-    total = (ms - far, ms, ms + far)
+    deviation = ms / 2 if noisy else 0
+    total = (ms - deviation, ms, ms + deviation)
     return Latency(
         model, device, "a processor", "fp32", "torch", 3, 32, total, total, total,
         (), (7, 7, 7), (0, 1, 2), 9.0, 80.0, 1_000, None, 0.1,
@@ -76,13 +76,13 @@ def test_the_confusion_table_has_true_rows_and_predicted_columns() -> None:
     assert rows[2:] == [["a", "2", "1", "1"], ["b", "1", "2", "0"], ["c", "0", "0", "3"]]
 
 
-def test_the_coverage_table_says_what_abstaining_gains() -> None:
+def test_coverage_table_has_the_accuracy_by_minimum_confidence() -> None:
     rows = cells(coverage_table(evaluation()))
     assert rows[0] == ["min", "confidence", "answered", "share", "accuracy", "of", "these"]
-    # All answers have a confidence of 1; 7 of 10 are right.
+    # All predictions have a confidence of 1; 7 of 10 are right.
     assert rows[2] == ["0", "10", "100.0%", "0.7000", "[0.397,", "0.892]"]
-    shy = replace(evaluation(), probabilities=np.full((10, 3), 1 / 3))
-    assert cells(coverage_table(shy))[-1] == ["0.99", "0", "0.0%", "–"]
+    uncertain = replace(evaluation(), probabilities=np.full((10, 3), 1 / 3))
+    assert cells(coverage_table(uncertain))[-1] == ["0.99", "0", "0.0%", "–"]
 
 
 @pytest.mark.parametrize("labels", [("0.5", "1.0", "1.5"), ("001", "002", "003"), ("1", "2", "3")])
@@ -92,30 +92,30 @@ def test_labels_that_look_like_numbers_stay_as_they_are(labels: tuple[str, ...])
 
 
 def test_the_quality_table_has_a_row_per_model_with_intervals() -> None:
-    answers = evaluation()
-    header, _, first, second = quality_table([answers, answers]).splitlines()
+    tested = evaluation()
+    header, _, first, second = quality_table([tested, tested]).splitlines()
     assert "macro F1" in header
     assert first == second
-    low, high = answers.intervals["macro_f1"]
-    for cell in ("mine", "12,345", "67.9", "0.7000", f"0.6984 [{low:.3f}, {high:.3f}]", "0.300"):
+    low, high = tested.intervals["macro_f1"]
+    for cell in ("tiny", "12,345", "67.9", "0.7000", f"0.6984 [{low:.3f}, {high:.3f}]", "0.300"):
         assert cell in first
 
 
-def test_the_quality_table_is_markdown_if_asked() -> None:
+def test_quality_table_is_markdown_on_request() -> None:
     assert quality_table([evaluation()], "github").startswith("| model")
 
 
 def test_the_report_names_model_data_split_and_number() -> None:
     text = report(evaluation(), [evaluation()])
-    assert text.startswith("mine on moods, test split, n = 10")
+    assert text.startswith("tiny on moods, test split, n = 10")
     assert text.count("12,345") == 2
     for part in (per_class_table, confusion_table):
         assert part(evaluation()) in text
 
 
-def test_a_variant_of_equal_quality_is_said_to_be_equal() -> None:
-    assert differences(evaluation(), [variant(mended=False)]) == (
-        "mine (fp16): quality equal to the fourth decimal; 50% of the size"
+def test_variant_of_equal_quality_is_reported_as_equal() -> None:
+    assert differences(evaluation(), [variant(fixed=False)]) == (
+        "tiny (fp16): same quality to four decimals; 50% of the size"
     )
 
 
@@ -123,7 +123,7 @@ def test_a_difference_in_quality_has_its_sign() -> None:
     # Before: precision 2/3, 2/3, 3/4; recall 1/2, 2/3, 1; F1 4/7, 2/3, 6/7.
     # After:  precision 3/4, 1, 3/4; recall 3/4, 2/3, 1; F1 3/4, 4/5, 6/7.
     assert differences(evaluation(), [variant()]) == (
-        "mine (fp16): accuracy +0.1000, macro f1 +0.1040, macro precision +0.1389, "
+        "tiny (fp16): accuracy +0.1000, macro f1 +0.1040, macro precision +0.1389, "
         "macro recall +0.0833, weighted f1 +0.1114; 50% of the size"
     )
     (line,) = differences(variant(), [replace(evaluation(), model="x")]).splitlines()
@@ -150,41 +150,46 @@ def test_the_table_of_one_batch_has_a_dash_where_there_is_no_gpu() -> None:
 
 
 def test_the_report_shows_variants_and_times() -> None:
-    latencies = [latency("mine"), latency("mine (fp16)")]
-    others = [variant(mended=False), replace(evaluation(), model="most frequent class")]
+    latencies = [latency("tiny"), latency("tiny (fp16)")]
+    others = [variant(fixed=False), replace(evaluation(), model="most frequent class")]
     text = report(evaluation(), others, latencies)
     assert quality_table([evaluation(), *others]) in text
     assert differences(evaluation(), others[:1]) in text
     assert "most frequent class:" not in text
     title = "ms per one batch of size 32, texts to labels, median (CPU threads: 3)"
     assert f"{title}\n\n{one_batch_table(latencies)}" in text
-    assert "restless" not in text
-    assert "restless" in report(evaluation(), others, [latency("mine", noisy=True)])
+    assert "noisy" not in text
+    assert "noisy" in report(evaluation(), others, [latency("tiny", noisy=True)])
 
 
-def test_a_report_of_what_was_not_timed_has_no_table_of_times() -> None:
+def test_report_without_times_has_no_table_of_times() -> None:
     assert "ms per" not in report(evaluation(), [variant()])
 
 
-def test_the_model_card_says_which_split_chose_the_checkpoint() -> None:
+def test_report_says_why_a_variant_was_rejected() -> None:
+    (first, *_) = report(variant(), rejected="it is too slow").splitlines()
+    assert first == "tiny (fp16) on moods, test split, n = 10 (rejected: it is too slow)"
+
+
+def test_model_card_warns_if_the_split_chose_the_checkpoint() -> None:
     data = {"splits": {"train": {"n": 2500, "sha256": "abc"}, "test": {"n": 10, "sha256": "def"}}}
     config = {"preset": "feather", "seed": 3}
     test_card = model_card(evaluation(), config, data)
-    assert test_card.startswith("# mine\n")
+    assert test_card.startswith("# tiny\n")
     for part in ("a, b, c", "12,345", "seed 3", "| train | 2,500 | `abc` |", "`moods`", "0.6984"):
         assert part in test_card
-    assert "flatter" not in test_card
+    assert "optimistic" not in test_card
     assert "bootstrap intervals.\n\n| model " in test_card  # a table has a blank line before it
-    assert "flatter" in model_card(evaluation(split="validation"), config, data)
+    assert "optimistic" in model_card(evaluation(split="validation"), config, data)
 
 
 def test_an_evaluation_is_written_into_its_run(tiny_run: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "tiny")
     shutil.copytree(tiny_run, run.path)
-    answers = evaluation()
-    write_evaluation(run, answers, ["=1+1", "a,b", 'say "no"', *"defghij"])
+    tested = evaluation()
+    write_evaluation(run, tested, ["=1+1", "a,b", 'say "no"', *"defghij"])
 
-    assert run.read_json("evaluation.json") == json.loads(json.dumps(answers.to_json()))
+    assert run.read_json("evaluation.json") == json.loads(json.dumps(tested.to_json()))
     with run.file("predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
@@ -196,23 +201,23 @@ def test_an_evaluation_is_written_into_its_run(tiny_run: Path, tmp_path: Path) -
     assert rows[2]["emotion"] == "a"
     assert rows[2]["predicted_emotion"] == "b"
     assert run.file("confusion_matrix.png").read_bytes().startswith(PNG)
-    assert run.file("README.md").read_text(encoding="utf-8").startswith("# mine\n")
+    assert run.file("README.md").read_text(encoding="utf-8").startswith("# tiny\n")
 
 
-def test_the_model_card_of_a_variant_says_what_was_done_to_which_run() -> None:
+def test_model_card_of_a_variant_names_method_and_origin() -> None:
     data = {"splits": {"train": {"n": 2500, "sha256": "abc"}}}
     config = {"preset": "feather", "seed": 3, "epochs": 5}
     compression = {
-        "method": "int8", "origin": {"name": "mine"}, "ratio": 0.25, "gain": "size only",
+        "method": "int8", "origin": {"name": "tiny"}, "ratio": 0.25, "gain": "size only",
         "size_bytes": {"before": 4000, "after": 1000}, "rejected": "",
     }  # fmt: skip
     card = model_card(evaluation(), config, data, compression)
-    assert "The run `mine`, compressed by `int8`" in card
+    assert "The run `tiny`, compressed by `int8`" in card
     assert "1.0 KB after 4.0 KB (25%). The gain: size only." in card
     assert "Rejected" not in card
     assert "training_curves.png" not in card  # it has none
-    refused = model_card(evaluation(), config, data, compression | {"rejected": "it loses 0.1"})
-    assert "Rejected: it loses 0.1." in refused
+    rejected = model_card(evaluation(), config, data, compression | {"rejected": "it loses 0.1"})
+    assert "Rejected: it loses 0.1." in rejected
     plain = model_card(evaluation(), config, data)
     assert "## Compression" not in plain
     assert "training_curves.png" in plain
