@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from featherweight.config import EvaluationConfig
 from featherweight.data.dataset import DataConfig
@@ -19,6 +19,8 @@ from transformer_eval.registry import ALL
 @dataclass(frozen=True)
 class FinetuneConfig(OutputConfig, TrainingConfig, DataConfig):
     """Which transformer, and how it is fine-tuned."""
+
+    kind: ClassVar[str] = "transformer"
 
     model: list[str] = field(default_factory=lambda: ["distilbert"])
     """Registry names, Hub ids or folders, or "all"; several are trained one after another."""
@@ -63,6 +65,8 @@ class FinetuneConfig(OutputConfig, TrainingConfig, DataConfig):
 @dataclass(frozen=True)
 class FeaturesConfig(OutputConfig, DataConfig):
     """Which frozen encoder, and how its embeddings are taken."""
+
+    kind: ClassVar[str] = "features"
 
     model: list[str] = field(default_factory=lambda: ["distilbert"])
     """Registry names, Hub ids or folders, or "all"."""

@@ -35,7 +35,7 @@ FILES = {
     "confusion_matrices.png", "per_class.png",
 }  # fmt: skip
 _GRAPHED = ", CUDA graphs"
-_IDENTITY = {"name", "output_dir", "overwrite", "resume", "seed"}  # no part of what a model is
+_IDENTITY = {"kind", "name", "output_dir", "overwrite", "resume", "seed"}  # may differ in a group
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,6 @@ def _time(
         devices=timed_devices(config.device),
         threads=config.threads,
         train=dataset.train,
-        labels=dataset.labels,
     )
 
 

@@ -1,36 +1,55 @@
-"""Classifier x Split -> Evaluation: quality with its uncertainty, from predictions kept in full."""
+"""Evaluation of a classifier on a split: metrics, confidence intervals, calibration, coverage."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from featherweight.classifier import Classifier, FloatArray, IntArray, softmax
 from featherweight.data.dataset import Split
 from featherweight.errors import UsageError
-from featherweight.quality.coverage import Coverage, coverages
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 15
+MIN_CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+class Coverage(NamedTuple):
+    """Results when predictions below a confidence are rejected.
+
+    Attributes:
+        min_confidence: Minimum probability of a prediction.
+        answered: Number of texts with a prediction.
+        share: Share of texts with a prediction, in [0, 1].
+        accuracy: Accuracy of these predictions; None if there are none.
+        interval: 95 % Wilson interval of the accuracy; None if there are no predictions.
+    """
+
+    min_confidence: float
+    answered: int
+    share: float
+    accuracy: float | None
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a classifier answered on the N texts of a split, and every figure that follows.
+    """Predictions of a classifier on the N texts of a split, and metrics computed from them.
 
     Attributes:
         model: Name of the classifier.
         data: Name of the data set.
         split: "train", "validation" or "test".
         labels: The C label names, in id order.
-        targets: (N,) int64, the true class ids.
+        targets: (N,) int64, true class ids.
         probabilities: (N, C), each row summing to 1.
-        parameters: Learned values of the classifier.
-        size_bytes: Bytes it takes to ship it.
+        parameters: Number of parameters of the classifier.
+        size_bytes: Size of its files.
     """
 
     model: str
@@ -76,7 +95,7 @@ class Evaluation:
         return expected_calibration_error(self.targets, self.probabilities)
 
     def coverages(self) -> list[Coverage]:
-        """Returns what is answered, and how well, for each of eight least confidences."""
+        """Returns coverage and accuracy at each of eight minimum confidences; see `coverages`."""
         return coverages(self.targets, self.probabilities)
 
     def per_class(self) -> dict[str, dict[str, float]]:
@@ -95,7 +114,7 @@ class Evaluation:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that `--json` prints and `evaluation.json` holds."""
+        """Returns the object that `--json` prints and `evaluation.json` contains."""
         return {
             "model": self.model,
             "data": self.data,
@@ -123,17 +142,17 @@ class Evaluation:
 
 
 def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
-    """Lets a classifier answer every text of a split of the data set called `data`.
+    """Evaluates a classifier on a split of the data set named `data`.
 
-    Labels are matched by name, so that the class ids mean the same for every classifier.
+    Labels are matched by name, so that class ids agree across classifiers.
 
     Raises:
-        UsageError: The classifier tells other labels apart than the split has.
+        UsageError: The labels of the classifier and of the split differ.
     """
     labels = split.label_names or classifier.labels
     if sorted(labels) != sorted(classifier.labels):
         raise UsageError(
-            f"{classifier.name} tells {', '.join(classifier.labels)} apart, {data} has "
+            f"{classifier.name} has the labels {', '.join(classifier.labels)}, {data} has "
             f"{', '.join(labels)}: not comparable"
         )
     columns = [classifier.labels.index(label) for label in labels]
@@ -150,14 +169,14 @@ def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
 
 
 def macro_f1(targets: IntArray, predictions: IntArray, num_labels: int) -> float:
-    """Returns the unweighted mean of the classes' F1; a class without any hit counts as 0."""
+    """Returns the unweighted mean F1 of the classes; without any true positive it is 0."""
     ids = range(num_labels)
     f1 = precision_recall_fscore_support(targets, predictions, labels=ids, zero_division=0)[2]
     return float(f1.mean())
 
 
 def validation_scores(targets: IntArray, logits: FloatArray) -> dict[str, float]:
-    """Returns what a training reports of an epoch: cross-entropy, accuracy and macro-F1.
+    """Returns the validation scores of an epoch: cross-entropy, accuracy and macro-F1.
 
     Args:
         targets: (N,) true class ids.
@@ -175,14 +194,14 @@ def validation_scores(targets: IntArray, logits: FloatArray) -> dict[str, float]
 def bootstrap(confusion: IntArray, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Returns 95 % percentile intervals of accuracy and the macro averages.
 
-    Drawing N texts with replacement and counting them by (true, predicted) class is one draw of a
-    multinomial with the observed shares, so the texts themselves are not needed.
+    Counts by (true, predicted) class of N texts drawn with replacement follow a multinomial
+    distribution with the observed shares, so the confusion matrix is enough.
 
     Source: Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
 
     Args:
         confusion: (C, C) counts, rows true and columns predicted classes.
-        seed: Seed of the resampling; 2,000 resamples are drawn.
+        seed: Seed of the 2,000 resamples.
     """
     total = int(confusion.sum())
     rng = np.random.default_rng(seed)
@@ -204,13 +223,13 @@ def bootstrap(confusion: IntArray, seed: int = 0) -> dict[str, tuple[float, floa
 def _ratio(
     numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """Divides, with 0 where there is nothing to divide by."""
+    """Divides; the result is 0 where the denominator is 0."""
     zeros = np.zeros(numerator.shape)
     return np.divide(numerator, denominator, out=zeros, where=denominator > 0)
 
 
 def expected_calibration_error(targets: IntArray, probabilities: FloatArray) -> float:
-    """Returns the mean gap between confidence and accuracy over 15 equal bins of confidence.
+    """Returns the mean gap between confidence and accuracy over 15 equal-width confidence bins.
 
     Source: Guo et al. (2017), On Calibration of Modern Neural Networks, equation 3.
 
@@ -220,7 +239,34 @@ def expected_calibration_error(targets: IntArray, probabilities: FloatArray) -> 
     """
     confidences = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == targets
-    # Bins are open below and closed above, so that a confidence of 1 falls into the last.
+    # Bins include their upper bound, so that a confidence of 1 is in the last bin.
     bins = np.ceil(confidences * CALIBRATION_BINS).astype(int).clip(1) - 1
     gaps = np.bincount(bins, weights=correct - confidences, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(targets))
+
+
+def coverages(targets: IntArray, probabilities: FloatArray) -> list[Coverage]:
+    """Returns coverage and accuracy at each of eight minimum confidences, starting from 0.
+
+    Source: Geifman & El-Yaniv (2017), Selective Classification for Deep Neural Networks, section
+    2; the interval, Wilson (1927), Probable Inference, the Law of Succession, and Statistical
+    Inference.
+
+    Args:
+        targets: (N,) true class ids, N > 0.
+        probabilities: (N, C).
+    """
+    confidences = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == targets
+    rows = []
+    for min_confidence in MIN_CONFIDENCES:
+        accepted = confidences >= min_confidence
+        answered, hits = int(accepted.sum()), int(correct[accepted].sum())
+        if not answered:
+            rows.append(Coverage(min_confidence, 0, 0.0, None, None))
+            continue
+        bounds = binomtest(hits, answered).proportion_ci(method="wilson")
+        interval = float(bounds.low), float(bounds.high)
+        share = answered / len(targets)
+        rows.append(Coverage(min_confidence, answered, share, hits / answered, interval))
+    return rows

@@ -393,7 +393,7 @@ def test_run_killed_for_real_and_resumed_ends_as_one_left_alone(
         [sys.executable, *command, "--resume"], env=environment, capture_output=True, text=True
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after epoch 2" in resumed.stderr
+    assert "resuming after epoch 2" in resumed.stderr
     assert main(flags(tmp_path / "whole", tiny_data)) == 0
     assert equal(tensors(run), tensors(tmp_path / "whole" / "killed"))
     assert len((run / "history.jsonl").read_text().splitlines()) == 6
