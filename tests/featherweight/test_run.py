@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from featherweight.errors import UsageError, WeightsError
-from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, atomic_open, newest_run, runs
+from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, atomic_open, kind, newest_run, runs
 
 RECORDS = {CONFIG: {"seed": 0}, "labels.json": ["a", "b"]}
 
@@ -123,13 +123,13 @@ def test_what_is_no_run_is_not_overwritten(tmp_path: Path, content: str) -> None
         path.write_text("precious")
     with pytest.raises(UsageError, match="not a run"):
         Run.create(tmp_path, "mine", True, RECORDS)
-    kept = path / "thesis.txt" if content == "folder" else path
-    assert kept.read_text() == "precious"
+    file = path / "thesis.txt" if content == "folder" else path
+    assert file.read_text() == "precious"
 
 
 @pytest.mark.parametrize("name", ["..", "."])
 def test_a_name_of_dots_removes_nothing(tmp_path: Path, name: str) -> None:
-    # The output folder is not there yet, so neither is "outputs/.." when its path is looked at.
+    # The output folder does not exist yet, so "outputs/.." does not exist either.
     (tmp_path / "thesis.txt").write_text("precious")
     with contextlib.suppress(Exception):
         Run.create(tmp_path / "outputs", name, False, RECORDS)
@@ -205,10 +205,24 @@ def test_the_weights_of_an_exported_run_are_its_graph(tmp_path: Path) -> None:
     run = Run(tmp_path)
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"a graph")
-    # As models of the Hub have it: a graph that is not ours.
+    # Models on the Hub have such files too; these were not exported by featherweight.
     assert (run.exported, run.weights, run.finished) == (False, None, False)
     (tmp_path / "onnx" / "onnx.json").write_text("{}")
     assert (run.exported, run.finished) == (True, True)
     assert run.weights == tmp_path / "onnx" / "model.onnx"
     run.weights.unlink()
     assert not run.finished
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"kind": "features", "preset": "feather"}, "features"),
+        # Version 0.1 did not record the kind.
+        ({"preset": "feather", "pooling": "max"}, "lstm"),
+        ({"pooling": "mean"}, "features"),
+        ({"model": ["bert"]}, "transformer"),
+    ],
+)
+def test_kind_of_a_run(config: dict[str, Any], expected: str) -> None:
+    assert kind(config) == expected

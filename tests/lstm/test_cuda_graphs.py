@@ -47,7 +47,7 @@ def test_off_the_gpu_there_are_no_graphs(tiny_run: Path, weights: str) -> None:
         "lstm": load(tiny_run, "cpu"),
         "baseline": MostFrequentClass(split, ("x", "y")),
     }
-    with pytest.raises(UsageError, match="CUDA graphs are for LSTM runs on a GPU") as caught:
+    with pytest.raises(UsageError, match="CUDA graphs require an LSTM run on a GPU") as caught:
         graphed(classifiers[weights])
     assert str(caught.value).startswith(f"{classifiers[weights].name}: ")
     assert "\n" not in str(caught.value)

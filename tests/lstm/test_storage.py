@@ -85,8 +85,8 @@ def test_groups_do_not_disturb_each_other() -> None:
     tensor = torch.randn(1, 2 * GROUP)
     louder = tensor.clone()
     louder[:, GROUP:] *= 2**10  # so many steps down that the scale is the same
-    ours, theirs = (rounded(it, "int4")[:, :GROUP] for it in (tensor, louder))
-    assert torch.allclose(ours, theirs, atol=0.1 * ours.abs().max().item())
+    expected, actual = (rounded(one, "int4")[:, :GROUP] for one in (tensor, louder))
+    assert torch.allclose(actual, expected, atol=0.1 * expected.abs().max().item())
 
 
 def test_integers_take_no_more_bits_than_they_need() -> None:
@@ -115,14 +115,14 @@ def test_a_damaged_code_is_an_error(kind: Format) -> None:
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_a_code_of_another_length_is_an_error(kind: Format, rows: int) -> None:
     stored = store(torch.randn(4, GROUP), kind)
-    with pytest.raises(ValueError, match="the file holds others"):
+    with pytest.raises(ValueError, match="the file has a different number"):
         restore(stored, kind, torch.Size((rows, GROUP)))
 
 
 def test_a_small_file_cannot_fill_the_memory() -> None:
     bomb = torch.frombuffer(bytearray(zlib.compress(bytes(10**8), 9)), dtype=torch.uint8)
     stored = store(torch.randn(4, GROUP), "int8") | {".int8": bomb}
-    with pytest.raises(ValueError, match="the file holds others"):
+    with pytest.raises(ValueError, match="the file has a different number"):
         restore(stored, "int8", torch.Size((4, GROUP)))
 
 

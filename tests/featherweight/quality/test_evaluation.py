@@ -9,8 +9,10 @@ from featherweight.baselines import MostFrequentClass
 from featherweight.classifier import FloatArray, IntArray
 from featherweight.data.dataset import Split
 from featherweight.quality.evaluation import (
+    MIN_CONFIDENCES,
     Evaluation,
     bootstrap,
+    coverages,
     evaluate,
     expected_calibration_error,
     macro_f1,
@@ -219,3 +221,28 @@ def test_evaluate_keeps_what_the_classifier_answers() -> None:
     assert answers.predictions.tolist() == [1, 1]
     assert answers.scores["accuracy"] == 0.5
     np.testing.assert_allclose(answers.probabilities, [[1 / 3, 2 / 3]] * 2)
+
+
+# Confidences 0.55, 0.65, 0.85, 0.97; the first and the third prediction are wrong.
+COVERAGE_PROBABILITIES = np.array([[0.55, 0.45], [0.35, 0.65], [0.85, 0.15], [0.03, 0.97]])
+COVERAGE_TARGETS = np.array([1, 1, 1, 1])
+
+
+def test_coverage_worked_by_hand() -> None:
+    rows = coverages(COVERAGE_TARGETS, COVERAGE_PROBABILITIES)
+    results = {row.min_confidence: (row.answered, row.accuracy) for row in rows}
+    assert tuple(results) == MIN_CONFIDENCES
+    assert results[0.0] == (4, 0.5)
+    assert results[0.6] == (3, pytest.approx(2 / 3))
+    assert results[0.7] == (2, 0.5)
+    assert results[0.95] == (1, 1.0)
+    # Wilson, 2 of 4: (2 + z²/2) / (4 + z²) ± z / (4 + z²) · sqrt(1 + z²/4), with z = 1.959964.
+    assert rows[0].interval == pytest.approx((0.150036, 0.849964), abs=1e-5)
+    assert rows[-1] == (0.99, 0, 0.0, None, None)
+    assert json.loads(json.dumps([row._asdict() for row in rows]))[0]["answered"] == 4
+
+
+def test_confidence_equal_to_the_minimum_is_accepted() -> None:
+    rows = coverages(COVERAGE_TARGETS[:1], np.array([[0.1, 0.9]]))
+    (row,) = [row for row in rows if row.min_confidence == 0.9]
+    assert (row.answered, row.share, row.accuracy) == (1, 1.0, 1.0)

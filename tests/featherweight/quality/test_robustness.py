@@ -213,7 +213,7 @@ def test_the_texts_of_a_seed_stay_what_they_are() -> None:
 
 
 def test_a_perturbation_that_is_not_there_is_named() -> None:
-    with pytest.raises(UsageError, match=r"no perturbation 'mirror': choose upper case, "):
+    with pytest.raises(UsageError, match=r"unknown perturbation 'mirror': choose from upper"):
         perturb(["text"], "mirror")
 
 

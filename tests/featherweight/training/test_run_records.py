@@ -24,18 +24,22 @@ from featherweight.training.run_records import (
 
 @dataclass(frozen=True)
 class Config(OutputConfig, TrainingConfig, DataConfig):
-    """Flags of some training."""
+    """Options of a training."""
+
+    kind = "lstm"
 
 
 @dataclass(frozen=True)
 class OtherConfig(OutputConfig, DataConfig):
-    """Flags of another verb."""
+    """Options of another verb."""
+
+    kind = "features"
 
     pooling: str = "mean"
 
 
-def begun(config: Any, name: str, *, age: int = 0) -> Run:
-    """A run that was begun and cut off, so many seconds ago."""
+def interrupted(config: Any, name: str, *, age: int = 0) -> Run:
+    """Creates an interrupted run that is `age` seconds old."""
     dataset, findings = prepare_data(config)
     records = first_records(config, dataset, findings)
     run = Run.create(config.output_dir, name, overwrite=False, records=records)
@@ -88,22 +92,36 @@ def test_first_records_are_json(config: Config) -> None:
     assert set(records) == {"config.json", "labels.json", "data.json", "environment.json"}
     copy = json.loads(json.dumps(records))
     assert copy["labels.json"] == ["anger", "joy", "sadness"]
-    assert copy["config.json"].keys() == {field.name for field in fields(config)}
+    assert copy["config.json"].keys() == {"kind", *(field.name for field in fields(config))}
+    assert copy["config.json"]["kind"] == "lstm"
 
 
-def test_resolved_paths_hold_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolved_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     values = resolved(Config(data="mine", output_dir=Path("out")))
     assert values["data"] == str(tmp_path / "mine")
     assert values["output_dir"] == str(tmp_path / "out")
-    # An id of the Hub is no path here, and stays.
+    # A Hub id is not a path.
     assert resolved(Config(data="owner/data"))["data"] == "owner/data"
 
 
 def test_named_run_that_was_cut_off_is_found(config: Config, dataset: Dataset) -> None:
-    run = begun(config, "mine")
+    run = interrupted(config, "mine")
     assert cut_off_run(replace(config, name="mine", resume=True), dataset).path == run.path  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["mine", ""])
+def test_run_that_does_not_record_its_kind_is_found(
+    config: Config, dataset: Dataset, name: str
+) -> None:
+    run = interrupted(config, "mine")
+    saved = run.read_json("config.json")
+    del saved["kind"]
+    run.write_json("config.json", saved | {"preset": "feather"})
+    found = cut_off_run(replace(config, name=name, resume=True), dataset)
+    assert found is not None
+    assert found.path == run.path
 
 
 def test_named_run_that_never_began_is_none(config: Config, dataset: Dataset) -> None:
@@ -112,10 +130,10 @@ def test_named_run_that_never_began_is_none(config: Config, dataset: Dataset) ->
 
 @pytest.mark.parametrize("weights", [MODEL, f"transformer/{MODEL}"])
 def test_finished_run_is_not_resumed(config: Config, dataset: Dataset, weights: str) -> None:
-    run = begun(config, "mine")
+    run = interrupted(config, "mine")
     run.file(weights).parent.mkdir(exist_ok=True)
     run.file(weights).touch()
-    # What its training goes on from is still there: the last step was not done.
+    # There is still a checkpoint: the last step of the training is missing.
     assert cut_off_run(replace(config, name="mine"), dataset) is not None
     run.file(CHECKPOINTS).rmdir()
     run.file(CHECKPOINT).touch()
@@ -130,9 +148,9 @@ def test_finished_run_is_not_resumed(config: Config, dataset: Dataset, weights: 
 def test_without_a_name_the_newest_of_the_same_verb_is_found(
     config: Config, dataset: Dataset
 ) -> None:
-    begun(config, "old", age=20)
-    run = begun(config, "new", age=10)
-    begun(OtherConfig(data=config.data, output_dir=config.output_dir), "other verb")
+    interrupted(config, "old", age=20)
+    run = interrupted(config, "new", age=10)
+    interrupted(OtherConfig(data=config.data, output_dir=config.output_dir), "other verb")
     found = cut_off_run(config, dataset)
     assert found is not None
     assert found.path == run.path
@@ -141,7 +159,7 @@ def test_without_a_name_the_newest_of_the_same_verb_is_found(
 def test_without_any_run_there_is_nothing_to_resume(config: Config, dataset: Dataset) -> None:
     with pytest.raises(UsageError, match="nothing to resume"):
         cut_off_run(config, dataset)
-    begun(OtherConfig(data=config.data, output_dir=config.output_dir), "other verb")
+    interrupted(OtherConfig(data=config.data, output_dir=config.output_dir), "other verb")
     with pytest.raises(UsageError, match="nothing to resume"):
         cut_off_run(config, dataset)
 
@@ -153,7 +171,7 @@ def test_without_any_run_there_is_nothing_to_resume(config: Config, dataset: Dat
 def test_other_flags_are_refused_and_named(
     config: Config, dataset: Dataset, changes: dict[str, Any]
 ) -> None:
-    begun(config, "mine")
+    interrupted(config, "mine")
     (flag,) = changes
     for name in ("mine", ""):
         with pytest.raises(UsageError, match=f"--{flag} .* same flags") as caught:
@@ -162,7 +180,7 @@ def test_other_flags_are_refused_and_named(
 
 
 def test_flags_on_the_place_of_the_run_may_differ(config: Config, dataset: Dataset) -> None:
-    run = begun(replace(config, name="mine"), "mine")
+    run = interrupted(replace(config, name="mine"), "mine")
     for changes in ({"resume": True}, {"name": "", "resume": True}):
         found = cut_off_run(replace(config, **changes), dataset)  # type: ignore[arg-type]
         assert found is not None
@@ -172,7 +190,7 @@ def test_flags_on_the_place_of_the_run_may_differ(config: Config, dataset: Datas
 def test_other_data_is_refused(config: Config, tiny_data: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
     config = replace(config, data=str(tmp_path / "data"))
-    begun(config, "mine")
+    interrupted(config, "mine")
     with (tmp_path / "data" / "validation.csv").open("a", encoding="utf-8") as file:
         file.write("one more,joy\n")
     with pytest.raises(UsageError, match="has changed"):
@@ -180,7 +198,7 @@ def test_other_data_is_refused(config: Config, tiny_data: Path, tmp_path: Path) 
 
 
 def test_damaged_run_is_refused(config: Config, dataset: Dataset) -> None:
-    run = begun(config, "mine")
+    run = interrupted(config, "mine")
     run.file("data.json").unlink()
     with pytest.raises(WeightsError, match=r"data\.json"):
         cut_off_run(replace(config, name="mine"), dataset)
