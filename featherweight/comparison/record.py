@@ -15,7 +15,6 @@ from featherweight.quality.evaluation import Evaluation
 from featherweight.quality.robustness import Robustness
 from featherweight.quality.significance import (
     PairedTest,
-    bootstrap_macro_f1,
     compare_groups,
     holm,
     mcnemar_accuracy,
@@ -170,7 +169,7 @@ def _tests(base: Row, row: Row) -> tuple[PairedTest, PairedTest]:
     if len(ours) == len(theirs) == 1:
         return (
             mcnemar_accuracy(targets, ours[0], theirs[0]),
-            bootstrap_macro_f1(targets, ours[0], theirs[0], num_labels),
+            compare_groups(targets, ours, theirs, num_labels, "macro_f1"),
         )
     return (
         compare_groups(targets, ours, theirs, num_labels, "accuracy"),

@@ -21,18 +21,7 @@ Perturbation = Callable[[str, random.Random], str]
 _WORD = re.compile(r"(?<![^\s(\"'])[^\W\d_]{2,}(?=[.,;:!?)\"']*(?:\s|\Z))")
 _VOWEL = re.compile("[aeiou]", re.IGNORECASE)
 _KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_NEUTRAL_EMOJI = (
-    "📌",
-    "📷",
-    "📚",
-    "📎",
-    "🏠",
-    "🚌",
-    "🕒",
-    "🌍",
-    "🪟",
-    "🧦",
-)  # objects
+_NEUTRAL_EMOJI = ("📌", "📷", "📚", "📎", "🏠", "🚌", "🕒", "🌍", "🪟", "🧦")
 
 _STEMS = {
     "'m": ("i",),

@@ -84,21 +84,6 @@ def mcnemar_accuracy(
     return replace(test, p_value=float(mcnemar(table, exact=True).pvalue))
 
 
-def bootstrap_macro_f1(
-    targets: IntArray, reference: IntArray, contender: IntArray, num_labels: int, seed: int = 0
-) -> PairedTest:
-    """Tests a difference in macro-F1 with a paired bootstrap over the texts.
-
-    Args:
-        targets: (N,) true class ids.
-        reference: (N,) class ids predicted by the reference.
-        contender: (N,) class ids predicted by the contender.
-        num_labels: C; the F1 of a class without true positives is 0.
-        seed: Seed of the bootstrap.
-    """
-    return compare_groups(targets, [reference], [contender], num_labels, "macro_f1", seed)
-
-
 def compare_groups(
     targets: IntArray,
     reference_members: Sequence[IntArray],
@@ -107,7 +92,9 @@ def compare_groups(
     metric: Metric,
     seed: int = 0,
 ) -> PairedTest:
-    """Tests the difference between the mean scores of two groups, e.g. of several seeds each.
+    """Tests the difference between the mean scores of two groups with a paired bootstrap.
+
+    A group is a single classifier or, for example, one per seed.
 
     Texts are resampled jointly for all members; members are not resampled. So the test is about
     these trained models on similar texts, not about other seeds.

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any, NamedTuple
@@ -167,35 +166,31 @@ def time_batch(classifier: Classifier, texts: Sequence[str], cuda: Any = None) -
         texts: The batch.
         cuda: The module `torch.cuda` for a model on a GPU, which runs asynchronously.
     """
-    synchronize = cuda.synchronize if cuda else _nothing
-    event = partial(_recorded_event, cuda) if cuda else _nothing
-    synchronize()
+    begin, end = (cuda.Event(enable_timing=True) for _ in range(2)) if cuda else (None, None)
+    _synchronize(cuda)
     start = perf_counter()
     batch = classifier.encode(texts)
-    synchronize()
+    _synchronize(cuda)
     encoded = perf_counter()
-    begin = event()
+    if begin:
+        begin.record()
     classifier.forward(batch)
-    end = event()
-    synchronize()
+    if end:
+        end.record()
+    _synchronize(cuda)
     done = perf_counter()
     return Sample(
         encode_ms=_milliseconds(start, encoded),
         forward_ms=_milliseconds(encoded, done),
         total_ms=_milliseconds(start, done),
-        event_ms=round(begin.elapsed_time(end), 5) if cuda else None,
+        event_ms=round(begin.elapsed_time(end), 5) if begin else None,
         tokens=classifier.num_tokens(batch),
     )
 
 
-def _nothing() -> Any:
-    """Replaces the functions of CUDA on a CPU."""
-
-
-def _recorded_event(cuda: Any) -> Any:
-    event = cuda.Event(enable_timing=True)
-    event.record()
-    return event
+def _synchronize(cuda: Any) -> None:
+    if cuda:
+        cuda.synchronize()
 
 
 def _milliseconds(start: float, end: float) -> float:
