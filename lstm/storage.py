@@ -17,8 +17,8 @@ matrix as one bit per number plus the nonzero numbers in fp32.
 """
 
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ Format = Literal["fp32", "fp16", "bf16", "int8", "int4", "sparse"]
 Stored = dict[str, Tensor]
 
 GROUP = 32  # numbers that share a scale in int4
-_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _STEPS_PER_DOUBLING = 16  # of a scale
 _MAX_STEPS = 255  # below the largest scale
 _MIN_EXPONENT = -1_000  # of rows of zeros
@@ -43,9 +43,15 @@ def store(tensor: Tensor, kind: Format) -> Stored:
         tensor: On the CPU, any float type; (R, C) for int8, int4 and sparse.
         kind: The format.
     """
-    if kind in ("fp32", "fp16", "bf16"):
-        return {"": tensor.to(_HALVES.get(kind, torch.float32))}
-    return _FORMATS[kind].store(tensor.float())
+    if kind == "sparse":
+        return store_sparse(tensor.float())
+    if kind in _DTYPES:
+        return {"": tensor.to(_DTYPES[kind])}
+    values, largest, steps = _quantized(tensor.float(), kind)
+    if kind == "int4":  # two values per byte
+        nibbles = values.flatten() + 8
+        values = nibbles[0::2] * 16 + nibbles[1::2] - 128
+    return {f".{kind}": _pack(values), ".steps": _pack(steps - 128), ".largest": largest}
 
 
 def restore(stored: Mapping[str, Tensor], kind: Format, shape: torch.Size) -> Tensor:
@@ -60,108 +66,78 @@ def restore(stored: Mapping[str, Tensor], kind: Format, shape: torch.Size) -> Te
         KeyError: A part is missing.
         ValueError: The size of a part does not match the shape.
     """
-    if kind in ("fp32", "fp16", "bf16"):
+    if kind == "sparse":
+        return restore_sparse(stored, shape)
+    if kind in _DTYPES:
         return stored[""].float()
-    return _FORMATS[kind].restore(stored, shape)
+    rows, columns = shape
+    if kind == "int4":
+        rows, columns = rows * -(-columns // GROUP), GROUP
+    steps = _unpack(stored[".steps"], rows).reshape(-1, 1) + 128
+    if kind == "int8":
+        values = _unpack(stored[".int8"], rows * columns)
+    else:
+        pairs = _unpack(stored[".int4"], rows * columns // 2) + 128
+        values = torch.stack([pairs // 16, pairs % 16], dim=1) - 8
+    return _dequantized(values.reshape(rows, columns), stored[".largest"], steps, shape)
 
 
 def rounded(tensor: Tensor, kind: Format) -> Tensor:
     """Returns the values after storing and restoring, with unchanged type and device."""
-    if kind == "fp32":
+    if kind in ("fp32", "sparse"):
         return tensor
-    if kind in ("fp16", "bf16"):
-        return tensor.to(_HALVES[kind]).to(tensor.dtype)
-    return _FORMATS[kind].rounded(tensor.detach().float()).to(tensor.dtype)
+    if kind in _DTYPES:
+        return tensor.to(_DTYPES[kind]).to(tensor.dtype)
+    quantized = _quantized(tensor.detach().float(), kind)
+    return _dequantized(*quantized, tensor.shape).to(tensor.dtype)
 
 
-def _int8(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns integers (R, C), the largest exponent (1,), and the steps below it (R, 1)."""
-    return _with_scales(tensor, _unclipped(tensor, 127), 127)
+def _quantized(tensor: Tensor, kind: Format) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantizes the rows (R, C) of a tensor (int8), or its groups (R, 32) (int4).
 
-
-def _rounded_int8(tensor: Tensor) -> Tensor:
-    values, largest, steps = _int8(tensor)
-    return values * _scales(largest - steps)
-
-
-def _store_int8(tensor: Tensor) -> Stored:
-    values, largest, steps = _int8(tensor)
-    return {".int8": _pack(values), ".steps": _pack(steps - 128), ".largest": largest}
-
-
-def _restore_int8(stored: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
-    steps = _unpack(stored[".steps"], shape[0]).reshape(-1, 1) + 128
-    values = _unpack(stored[".int8"], shape.numel()).reshape(shape)
-    return values * _scales(stored[".largest"] - steps)
-
-
-def _int4(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns integers (G, 32), the largest exponent (1,), and the steps below it (G, 1)."""
-    groups = _grouped(tensor)
-    unclipped = _unclipped(groups, 7)
-    exponents = unclipped
-    least_error = torch.full_like(unclipped, torch.inf)
-    for step in range(_INT4_SCALES):
-        scales = _scales(unclipped - step)
-        error = (groups - scales * _quantized(groups, scales, 7)).square().sum(dim=1, keepdim=True)
-        exponents = torch.where(error < least_error, unclipped - step, exponents)
-        least_error = torch.minimum(error, least_error)
-    return _with_scales(groups, exponents, 7)
-
-
-def _rounded_int4(tensor: Tensor) -> Tensor:
-    values, largest, steps = _int4(tensor)
-    return _ungrouped(values * _scales(largest - steps), tensor.shape)
-
-
-def _store_int4(tensor: Tensor) -> Stored:
-    values, largest, steps = _int4(tensor)
-    nibbles = values.flatten() + 8
-    pairs = nibbles[0::2] * 16 + nibbles[1::2]
-    return {".int4": _pack(pairs - 128), ".steps": _pack(steps - 128), ".largest": largest}
-
-
-def _restore_int4(stored: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
-    groups = shape[0] * -(-shape[1] // GROUP)
-    steps = _unpack(stored[".steps"], groups).reshape(-1, 1) + 128
-    pairs = _unpack(stored[".int4"], groups * GROUP // 2) + 128
-    nibbles = torch.stack([pairs // 16, pairs % 16], dim=1).reshape(groups, GROUP) - 8
-    return _ungrouped(nibbles * _scales(stored[".largest"] - steps), shape)
-
-
-def _unclipped(rows: Tensor, integers: int) -> Tensor:
-    """Returns for each row the exponent (R, 1) of the smallest scale that clips nothing."""
-    needed = rows.abs().amax(dim=1, keepdim=True) / integers
+    Returns:
+        Integers (R, C), the largest exponent (1,), and the steps below it (R, 1).
+    """
+    rows, max_integer = (tensor, 127) if kind == "int8" else (_groups(tensor), 7)
+    needed = rows.abs().amax(dim=1, keepdim=True) / max_integer
     # The tolerance lets restored values get their old scale in spite of rounding errors.
-    return (_STEPS_PER_DOUBLING * needed.log2() - 1e-3).ceil().clamp(min=_MIN_EXPONENT)
-
-
-def _with_scales(rows: Tensor, exponents: Tensor, integers: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Quantizes rows (R, C) with the scales of exponents (R, 1)."""
+    unclipped = (_STEPS_PER_DOUBLING * needed.log2() - 1e-3).ceil().clamp(min=_MIN_EXPONENT)
+    exponents = unclipped if kind == "int8" else _least_error(rows, unclipped, max_integer)
     largest = exponents.max().reshape(1)
     steps = largest - exponents
-    values = _quantized(rows, _scales(exponents), integers)
+    values = _integers(rows, exponents, max_integer)
     values = torch.where(steps <= _MAX_STEPS, values, torch.zeros_like(values))
     return values, largest.int(), steps.clamp(max=_MAX_STEPS).int()
+
+
+def _dequantized(values: Tensor, largest: Tensor, steps: Tensor, shape: torch.Size) -> Tensor:
+    rows = values * _scales(largest - steps)
+    return rows.reshape(shape[0], -1)[:, : shape[1]].contiguous()
+
+
+def _least_error(rows: Tensor, unclipped: Tensor, max_integer: int) -> Tensor:
+    """Returns the exponents (R, 1), at most `unclipped`, with the least squared error."""
+    exponents, least_error = unclipped, torch.full_like(unclipped, torch.inf)
+    for step in range(_INT4_SCALES):
+        restored = _scales(unclipped - step) * _integers(rows, unclipped - step, max_integer)
+        error = (rows - restored).square().sum(dim=1, keepdim=True)
+        exponents = torch.where(error < least_error, unclipped - step, exponents)
+        least_error = torch.minimum(error, least_error)
+    return exponents
+
+
+def _integers(rows: Tensor, exponents: Tensor, max_integer: int) -> Tensor:
+    return (rows / _scales(exponents)).round().clamp(-max_integer, max_integer).int()
 
 
 def _scales(exponents: Tensor) -> Tensor:
     return torch.exp2(exponents / _STEPS_PER_DOUBLING)
 
 
-def _grouped(tensor: Tensor) -> Tensor:
+def _groups(tensor: Tensor) -> Tensor:
     """Cuts rows (R, C) into groups (G, 32); the last group of a row is padded with zeros."""
     missing = -tensor.shape[1] % GROUP
     return torch.nn.functional.pad(tensor, (0, missing)).reshape(-1, GROUP)
-
-
-def _ungrouped(groups: Tensor, shape: torch.Size) -> Tensor:
-    return groups.reshape(shape[0], -1)[:, : shape[1]].contiguous()
-
-
-def _quantized(tensor: Tensor, scales: Tensor, largest: int) -> Tensor:
-    """Returns round(tensor / scales) as int32 in [-largest, largest]."""
-    return (tensor / scales).round().clamp(-largest, largest).int()
 
 
 def _pack(values: Tensor) -> Tensor:
@@ -186,16 +162,3 @@ def _unpack(packed: Tensor, count: int) -> Tensor:
     if len(values) != count:
         raise ValueError(f"expected {count} integers, the file has a different number")
     return torch.frombuffer(bytearray(values), dtype=torch.int8).int()
-
-
-class _Codec(NamedTuple):
-    rounded: Callable[[Tensor], Tensor]
-    store: Callable[[Tensor], Stored]
-    restore: Callable[[Mapping[str, Tensor], torch.Size], Tensor]
-
-
-_FORMATS: Mapping[str, _Codec] = {
-    "int8": _Codec(_rounded_int8, _store_int8, _restore_int8),
-    "int4": _Codec(_rounded_int4, _store_int4, _restore_int4),
-    "sparse": _Codec(torch.clone, store_sparse, restore_sparse),
-}
