@@ -27,7 +27,7 @@ class _Graph:
     logits: Tensor
 
 
-class GraphedClassifier(Classifier):
+class GraphedClassifier(TextClassifier):
     """An LSTM that captures and replays one graph per batch shape (texts, padded length).
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
@@ -36,16 +36,13 @@ class GraphedClassifier(Classifier):
     backend = "torch, CUDA graphs"
 
     def __init__(self, classifier: TextClassifier) -> None:
+        vars(self).update(vars(classifier))  # shares network and tokenizer
         self.name = f"{classifier.name}, CUDA graphs"
-        self.labels = classifier.labels
-        self.device = classifier.device
-        self.dtype = classifier.dtype
-        self._classifier = classifier
         self._graphs: dict[tuple[int, ...], _Graph] = {}
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
         """Tokenizes B texts and pads them to a multiple of 16 tokens."""
-        batch = self._classifier.encode(texts)
+        batch = super().encode(texts)
         missing = -batch.input_ids.shape[1] % BUCKET
         return TokenBatch(pad(batch.input_ids, (0, missing), value=PAD_ID), batch.lengths)
 
@@ -62,29 +59,17 @@ class GraphedClassifier(Classifier):
         logits: FloatArray = captured.logits.float().cpu().numpy()
         return logits
 
-    def num_tokens(self, batch: TokenBatch) -> int:
-        """Returns the number of tokens of a batch, padding not counted."""
-        return self._classifier.num_tokens(batch)
-
-    def num_parameters(self) -> int:
-        """Returns the number of parameters of the network."""
-        return self._classifier.num_parameters()
-
-    def size_bytes(self) -> int:
-        """Returns the size of the portable file."""
-        return self._classifier.size_bytes()
-
     def _capture(self, batch: TokenBatch) -> _Graph:
         input_ids, lengths = batch.input_ids.clone(), batch.lengths.clone()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP_RUNS):
-                self._classifier.module(input_ids, lengths)
+                self.module(input_ids, lengths)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            logits = self._classifier.module(input_ids, lengths)
+            logits = self.module(input_ids, lengths)
         return _Graph(graph, input_ids, lengths, logits)
 
 

@@ -5,9 +5,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix
 
 from featherweight.classifier import Classifier, FloatArray, IntArray, softmax
 from featherweight.data.dataset import Split
@@ -69,19 +68,18 @@ class Evaluation:
     @cached_property
     def confusion(self) -> IntArray:
         """(C, C) int64, rows true and columns predicted classes."""
-        ids = range(len(self.labels))
-        return confusion_matrix(self.targets, self.predictions, labels=ids).astype(np.int64)
+        return _confusion(self.targets, self.predictions, len(self.labels))
 
     @cached_property
     def scores(self) -> dict[str, float]:
         """Accuracy, macro-averaged precision, recall and F1, and weighted F1, each in [0, 1]."""
-        macro = self._average("macro")
+        precision, recall, f1 = _class_scores(self.confusion)
         return {
             "accuracy": float((self.targets == self.predictions).mean()),
-            "macro_f1": macro[2],
-            "macro_precision": macro[0],
-            "macro_recall": macro[1],
-            "weighted_f1": self._average("weighted")[2],
+            "macro_f1": float(f1.mean()),
+            "macro_precision": float(precision.mean()),
+            "macro_recall": float(recall.mean()),
+            "weighted_f1": float(np.average(f1, weights=self.confusion.sum(axis=1))),
         }
 
     @cached_property
@@ -100,9 +98,7 @@ class Evaluation:
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """Returns precision, recall, F1 and support (texts) of each label."""
-        columns = precision_recall_fscore_support(
-            self.targets, self.predictions, labels=range(len(self.labels)), zero_division=0
-        )
+        columns = (*_class_scores(self.confusion), self.confusion.sum(axis=1))
         return {
             label: {
                 "precision": float(precision),
@@ -129,16 +125,6 @@ class Evaluation:
             "confusion_matrix": self.confusion.tolist(),
             "coverage": [row._asdict() for row in self.coverages()],
         }
-
-    def _average(self, average: str) -> tuple[float, float, float]:
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            self.targets,
-            self.predictions,
-            labels=range(len(self.labels)),
-            average=average,
-            zero_division=0,
-        )
-        return float(precision), float(recall), float(f1)
 
 
 def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
@@ -170,9 +156,7 @@ def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
 
 def macro_f1(targets: IntArray, predictions: IntArray, num_labels: int) -> float:
     """Returns the unweighted mean F1 of the classes; without any true positive it is 0."""
-    ids = range(num_labels)
-    f1 = precision_recall_fscore_support(targets, predictions, labels=ids, zero_division=0)[2]
-    return float(f1.mean())
+    return float(_class_scores(_confusion(targets, predictions, num_labels))[2].mean())
 
 
 def validation_scores(targets: IntArray, logits: FloatArray) -> dict[str, float]:
@@ -207,25 +191,36 @@ def bootstrap(confusion: IntArray, seed: int = 0) -> dict[str, tuple[float, floa
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(total, confusion.ravel() / total, size=RESAMPLES)
     counts = draws.reshape(RESAMPLES, *confusion.shape)  # (R, C, C)
-    hits = np.diagonal(counts, axis1=1, axis2=2)  # (R, C)
-    true, predicted = counts.sum(axis=2), counts.sum(axis=1)
+    precision, recall, f1 = _class_scores(counts)  # (R, C) each
     samples = {
-        "accuracy": hits.sum(axis=1) / total,
-        "macro_f1": _ratio(2 * hits, true + predicted).mean(axis=1),
-        "macro_precision": _ratio(hits, predicted).mean(axis=1),
-        "macro_recall": _ratio(hits, true).mean(axis=1),
+        "accuracy": counts.trace(axis1=1, axis2=2) / total,
+        "macro_f1": f1.mean(axis=1),
+        "macro_precision": precision.mean(axis=1),
+        "macro_recall": recall.mean(axis=1),
     }
     tail = 50 * (1 - CONFIDENCE)
     bounds = {name: np.percentile(values, [tail, 100 - tail]) for name, values in samples.items()}
     return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
 
-def _ratio(
-    numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Divides; the result is 0 where the denominator is 0."""
-    zeros = np.zeros(numerator.shape)
-    return np.divide(numerator, denominator, out=zeros, where=denominator > 0)
+def _confusion(targets: IntArray, predictions: IntArray, num_labels: int) -> IntArray:
+    """Returns the confusion matrix (C, C), rows true and columns predicted classes."""
+    return confusion_matrix(targets, predictions, labels=range(num_labels)).astype(np.int64)
+
+
+def _class_scores(confusion: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Returns precision, recall and F1 (…, C) of each class; 0 / 0 is 0.
+
+    Args:
+        confusion: (…, C, C) counts, rows true and columns predicted classes.
+    """
+
+    def ratio(numerator: IntArray, denominator: IntArray) -> FloatArray:
+        return numerator / np.maximum(denominator, 1)  # no hits without texts
+
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    return ratio(hits, predicted), ratio(hits, true), ratio(2 * hits, true + predicted)
 
 
 def expected_calibration_error(targets: IntArray, probabilities: FloatArray) -> float:

@@ -83,13 +83,13 @@ def cut_off_run(config: OutputConfig, dataset: Dataset) -> Run | None:
 
 
 def _check_flags(run: Run, config: OutputConfig) -> None:
-    saved, current = run.read_json(CONFIG), resolved(config)
-    output_flags = {field.name for field in dataclasses.fields(OutputConfig)}
+    saved = run.read_json(CONFIG)
     # Runs of version 0.1 do not record their kind.
-    for flag in current.keys() - output_flags - {"kind"}:
-        if saved.get(flag) != current[flag]:
+    unchecked = {"kind", *(field.name for field in dataclasses.fields(OutputConfig))}
+    for flag, value in resolved(config).items():
+        if flag not in unchecked and saved.get(flag) != value:
             raise UsageError(
-                f"{run.path} was started with --{flag} {saved.get(flag)}, not {current[flag]}: "
+                f"{run.path} was started with --{flag} {saved.get(flag)}, not {value}: "
                 "resume with the same flags"
             )
 
