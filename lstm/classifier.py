@@ -199,11 +199,7 @@ def _packed(tokenizer: Tokenizer) -> Tensor:
 
 
 def _unpacked(packed: Tensor) -> Tokenizer:
-    """Returns the tokenizer that `_packed` stored.
-
-    Raises:
-        ValueError: The bytes are not a tokenizer.
-    """
+    """Returns the tokenizer that `_packed` stored, or raises a ValueError."""
     decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_TOKENIZER_BYTES)
     content = json.loads(decoder.decompress(packed.numpy().tobytes(), _MAX_TOKENIZER_BYTES))
     words = content["model"]["vocab"]
@@ -214,11 +210,7 @@ def _unpacked(packed: Tensor) -> Tokenizer:
 def _restored(
     tensors: Mapping[str, Tensor], storage: Mapping[str, Format], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Returns the tensors of a network from the tensors of its file.
-
-    Raises:
-        ValueError: The file has a tensor that the network does not have.
-    """
+    """Returns the tensors of a network, or raises a ValueError for an unexpected tensor."""
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in state}
     for key, tensor in tensors.items():
         name = next((name for name in (key, key.rpartition(".")[0]) if name in parts), None)

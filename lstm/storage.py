@@ -148,11 +148,7 @@ def _pack(values: Tensor) -> Tensor:
 
 
 def _unpack(packed: Tensor, count: int) -> Tensor:
-    """Returns `count` integers as int32.
-
-    Raises:
-        ValueError: There are fewer or more, or the code is damaged.
-    """
+    """Returns `count` integers as int32, or raises a ValueError if there are fewer or more."""
     decoder = zlib.decompressobj()
     try:
         # The limit guards against decompression bombs; one byte more reveals a wrong count.

@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -159,16 +159,6 @@ class Latency:
             },
         }
         return {**values, **statistics, **({"raw": samples} if raw else {})}
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Latency":
-        """Reads what `to_json` wrote.
-
-        Raises:
-            KeyError: It was written without samples.
-        """
-        samples = {name: tuple(record["raw"][name]) for name in _SAMPLED}
-        return cls(**{item.name: (record | samples)[item.name] for item in fields(cls)})
 
 
 def measure(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,10 +212,13 @@ def test_a_spread_above_a_fifth_is_noisy(slowest: float, noisy: bool) -> None:
     assert measured.to_json()["noisy"] is noisy
 
 
-@pytest.mark.parametrize("event_ms", [(), (2.0, 1.0, 5.0, 3.0)])
-def test_a_record_comes_back_from_json(event_ms: tuple[float, ...]) -> None:
-    before = record(event_ms=event_ms, gpu_memory_bytes=5 if event_ms else None)
-    assert Latency.from_json(json.loads(json.dumps(before.to_json()))) == before
+def test_json_has_all_fields_and_samples() -> None:
+    before = record(event_ms=(2.0, 1.0, 5.0, 3.0), gpu_memory_bytes=5)
+    after = json.loads(json.dumps(before.to_json()))
+    for name, value in asdict(before).items():
+        expected = list(value) if isinstance(value, tuple) else value
+        actual = after["raw"][name] if isinstance(value, tuple) else after[name]
+        assert actual == expected
 
 
 def test_json_without_samples_keeps_the_figures() -> None:
@@ -272,12 +275,10 @@ def dataset(tiny_data: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def measured(tiny_run: Path, dataset: Dataset) -> list[Latency]:
-    """Latencies of an LSTM as run and as file, and of both baselines."""
+    """Latencies of an LSTM and a baseline."""
     return measure(
         [
             Contender("run", weights=tiny_run),
-            Contender("file", weights=tiny_run / "model.safetensors"),
-            Contender("most frequent", baseline="most frequent class"),
             Contender("svm", baseline="TF-IDF + linear SVM"),
         ],
         dataset.split("test").texts,
@@ -289,8 +290,7 @@ def measured(tiny_run: Path, dataset: Dataset) -> list[Latency]:
 
 
 def test_one_record_per_contender_and_batch_size(measured: list[Latency]) -> None:
-    models = ["run", "file", "most frequent", "svm"]
-    backends = ["torch", "torch", "numpy", "sklearn"]
+    models, backends = ["run", "svm"], ["torch", "sklearn"]
     assert [(one.model, one.batch_size) for one in measured] == [
         (model, size) for model in models for size in (1, 5)
     ]
@@ -313,7 +313,7 @@ def test_all_contenders_see_the_same_batches(
     measured: list[Latency], tiny_run: Path, dataset: Dataset
 ) -> None:
     classifier = load(tiny_run, "cpu")
-    for one in measured[:4]:
+    for one in measured[:2]:
         stream = batches(dataset.split("test").texts, one.batch_size)
         expected = [
             classifier.num_tokens(classifier.encode(next(stream))) for _ in range(one.samples)
