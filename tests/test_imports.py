@@ -134,7 +134,7 @@ def test_no_folder_has_too_many_files() -> None:
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_each_verb_has_a_file_of_its_name(verb: str) -> None:
+def test_each_verb_has_its_file(verb: str) -> None:
     (path,) = (path for package in BELOW for path in (ROOT / package).rglob(f"{verb}.py"))
     assert f"def {verb}(" in path.read_text(encoding="utf-8")
 
@@ -150,7 +150,7 @@ def test_a_sub_package_does_not_shadow_the_package_of_its_name(package: str) -> 
         ), f"{path} has a relative import"
 
 
-def test_the_checker_reads_the_modules_that_are_there() -> None:
+def test_checker_reads_existing_modules() -> None:
     # Without modules there would be no violations.
     seen = {
         target
@@ -187,7 +187,7 @@ def test_the_checker_reads_the_modules_that_are_there() -> None:
         ("edge/runtime.py", "def f():\n    from .export import export"),
     ],
 )
-def test_the_checker_finds_a_violation(tmp_path: Path, file: str, source: str) -> None:
+def test_checker_finds_a_violation(tmp_path: Path, file: str, source: str) -> None:
     path = tmp_path / file
     path.parent.mkdir(parents=True)
     path.write_text(source)
@@ -214,7 +214,7 @@ def test_the_checker_finds_a_violation(tmp_path: Path, file: str, source: str) -
         ("edge/runtime.py", "from featherweight import errors"),
     ],
 )
-def test_the_checker_lets_the_right_way_pass(tmp_path: Path, file: str, source: str) -> None:
+def test_checker_accepts_allowed_imports(tmp_path: Path, file: str, source: str) -> None:
     path = tmp_path / file
     path.parent.mkdir(parents=True)
     path.write_text(source)

@@ -62,7 +62,7 @@ def test_every_verb_has_its_config() -> None:
 
 
 @pytest.mark.parametrize("verb", CONFIGS)
-def test_the_help_of_a_verb_lists_its_flags_and_what_they_mean(
+def test_help_of_a_verb_describes_its_flags(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -98,7 +98,7 @@ def test_a_config_file_lists_several_models(capsys: Capture, here: Path, verb: s
     assert "model:\n- a\n- b\n" in capsys.readouterr().out
 
 
-def test_training_prints_the_tables_and_where_the_run_is(
+def test_training_prints_the_tables_and_the_path_of_the_run(
     capsys: Capture, caplog: pytest.LogCaptureFixture, here: Path, tiny_data: Path
 ) -> None:
     assert call("train", "--data", tiny_data, "--name", "mine", *TINY) == 0
@@ -111,7 +111,7 @@ def test_training_prints_the_tables_and_where_the_run_is(
     )
 
 
-def test_the_preset_sets_what_the_command_line_does_not(capsys: Capture) -> None:
+def test_preset_sets_defaults(capsys: Capture) -> None:
     assert call("train", "--preset", "classic", "--hidden_dim", "7", "--print_config") == 0
     printed = capsys.readouterr().out.splitlines()
     assert {"preset: classic", "num_layers: 3", "hidden_dim: 7", "bidirectional: false"} <= set(
@@ -119,14 +119,14 @@ def test_the_preset_sets_what_the_command_line_does_not(capsys: Capture) -> None
     )
 
 
-def test_a_config_file_sets_what_the_command_line_does_not(capsys: Capture, here: Path) -> None:
+def test_flags_override_the_config_file(capsys: Capture, here: Path) -> None:
     (here / "config.yaml").write_text("preset: classic\nepochs: 9\nseed: 5\nhidden_dim: 7\n")
     assert call("train", "--config", "config.yaml", "--seed", "6", "--print_config") == 0
     printed = capsys.readouterr().out.splitlines()
     assert {"epochs: 9", "seed: 6", "hidden_dim: 7", "num_layers: 3"} <= set(printed)
 
 
-def test_a_printed_config_can_be_given_back(capsys: Capture, here: Path) -> None:
+def test_printed_config_can_be_read(capsys: Capture, here: Path) -> None:
     assert call("train", "--seed", "3", "--name", "x", "--print_config") == 0
     printed = capsys.readouterr().out
     (here / "config.yaml").write_text(printed)
@@ -170,13 +170,13 @@ def test_test_prints_one_json_object(capsys: Capture, here: Path, tiny_run: Path
 @pytest.mark.parametrize(
     "text", ["", "null", "123", "[1, 2]", "{a: b}", "true", "~", "😂", "a: b", "-_- tired"]
 )
-def test_predict_takes_any_text_as_it_is(capsys: Capture, tiny_run: Path, text: str) -> None:
+def test_predict_does_not_parse_texts(capsys: Capture, tiny_run: Path, text: str) -> None:
     assert call("predict", "--weights", tiny_run, text, "--json") == 0
     (answer,) = json.loads(capsys.readouterr().out)
     assert answer["text"] == text
 
 
-def test_predict_takes_a_text_that_looks_like_a_flag_behind_dashes(
+def test_predict_takes_texts_that_look_like_flags_after_dashes(
     capsys: Capture, tiny_run: Path
 ) -> None:
     assert call("predict", "--weights", tiny_run, "--json", "--", "--sad", "-1") == 0
@@ -223,7 +223,7 @@ def test_predict_writes_to_output_path(here: Path, texts: Path, tiny_run: Path) 
     assert names(here) == ["in.csv", "out.csv"]
 
 
-def test_features_prints_the_table_and_where_the_run_is(
+def test_features_prints_the_table_and_the_path_of_the_run(
     capsys: Capture, here: Path, tiny_bert: Path, tiny_data: Path
 ) -> None:
     assert call("features", *frozen(here, tiny_bert, tiny_data)) == 0
@@ -252,7 +252,7 @@ def test_predict_with_transformer_runs(
     assert run_inference(run, texts) == [each["predicted_label"] for each in answers]
 
 
-def test_predict_with_an_encoder_that_is_gone_is_one_line(
+def test_predict_with_a_missing_encoder_is_a_one_line_error(
     capsys: Capture, here: Path, tiny_bert: Path, tiny_data: Path
 ) -> None:
     shutil.copytree(tiny_bert, here / "encoder")

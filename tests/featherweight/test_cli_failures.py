@@ -133,7 +133,7 @@ def test_a_file_size_limit_is_one_line_and_leaves_no_output(here: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_behind_stdout_is_one_line() -> None:
+def test_full_disk_at_stdout_is_a_one_line_error() -> None:
     with Path("/dev/full").open("w") as full:
         done = shell("sys.exit(main(['--help']))", stdout=full)
     assert done.returncode == 1

@@ -61,7 +61,7 @@ def write(path: Path, *rows: str) -> Path:
     return path
 
 
-def test_a_run_is_tested_on_the_data_it_was_trained_on(run: Run) -> None:
+def test_run_is_tested_on_its_own_data(run: Run) -> None:
     result = outcome(run)
     evaluation, baselines = result.evaluation, result.others
     assert (evaluation.model, evaluation.data, evaluation.split) == ("tiny", "moods", "test")
@@ -81,7 +81,7 @@ def test_evaluation_is_written_into_the_run(run: Run) -> None:
     assert len(run.file("predictions.csv").read_text(encoding="utf-8").splitlines()) == 13
 
 
-def test_the_validation_split_gives_the_figures_of_training(run: Run) -> None:
+def test_validation_split_gives_the_scores_of_training(run: Run) -> None:
     before = run.read_json("evaluation.json")
     evaluation = outcome(run, split="validation").evaluation
     assert evaluation.confusion.tolist() == before["confusion_matrix"]
@@ -135,7 +135,7 @@ def test_any_split_can_be_tested(run: Run, split: Any) -> None:
     assert len(evaluation.targets) == {"train": 36}.get(split, 12)
 
 
-def test_other_data_leaves_the_run_as_it_was(run: Run, tiny_data: Path) -> None:
+def test_other_data_does_not_change_the_run(run: Run, tiny_data: Path) -> None:
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     outcome(run, data=str(tiny_data))
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before

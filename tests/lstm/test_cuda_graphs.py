@@ -43,7 +43,7 @@ def logits(classifier: Classifier, batch: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("weights", ["lstm", "baseline"])
-def test_off_the_gpu_there_are_no_graphs(tiny_run: Path, weights: str) -> None:
+def test_graphs_require_an_lstm_on_a_gpu(tiny_run: Path, weights: str) -> None:
     split = Split("train", ("a", "b"), np.array([0, 1]), ("x", "y"))
     classifiers = {
         "lstm": load(tiny_run, "cpu"),
@@ -67,7 +67,7 @@ def test_off_the_gpu_there_are_no_graphs(tiny_run: Path, weights: str) -> None:
     ids=str,
 )
 @pytest.mark.parametrize(("stored_dtype", "tolerance"), [("fp32", 1e-3), ("fp16", 2e-2)])
-def test_a_replayed_graph_gives_the_logits_of_the_launched_kernels(
+def test_replayed_graph_gives_equal_logits(
     changes: dict[str, Any], stored_dtype: str, tolerance: float
 ) -> None:
     plain = make_classifier(stored_dtype, **changes)
@@ -80,7 +80,7 @@ def test_a_replayed_graph_gives_the_logits_of_the_launched_kernels(
 
 
 @needs_cuda
-def test_logits_stay_as_they_are_when_the_graph_is_replayed() -> None:
+def test_replaying_does_not_overwrite_earlier_logits() -> None:
     replaying = graphed(make_classifier())
     first = logits(replaying, texts([3, 5], seed=1))
     kept = first.copy()
@@ -90,7 +90,7 @@ def test_logits_stay_as_they_are_when_the_graph_is_replayed() -> None:
     assert np.array_equal(logits(replaying, texts([3, 5], seed=1)), kept)
 
 
-def test_texts_are_padded_to_whole_buckets_and_counted_without_padding() -> None:
+def test_texts_are_padded_to_multiples_of_the_bucket() -> None:
     # Only `forward` needs a GPU.
     replaying = GraphedClassifier(make_classifier(device="cpu"))
     for lengths, width in [([3, 5], BUCKET), ([BUCKET], BUCKET), ([BUCKET + 1, 2], 2 * BUCKET)]:

@@ -120,7 +120,7 @@ def test_learning_rate_stays_above_0_and_at_most_full(
 def test_training_follows_the_schedule_to_its_last_step(tmp_path: Path, schedule: Any) -> None:
     config = replace(CONFIG, schedule=schedule)
     _, progress = trained(tmp_path / "checkpoint", config)
-    # 45 texts in batches of 8 are 6 steps an epoch, 24 in all.
+    # 45 texts in batches of 8 are 6 steps per epoch, 24 in total.
     assert [record["learning_rate"] for record in progress.history] == [
         learning_rate_at(step, 24, config) for step in (5, 11, 17, 23)
     ]
@@ -149,7 +149,7 @@ def test_balanced_class_weights_are_finite_where_a_class_has_no_text() -> None:
     assert weights[[0, 2]].tolist() == pytest.approx([3 / 6, 3 / 3])
 
 
-def test_class_weights_are_ones_unless_asked_for(tmp_path: Path) -> None:
+def test_class_weights_default_to_one(tmp_path: Path) -> None:
     weights = class_weights(np.array([0, 0, 0, 1]), 2, OptimizationConfig())
     assert weights.tolist() == [1, 1]
 
@@ -164,13 +164,13 @@ def test_class_weights_reach_the_loss(
     assert not equal(reference[0], weighted)
 
 
-def test_training_learns_what_can_be_learned(tmp_path: Path) -> None:
+def test_training_learns_separable_classes(tmp_path: Path) -> None:
     _, progress = trained(tmp_path / "checkpoint", replace(CONFIG, epochs=12))
     assert progress.history[-1]["train_loss"] < 0.5 * progress.history[0]["train_loss"]
     assert progress.best_f1 > 0.9
 
 
-def test_first_loss_is_that_of_guessing(tmp_path: Path) -> None:
+def test_first_loss_is_that_of_random_guessing(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=1, learning_rate=1e-12, label_smoothing=0.0)
     _, progress = trained(tmp_path / "checkpoint", config)
     assert progress.history[0]["train_loss"] == pytest.approx(math.log(3), abs=0.15)
@@ -208,7 +208,7 @@ def test_seed_changes_order_and_dropout(tmp_path: Path) -> None:
     ("scores", "patience", "epochs"),
     [
         ([0.5, 0.4, 0.4, 0.4, 0.9], 3, 4),
-        ([0.5, 0.6, 0.6, 0.6, 0.9], 2, 4),  # an equal score is no gain
+        ([0.5, 0.6, 0.6, 0.6, 0.9], 2, 4),  # an equal score is not an improvement
         ([0.1, 0.2, 0.1, 0.3, 0.2], 2, 5),
         ([0.5, 0.4, 0.6, 0.7, 0.8], 1, 2),
         ([0.0, 0.0, 0.0, 0.0, 0.0], 2, 3),
@@ -227,7 +227,7 @@ def test_training_stops_after_patience_epochs_without_gain(
 
 
 @pytest.mark.parametrize("best", [1, 3, 4])
-def test_weights_of_the_best_epoch_are_kept(
+def test_final_weights_are_those_of_the_best_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: int
 ) -> None:
     with_scores(monkeypatch, [0.9 if epoch == best else 0.1 for epoch in range(1, 5)])
@@ -287,7 +287,7 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
 def test_resumed_training_stops_as_early_as_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
-    # With steps this small no prediction changes, so no epoch after the first is a gain.
+    # Steps this small change no prediction, so no later epoch is better.
     config = replace(CONFIG, epochs=9, patience=2, learning_rate=1e-12)
     expected, whole = trained(tmp_path / "whole", config)
     assert whole.epoch == 3
@@ -296,7 +296,7 @@ def test_resumed_training_stops_as_early_as_an_uninterrupted_one(
     assert untimed(progress) == untimed(whole)
 
 
-def test_best_epoch_before_the_cut_is_kept_after_it(
+def test_best_epoch_before_an_interruption_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = [0.2, 0.9, 0.3, 0.4]
@@ -326,17 +326,17 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         (16_000, 32, 400, 1),
     ],
 )
-def test_small_training_splits_are_gone_through_until_min_steps(
+def test_small_training_splits_are_repeated_until_min_steps(
     texts: int, batch_size: int, min_steps: int, passes: int
 ) -> None:
     config = OptimizationConfig(batch_size=batch_size, min_steps=min_steps)
     assert config.passes_per_epoch(texts, batch_size) == passes
 
 
-def test_every_pass_of_an_epoch_shows_every_text_once_in_an_order_of_its_own(
+def test_every_pass_has_every_text_once_in_a_new_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(CONFIG, epochs=2, min_steps=13)  # 6 steps a pass, so 3 passes
+    config = replace(CONFIG, epochs=2, min_steps=13)  # 6 steps per pass, so 3 passes
     shown: list[list[int]] = []
     batches = fit_module.shuffled_batches
 
@@ -365,9 +365,7 @@ def test_padding_row_stays_zero_in_training(reference: Any) -> None:
     assert weights["embedding.weight"][1:].any()
 
 
-def test_gradients_are_clipped_to_the_norm_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradients_are_clipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     norms: list[float] = []
     step = torch.optim.AdamW.step
 

@@ -102,7 +102,7 @@ def unfinished(unfinished_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(unfinished_run, tmp_path / "small")
 
 
-def test_finished_run_holds_its_files_and_no_other(tiny_run: Path) -> None:
+def test_files_of_a_finished_run(tiny_run: Path) -> None:
     assert {path.name for path in tiny_run.iterdir()} == {
         "README.md",
         "config.json",
@@ -155,7 +155,7 @@ def test_vocabulary_comes_from_the_training_split_alone(tiny_run: Path, tiny_dat
     assert {word for word in vocabulary if word not in train} <= {"<pad>", "<unk>", "soo"}
 
 
-def test_tokenizer_of_the_run_is_that_of_its_model(tiny_run: Path) -> None:
+def test_run_and_model_have_the_same_tokenizer(tiny_run: Path) -> None:
     classifier = load(tiny_run, "cpu")
     assert isinstance(classifier, TextClassifier)
     assert json.loads(classifier.tokenizer.to_str()) == json.loads(
@@ -173,14 +173,14 @@ def test_two_trainings_give_the_same_bytes(
     assert (run.path / MODEL).read_bytes() == (whole_run / MODEL).read_bytes()
 
 
-def test_nameless_run_is_called_after_preset_data_and_time(tiny_data: Path, tmp_path: Path) -> None:
+def test_default_name_of_a_run(tiny_data: Path, tmp_path: Path) -> None:
     run, _ = train.train(small(tiny_data, tmp_path, name="", epochs=1))
     kind, data, *moment = run.path.name.split("-")
     assert (kind, data) == ("feather", "moods")
     time.strptime("-".join(moment), "%Y%m%d-%H%M%S")
 
 
-def test_existing_run_is_refused_and_left_as_it_is(
+def test_existing_run_is_refused_and_unchanged(
     tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_run, tmp_path / "small")
@@ -190,9 +190,7 @@ def test_existing_run_is_refused_and_left_as_it_is(
     assert contents(tmp_path) == before
 
 
-def test_overwrite_replaces_a_run_and_leaves_nothing_of_it(
-    tiny_run: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_overwrite_replaces_the_whole_run(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_run, tmp_path / "small")
     (tmp_path / "small" / "latency.json").write_text("{}")
     run, _ = train.train(small(tiny_data, tmp_path, overwrite=True, seed=1))
@@ -239,7 +237,7 @@ def test_directory_that_is_not_a_run_is_never_overwritten(
         ),
     ],
 )
-def test_nothing_is_left_where_nothing_can_be_trained(
+def test_unusable_data_leaves_no_run(
     tmp_path: Path, train_csv: str, changes: dict[str, Any], error: type[FeatherweightError]
 ) -> None:
     data = tmp_path / "data"
@@ -253,9 +251,7 @@ def test_nothing_is_left_where_nothing_can_be_trained(
     assert not outputs.exists() or not list(outputs.iterdir())
 
 
-def test_bad_data_does_not_cost_the_run_that_was_to_be_overwritten(
-    tiny_run: Path, tmp_path: Path
-) -> None:
+def test_unusable_data_does_not_delete_the_run_to_overwrite(tiny_run: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_run, tmp_path / "small")
     data = tmp_path / "data.csv"
     data.write_text("text,label\n" + "".join(f"t{i},{'ab'[i % 2]}\n" for i in range(60)))
@@ -314,9 +310,7 @@ def test_run_interrupted_after_its_last_epoch_is_resumed(
     assert {path.name for path in run.path.iterdir()} == {path.name for path in tiny_run.iterdir()}
 
 
-def test_resume_of_a_run_that_never_began_trains_it(
-    tiny_run: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_resume_without_a_run_trains_it(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     run, _ = train.train(small(tiny_data, tmp_path, resume=True))
     assert equal(tensors(run.path), tensors(tiny_run))
 
@@ -467,7 +461,7 @@ def test_flag_wins_over_the_preset_even_with_the_default_of_the_other_preset(par
     assert parsed("--preset", "classic", "--hidden_dim", "32").hidden_dim == 32
 
 
-def test_config_file_wins_over_the_preset_it_names_and_loses_to_flags(
+def test_config_file_overrides_the_preset_and_flags_override_both(
     parsed: Any, tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.yaml"
@@ -511,7 +505,7 @@ def test_wrong_flag_ends_with_2_and_without_a_traceback(
     assert not (tmp_path / "outputs").exists()
 
 
-def test_train_prints_the_tables_and_the_place_of_the_run(
+def test_train_prints_the_tables_and_the_path_of_the_run(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [f"--{name}={value}" for name, value in SMALL.items()]

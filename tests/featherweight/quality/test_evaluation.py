@@ -29,7 +29,7 @@ def evaluation(
     labels: tuple[str, ...] = ABC,
     confidence: float = 1.0,
 ) -> Evaluation:
-    """An evaluation whose predictions are these, each given with the same confidence."""
+    """Returns an evaluation with these predictions, all with the same confidence."""
     rest = (1 - confidence) / (len(labels) - 1)
     probabilities = np.full((len(predictions), len(labels)), rest)
     probabilities[np.arange(len(predictions)), predictions] = confidence
@@ -70,7 +70,7 @@ def test_scores_per_class_are_those_worked_by_hand() -> None:
     assert per_class["a"] == pytest.approx(expected)
 
 
-def test_a_class_without_texts_and_answers_counts_as_zero() -> None:
+def test_class_without_texts_and_predictions_counts_as_zero() -> None:
     four = evaluation(TARGETS, PREDICTIONS, (*ABC, "d"))
     three = evaluation(TARGETS, PREDICTIONS)
     for score in ("macro_f1", "macro_precision", "macro_recall"):
@@ -112,7 +112,7 @@ def test_macro_f1_is_the_mean_over_all_classes() -> None:
 
 
 def two_classes(rows: Sequence[tuple[float, bool]]) -> tuple[IntArray, FloatArray]:
-    """Targets and probabilities of answers given as (confidence, whether it is right)."""
+    """Returns targets and probabilities for rows of (confidence, correct)."""
     probabilities = np.array([[confidence, 1 - confidence] for confidence, _ in rows])
     return np.array([0 if right else 1 for _, right in rows], dtype=np.int64), probabilities
 
@@ -124,7 +124,7 @@ def two_classes(rows: Sequence[tuple[float, bool]]) -> tuple[IntArray, FloatArra
         pytest.param([(1.0, False)], 1.0, id="sure-and-wrong"),
         pytest.param([(0.9, True), (0.9, False)], 0.4, id="one-bin-is-averaged"),
         pytest.param([(0.9, True), (0.9, True), (0.65, False)], 0.85 / 3, id="two-bins"),
-        # Bins are (k/15, (k+1)/15]: 12/15 and 0.79 share one, 0.81 has another.
+        # Bins are (k/15, (k+1)/15]: 12/15 and 0.79 are in one bin, 0.81 in another.
         pytest.param([(0.8, True), (0.79, False)], 0.59 / 2, id="edge-below"),
         pytest.param([(0.8, True), (0.81, False)], (0.2 + 0.81) / 2, id="edge-above"),
     ],
@@ -163,12 +163,12 @@ def test_intervals_are_those_of_resampling_the_texts() -> None:
 
     names = ["accuracy", "macro_f1", "macro_precision", "macro_recall"]
     assert list(answers.intervals) == names
-    # The bounds of so many resamples move by less than a tenth of the standard error, some 0.003.
+    # With this many resamples, the bounds vary by about 0.003.
     for name, expected in zip(names, bounds, strict=True):
         assert answers.intervals[name] == pytest.approx(expected, abs=0.012), name
 
 
-def test_intervals_hold_the_score_and_narrow_with_more_texts() -> None:
+def test_intervals_contain_the_score_and_narrow_with_more_texts() -> None:
     few = evaluation(TARGETS * 5, PREDICTIONS * 5)
     many = evaluation(TARGETS * 500, PREDICTIONS * 500)
     for name, (low, high) in few.intervals.items():
@@ -177,7 +177,7 @@ def test_intervals_hold_the_score_and_narrow_with_more_texts() -> None:
         assert (narrow[1] - narrow[0]) == pytest.approx((high - low) / 10, rel=0.25)
 
 
-def test_intervals_are_seeded_to_the_digit() -> None:
+def test_intervals_are_reproducible() -> None:
     matrix = evaluation(TARGETS, PREDICTIONS).confusion
     assert bootstrap(matrix) == bootstrap(matrix) == bootstrap(matrix, seed=0)
     assert bootstrap(matrix) != bootstrap(matrix, seed=1)
@@ -190,7 +190,7 @@ def test_intervals_of_a_perfect_model_with_an_absent_class() -> None:
     assert intervals["macro_f1"] == pytest.approx((2 / 3, 2 / 3))
 
 
-def test_json_has_exactly_the_keys_that_are_promised() -> None:
+def test_json_has_exactly_the_documented_keys() -> None:
     record = json.loads(json.dumps(evaluation(TARGETS, PREDICTIONS, confidence=0.8).to_json()))
     assert list(record) == [
         "model", "data", "split", "n", "parameters", "size_bytes", "accuracy", "macro_f1",
@@ -209,7 +209,7 @@ def test_json_has_exactly_the_keys_that_are_promised() -> None:
     assert type(record["per_class"]["a"]["support"]) is int
 
 
-def test_evaluate_keeps_what_the_classifier_answers() -> None:
+def test_evaluate_stores_the_predictions() -> None:
     train = Split("train", ("a", "b", "c"), np.array([1, 1, 0]))
     test = Split("test", ("d", "e"), np.array([1, 0]))
     answers = evaluate(MostFrequentClass(train, ("no", "yes")), test, "letters")

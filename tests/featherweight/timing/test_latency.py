@@ -193,7 +193,7 @@ def test_percentiles_of_each_phase() -> None:
     assert record(event_ms=(1.0, 2.0)).percentile(50, "event") == 1.5
 
 
-def test_texts_per_second_follow_from_the_median() -> None:
+def test_texts_per_second_at_the_median() -> None:
     assert record().texts_per_second == pytest.approx(2 * 1000 / 4.5)
 
 
@@ -221,7 +221,7 @@ def test_json_has_all_fields_and_samples() -> None:
         assert actual == expected
 
 
-def test_json_without_samples_keeps_the_figures() -> None:
+def test_json_without_samples() -> None:
     figures = record().to_json(raw=False)
     assert "raw" not in figures
     assert figures["samples"] == 4
@@ -405,7 +405,7 @@ def test_a_contender_has_exactly_one_source(sources: dict[str, str]) -> None:
         (TEXTS, {"contenders": [Contender("x", baseline="y")]}, DataError, "training split"),
     ],
 )
-def test_wrong_use_is_refused_before_anything_starts(
+def test_invalid_arguments_are_refused_before_workers_start(
     monkeypatch: pytest.MonkeyPatch,
     texts: list[str],
     changes: dict[str, Any],

@@ -76,7 +76,7 @@ def test_data_is_checked_and_leaks_are_dropped_only_if_asked(
     assert "1 texts were dropped" in caplog.text
 
 
-def test_clean_data_is_passed_in_silence(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+def test_clean_data_logs_nothing(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     prepare_data(config)
     assert caplog.text == ""
 
@@ -156,7 +156,7 @@ def test_without_a_name_the_newest_of_the_same_verb_is_found(
     assert found.path == run.path
 
 
-def test_without_any_run_there_is_nothing_to_resume(config: Config, dataset: Dataset) -> None:
+def test_nothing_to_resume_without_a_run(config: Config, dataset: Dataset) -> None:
     with pytest.raises(UsageError, match="nothing to resume"):
         cut_off_run(config, dataset)
     interrupted(OtherConfig(data=config.data, output_dir=config.output_dir), "other verb")
@@ -179,7 +179,7 @@ def test_other_flags_are_refused_and_named(
         assert "\n" not in str(caught.value)
 
 
-def test_flags_on_the_place_of_the_run_may_differ(config: Config, dataset: Dataset) -> None:
+def test_output_flags_may_differ(config: Config, dataset: Dataset) -> None:
     run = interrupted(replace(config, name="mine"), "mine")
     for changes in ({"resume": True}, {"name": "", "resume": True}):
         found = cut_off_run(replace(config, **changes), dataset)  # type: ignore[arg-type]
@@ -207,7 +207,7 @@ def test_damaged_run_is_refused(config: Config, dataset: Dataset) -> None:
         cut_off_run(replace(config, name="mine"), dataset)
 
 
-def test_log_goes_on_where_it_was_left(tmp_path: Path) -> None:
+def test_log_is_appended(tmp_path: Path) -> None:
     logger = logging.getLogger("featherweight")
     handlers = list(logger.handlers)
     with logged_to(tmp_path / "training.log"):
@@ -225,19 +225,19 @@ def test_log_goes_on_where_it_was_left(tmp_path: Path) -> None:
     ("texts", "batch_size", "min_steps", "passes"),
     [(36, 8, 1, 1), (36, 8, 5, 1), (36, 8, 6, 2), (36, 8, 11, 3), (1, 32, 400, 400), (8, 8, 1, 1)],
 )
-def test_small_splits_are_gone_through_several_times(
+def test_small_splits_are_repeated(
     texts: int, batch_size: int, min_steps: int, passes: int
 ) -> None:
     config = TrainingConfig(min_steps=min_steps)
     assert config.passes_per_epoch(texts, batch_size) == passes
-    # The batches of all processes and accumulated ones are a step, not those of the flag.
+    # The argument counts, which may be larger than the flag (several processes, accumulation).
     assert replace(config, batch_size=1).passes_per_epoch(texts, batch_size) == passes
 
 
 def test_class_weights_balance_the_classes() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1])
     balanced = class_weights(labels, 3, TrainingConfig(class_weights="balanced"))
-    # A class without texts is counted as if it had one.
+    # A class without texts counts as one with a single text.
     assert balanced == pytest.approx([6 / 12, 6 / 6, 6 / 3])
     assert balanced.dtype == np.float32
     assert class_weights(labels, 3, TrainingConfig()).tolist() == [1.0, 1.0, 1.0]
@@ -256,6 +256,6 @@ def test_epoch_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "/a", "a/"])
-def test_name_is_no_path(name: str) -> None:
+def test_name_must_not_be_a_path(name: str) -> None:
     with pytest.raises(UsageError, match="--name"):
         OutputConfig(name=name)
