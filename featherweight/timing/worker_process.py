@@ -45,7 +45,7 @@ class Sample(NamedTuple):
 def main() -> None:
     """Writes one response line to stdout for each request line on stdin."""
     with _reserved_stdout() as stdout:
-        for response in _responses(map(json.loads, sys.stdin)):
+        for response in responses(map(json.loads, sys.stdin)):
             print(json.dumps(response), file=stdout, flush=True)
 
 
@@ -57,7 +57,8 @@ def _reserved_stdout() -> Iterator[IO[str]]:
         yield stdout
 
 
-def _responses(requests: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def responses(requests: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yields a response to each request; the last one is an error if something fails."""
     try:
         setup = next(requests)
         texts, sizes = setup["texts"], setup["batch_sizes"]

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm.batching import pad, shuffled_batches
@@ -18,6 +18,7 @@ def test_batch_moves_both_of_its_tensors() -> None:
     assert (batch.input_ids.device.type, batch.lengths.device.type) == ("meta", "meta")
 
 
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=300),
     batch_size=st.integers(1, 40),

@@ -18,7 +18,7 @@ from featherweight import load
 from featherweight.classifier import Batch, Classifier, FloatArray
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
-from featherweight.timing import latency
+from featherweight.timing import latency, worker_process
 from featherweight.timing.latency import Contender, Latency, measure
 from featherweight.timing.worker_process import batches, time_batch
 
@@ -430,18 +430,19 @@ def test_weights_that_cannot_be_loaded_give_the_error_of_load(tmp_path: Path, lo
     assert started_processes(lock) == 1
 
 
-@pytest.mark.parametrize(
-    ("contender", "message"),
-    [
-        (Contender("mine", baseline="a guess"), "TF-IDF"),
-        (fake(elsewhere), "elsewhere runs on cuda, not on cpu"),
-    ],
-)
-def test_unknown_baseline_and_wrong_device_are_refused(
-    dataset: Dataset, contender: Contender, message: str
-) -> None:
-    with pytest.raises(UsageError, match=message):
-        measure([contender], TEXTS, train=dataset.train)
+def test_wrong_device_is_refused() -> None:
+    with pytest.raises(UsageError, match="elsewhere runs on cuda, not on cpu"):
+        measure([fake(elsewhere)], TEXTS)
+
+
+def test_unknown_baseline_is_refused() -> None:
+    train = {"texts": ["a", "b"], "labels": [0, 1], "label_names": ["x", "y"]}
+    contender = asdict(Contender("mine", baseline="a guess"))
+    setup = {"contender": contender, "texts": [], "batch_sizes": [], "device": "cpu"}
+    # In this process, where the libraries of the baselines are loaded already.
+    (response,) = worker_process.responses(iter([setup | {"train": train}]))
+    assert response["error"] == "UsageError"
+    assert "TF-IDF" in response["message"]
 
 
 @pytest.mark.parametrize(
