@@ -260,7 +260,7 @@ def _check(
     if min(batch_sizes, default=0) < 1:
         raise UsageError(f"--batch_sizes {[*batch_sizes]}: sizes must be at least 1")
     if threads < 1:
-        raise UsageError(f"--threads must be at least 1, not {threads}")
+        raise UsageError(f"--threads {threads}: give at least 1")
     for device in devices:
         if device not in ("cpu", "cuda"):
             raise UsageError(f"--device {device}: choose cpu or cuda")

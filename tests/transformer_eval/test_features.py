@@ -319,7 +319,7 @@ def test_an_existing_run_is_refused_and_left_as_it_is(
 ) -> None:
     run, _ = features(config(tiny_data, tmp_path), str(tiny_bert))
     before = (run.path / MODEL).read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         features(config(tiny_data, tmp_path, pooling="cls"), str(tiny_bert))
     assert (run.path / MODEL).read_bytes() == before
     features(config(tiny_data, tmp_path, pooling="cls", overwrite=True), str(tiny_bert))

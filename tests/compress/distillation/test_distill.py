@@ -276,7 +276,7 @@ def test_a_cut_off_student_goes_on_if_it_still_learns_the_same(
     train_epoch = fit._train_epoch
 
     def counted(*given: Any) -> float:
-        epochs.append(given[5])
+        epochs.append(given[1])
         return train_epoch(*given)
 
     monkeypatch.setattr(fit, "_train_epoch", counted)
