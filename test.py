@@ -1,6 +1,6 @@
-"""Show a trained model's quality per class, beside the baselines.
+"""Evaluate a trained model and two baselines: quality per class.
 
-$ python test.py                                     # the newest run, on the data it was trained on
+$ python test.py                                     # the newest run, on its own data
 $ python test.py --weights outputs/mine --split validation
 $ python test.py --weights outputs/mine --data folder/ --json
 """

@@ -1,6 +1,6 @@
-"""Put transformers beside the LSTM: quality per class, milliseconds per batch, size.
+"""Compare transformers with an LSTM: quality per class, milliseconds per batch, size.
 
-$ python test_transformer.py                         # a BERT that knows emotions, the newest LSTM
+$ python test_transformer.py                         # an emotion BERT and the newest LSTM
 $ python test_transformer.py --model bert-base-emotion distilbert-emotion --data dair-ai/emotion
 $ python test_transformer.py --model outputs/mine --weights outputs/lstm --split validation
 $ python test_transformer.py --model bert-base deberta-large --latency_only  # needs no weights

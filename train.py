@@ -1,10 +1,10 @@
-"""Train the tiny LSTM.
+"""Train an LSTM.
 
-$ python train.py                                    # the corpus that ships with the project
-$ python train.py --data dair-ai/emotion             # a data set of the Hub
-$ python train.py --data folder/ --preset classic    # train, validation and test files
+$ python train.py                                    # on the bundled corpus
+$ python train.py --data dair-ai/emotion             # on a data set from the Hub
+$ python train.py --data folder/ --preset classic    # on train, validation and test files
 $ python train.py --data texts.csv --text_column tweet --label_column mood
-$ python train.py --name mine --resume               # go on after a kill
+$ python train.py --name mine --resume               # resume an interrupted training
 """
 
 import sys

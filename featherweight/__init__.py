@@ -1,4 +1,4 @@
-"""Do I need a transformer here, or will a tiny recurrent model do? An answer with measurements."""
+"""Small LSTM text classifiers, measured against transformers."""
 
 import importlib
 import sys
@@ -42,7 +42,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is asked for, so that a bundle loads none of the others."""
+    """Imports public names on first use, so that `import featherweight` stays fast."""
     if name == "__version__":
         from importlib.metadata import version
 
@@ -56,20 +56,20 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-def _refuse_hidden_packages() -> None:
-    """Names a file of the user's own that would be imported instead of one of our packages.
+def _refuse_shadowed_packages() -> None:
+    """Checks that no other file on the import path shadows a package of featherweight.
 
     Raises:
-        ImportError: There is one.
+        ImportError: A file does; the message names it.
     """
-    ours = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[1]
     for name in ("compress", "edge", "lstm", "transformer_eval"):
         spec = None if name in sys.modules else find_spec(name)
-        if spec and spec.origin and Path(spec.origin).resolve().parents[1] != ours:
+        if spec and spec.origin and Path(spec.origin).resolve().parents[1] != root:
             raise ImportError(
-                f"{spec.origin} hides the package {name} of featherweight: rename that file"
+                f"{spec.origin} shadows the package {name} of featherweight: rename that file"
             )
 
 
 sys.meta_path.append(OldNames())
-_refuse_hidden_packages()
+_refuse_shadowed_packages()

@@ -1,4 +1,4 @@
-"""Arrays that are slow to make, kept in a file named by the content that they follow from."""
+"""A file cache for arrays that are slow to compute."""
 
 import logging
 from collections.abc import Callable
@@ -11,12 +11,12 @@ logger = logging.getLogger("featherweight")
 
 
 def cached_array(path: Path, name: str, make: Callable[[], FloatArray]) -> FloatArray:
-    """Reads an array, or makes and keeps it where there is none or a damaged one.
+    """Returns the array in a cache file, or computes it and writes the file.
 
     Args:
-        path: A safetensors file, whose name says what it was made from.
-        name: What the array is called in it.
-        make: Makes the array.
+        path: The safetensors file; its name must identify the inputs of the computation.
+        name: Name of the array in the file.
+        make: Computes the array.
     """
     import numpy as np
     import safetensors.numpy
@@ -26,7 +26,7 @@ def cached_array(path: Path, name: str, make: Callable[[], FloatArray]) -> Float
         try:
             return safetensors.numpy.load(path.read_bytes())[name]
         except (SafetensorError, KeyError):
-            logger.warning("%s is damaged: what it holds is computed anew", path)
+            logger.warning("%s is damaged: its content is computed again", path)
     values = np.ascontiguousarray(make())
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path, "wb") as file:

@@ -1,4 +1,4 @@
-"""What every model offers to evaluation, timing and comparison."""
+"""The interface of all models, used by evaluation, timing and comparison."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[
 
     Args:
         lengths: Length of each text, in any unit.
-        batch_size: Texts per batch; the last one may have fewer.
+        batch_size: Texts per batch; the last batch may be smaller.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(order), batch_size):
@@ -34,12 +34,12 @@ class Classifier(ABC):
     """A text classifier with C labels; a subclass implements the abstract methods.
 
     Attributes:
-        name: What tables call it, e.g. "feather (int8)".
+        name: Name in tables, e.g. "feather (int8)".
         labels: Label names; the index is the class id.
         device: "cpu" or "cuda".
-        dtype: Number format it computes in: "fp32", "fp16", "bf16", "int8".
-        backend: What computes it: "torch", "onnxruntime", "sklearn", "numpy".
-        truncated_texts: How many texts `encode` has cut at the maximum length so far.
+        dtype: Number format of the computation: "fp32", "fp16", "bf16", "int8".
+        backend: Library that computes it: "torch", "onnxruntime", "sklearn", "numpy".
+        truncated_texts: Number of texts that `encode` has truncated so far.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Classifier(ABC):
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> Batch:
-        """Turns B texts into one batch that `forward` takes."""
+        """Turns B texts into one batch for `forward`."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> FloatArray:
@@ -59,15 +59,15 @@ class Classifier(ABC):
 
     @abstractmethod
     def num_tokens(self, batch: Batch) -> int:
-        """Returns the tokens of a batch, padding not counted."""
+        """Returns the number of tokens of a batch, padding not counted."""
 
     @abstractmethod
     def num_parameters(self) -> int:
-        """Returns the number of learned values."""
+        """Returns the number of parameters."""
 
     @abstractmethod
     def size_bytes(self) -> int:
-        """Returns the bytes it takes on disk to ship it, tokenizer and labels included."""
+        """Returns the size of its files, including tokenizer and labels."""
 
     def logits(self, texts: Sequence[str], batch_size: int = 256) -> FloatArray:
         """Returns the logits (N, C) of N texts, in the order of the texts."""

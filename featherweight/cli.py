@@ -1,4 +1,4 @@
-"""One command, one subcommand a verb; a package is imported only when its verb is called."""
+"""The command `featherweight`. Each verb imports its packages only when it is called."""
 
 import json
 import logging
@@ -7,9 +7,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
-
-from jsonargparse import ArgumentParser
 
 from featherweight import __version__, flags
 from featherweight.config import CompareConfig, EvaluationConfig
@@ -17,7 +14,7 @@ from featherweight.errors import FeatherweightError, MissingExtraError, UsageErr
 from featherweight.hub.config import PushConfig
 from featherweight.prediction.config import PredictConfig
 
-_OWN = ("featherweight", "lstm", "transformer_eval", "compress", "edge")
+_PACKAGES = ("featherweight", "lstm", "transformer_eval", "compress", "edge")
 _EXTRAS = {
     **dict.fromkeys(
         ("accelerate", "bitsandbytes", "emoji", "peft", "sentencepiece", "torchao", "transformers"),
@@ -25,30 +22,30 @@ _EXTRAS = {
     ),
     "onnx": "onnx", "optuna": "search", "fastapi": "serve", "uvicorn": "serve", "ray": "ray",
 }  # fmt: skip
-INTERRUPTED = 130  # what shells report of a program ended by Ctrl-C
+INTERRUPTED = 130  # exit code that shells report after Ctrl-C
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Train the tiny LSTM on labeled text; leaves a run directory."""
+    """Train an LSTM on labeled texts."""
     from lstm.config import PRESETS, TrainConfig
 
-    parser = _parser("train", TrainConfig)
-    # A preset only changes defaults, so whatever is said on the command line wins.
-    said = [word for word in arguments if not word.startswith("--print_config")]
-    parser.set_defaults(dict(PRESETS[parser.parse_args(said).preset]))
+    parser = flags.parser("train", train.__doc__, TrainConfig)
+    # A preset changes defaults only, so that explicit flags take precedence.
+    without_print = [word for word in arguments if not word.startswith("--print_config")]
+    parser.set_defaults(dict(PRESETS[parser.parse_args(without_print).preset]))
     config = flags.read(parser, arguments, TrainConfig)
 
     from featherweight.reports.reporting import report
-    from lstm import train
+    from lstm.train import train as train_lstm
 
-    run, evaluation = train.train(config)
+    run, evaluation = train_lstm(config)
     print(report(evaluation))
     print(f"\nrun: {run.path}")
 
 
 def test(arguments: Sequence[str]) -> None:
-    """Show a run's quality per class, beside two baselines."""
-    config = flags.read(_parser("test", EvaluationConfig), arguments, EvaluationConfig)
+    """Evaluate a model and two baselines."""
+    config = _parse("test", arguments, EvaluationConfig)
 
     from compress.lstm.half import temporary_fp16_copy
     from featherweight.reports.reporting import report
@@ -65,8 +62,8 @@ def test(arguments: Sequence[str]) -> None:
 
 
 def predict(arguments: Sequence[str]) -> None:
-    """Answer texts, or every row of a file at constant memory."""
-    config = flags.read(_parser("predict", PredictConfig, "texts"), arguments, PredictConfig)
+    """Classify texts, or each row of a file."""
+    config = _parse("predict", arguments, PredictConfig, "texts")
 
     if config.engine == "ray":
         from edge.cluster import shards
@@ -80,19 +77,19 @@ def predict(arguments: Sequence[str]) -> None:
 
 
 def compress(arguments: Sequence[str]) -> None:
-    """Make a smaller run of a run, and judge what it loses."""
+    """Compress a run and measure what quality it loses."""
     from compress.config import CompressConfig
 
-    config = flags.read(_parser("compress", CompressConfig), arguments, CompressConfig)
+    config = _parse("compress", arguments, CompressConfig)
 
-    from compress.compress import compress as compress_one
+    from compress.compress import compress as compress_run
 
-    print(compress_one(config))
+    print(compress_run(config))
 
 
 def compare(arguments: Sequence[str]) -> None:
-    """Put any contenders side by side: quality, speed, size."""
-    config = flags.read(_parser("compare", CompareConfig, "weights"), arguments, CompareConfig)
+    """Compare models: quality, speed and size."""
+    config = _parse("compare", arguments, CompareConfig, "weights")
 
     from featherweight.comparison import compare, text
 
@@ -101,54 +98,54 @@ def compare(arguments: Sequence[str]) -> None:
 
 
 def test_transformer(arguments: Sequence[str]) -> None:
-    """Put transformers beside the LSTM: quality, speed, size."""
-    from transformer_eval.config import TransformerTestConfig as Config
+    """Compare transformers with an LSTM."""
+    from transformer_eval.config import TransformerTestConfig
 
-    config = flags.read(_parser("test_transformer", Config), arguments, Config)
+    config = _parse("test_transformer", arguments, TransformerTestConfig)
 
     from compress.lstm.half import temporary_fp16_copy
     from featherweight.comparison import text
     from featherweight.reports.reporting import report
     from featherweight.run import newest_lstm
-    from transformer_eval.test_transformer import test_transformer as test_beside_lstms
+    from transformer_eval.test_transformer import test_transformer as compare_with_lstms
 
     lstm = config.weights or newest_lstm(config.output_dir)
     lstms = temporary_fp16_copy(lstm) if lstm else nullcontext(list[Path]())
     with lstms as variants:
-        record, answered = test_beside_lstms(config, [*filter(None, [lstm]), *variants])
+        record, evaluations = compare_with_lstms(config, [*filter(None, [lstm]), *variants])
     if config.json:
         print(json.dumps(record))
     else:
-        print("\n\n".join([*map(report, answered), text.terminal(record)]))
+        print("\n\n".join([*map(report, evaluations), text.terminal(record)]))
 
 
 def finetune(arguments: Sequence[str]) -> None:
-    """Fine-tune transformers on the same splits; leaves runs."""
+    """Fine-tune one or more transformers."""
     from transformer_eval.config import FinetuneConfig
 
-    config = flags.read(_parser("finetune", FinetuneConfig), arguments, FinetuneConfig)
+    config = _parse("finetune", arguments, FinetuneConfig)
 
-    from transformer_eval.finetune import finetune as finetune_one
+    from transformer_eval.finetune import finetune as finetune_model
     from transformer_eval.several_models import run_models
 
-    run_models(config, finetune_one)
+    run_models(config, finetune_model)
 
 
 def features(arguments: Sequence[str]) -> None:
-    """Fit a logistic regression on a frozen transformer."""
+    """Train a logistic regression on embeddings of a transformer."""
     from transformer_eval.config import FeaturesConfig
 
-    config = flags.read(_parser("features", FeaturesConfig), arguments, FeaturesConfig)
+    config = _parse("features", arguments, FeaturesConfig)
 
-    from transformer_eval.features import features as features_of_one
+    from transformer_eval.features import features as features_of_model
     from transformer_eval.several_models import run_models
 
-    run_models(config, features_of_one)
+    run_models(config, features_of_model)
 
 
 def push(arguments: Sequence[str]) -> None:
-    """Send a run to the Hub: model card, weights, tokenizer."""
-    config = flags.read(_parser("push", PushConfig), arguments, PushConfig)
+    """Upload a run to the Hugging Face Hub."""
+    config = _parse("push", arguments, PushConfig)
 
     from featherweight.hub import push
 
@@ -156,10 +153,10 @@ def push(arguments: Sequence[str]) -> None:
 
 
 def export(arguments: Sequence[str]) -> None:
-    """Make a bundle of a run that answers without PyTorch."""
+    """Export a run as a bundle that runs without PyTorch."""
     from edge.config import ExportConfig
 
-    config = flags.read(_parser("export", ExportConfig), arguments, ExportConfig)
+    config = _parse("export", arguments, ExportConfig)
 
     from edge import export
 
@@ -167,10 +164,10 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def verify(arguments: Sequence[str]) -> None:
-    """Check that bundles are whole and answer as exported."""
+    """Check that bundles are intact and give the results of their export."""
     from edge.config import VerifyConfig
 
-    config = flags.read(_parser("verify", VerifyConfig, "weights"), arguments, VerifyConfig)
+    config = _parse("verify", arguments, VerifyConfig, "weights")
 
     from edge import verify
 
@@ -178,10 +175,10 @@ def verify(arguments: Sequence[str]) -> None:
 
 
 def serve(arguments: Sequence[str]) -> None:
-    """Answer texts over HTTP until Ctrl-C."""
+    """Classify texts over HTTP until Ctrl-C."""
     from edge.config import ServeConfig
 
-    config = flags.read(_parser("serve", ServeConfig), arguments, ServeConfig)
+    config = _parse("serve", arguments, ServeConfig)
 
     from edge.serving import serve
 
@@ -206,55 +203,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl-C.
     """
-    verb, *rest = arguments or sys.argv[1:] or ["--help"]
+    verb, *flags_of_verb = arguments or sys.argv[1:] or ["--help"]
     _log_to_stderr()
     try:
-        if verb in ("-h", "--help"):
-            print(_overview())
-        elif verb == "--version":
-            print(f"featherweight {__version__}")
-        elif verb in VERBS:
-            VERBS[verb](rest)
-        else:
-            raise UsageError(f"no verb {verb!r}: choose {', '.join(VERBS)}")
+        _run(verb, flags_of_verb)
         sys.stdout.flush()
     except FeatherweightError as error:
         return _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
-        if not error.name or error.name.split(".")[0] in _OWN:
+        library = (error.name or "").partition(".")[0]
+        if not library or library in _PACKAGES:
             raise
-        library = error.name.split(".")[0]
         missing = MissingExtraError(library, _EXTRAS.get(library, "train"))
         return _fail(str(missing), missing.exit_code)
     except KeyboardInterrupt as interrupt:
         resumable = verb in ("train", "finetune")
-        hint = str(interrupt) or ("go on with the same command and --resume" if resumable else "")
+        hint = str(interrupt) or ("resume with the same command and --resume" if resumable else "")
         return _fail(f"interrupted{f': {hint}' if hint else ''}", INTERRUPTED)
     except BrokenPipeError:
-        # The reader left (`| head`); keep the interpreter from flushing into the closed pipe.
+        # The reader closed the pipe (`| head`). Redirected, so that Python's flush at exit works.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        # A full disk, a missing permission, a name too long: the machine says no, and where.
+    except OSError as error:  # e.g. a full disk, a missing permission, a file name too long
         return _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     return 0
 
 
-def _parser(verb: str, config: type[Any], positional: str | None = None) -> ArgumentParser:
-    return flags.parser(verb, VERBS[verb].__doc__, config, positional)
+def _run(verb: str, arguments: Sequence[str]) -> None:
+    if verb in ("-h", "--help"):
+        print(_overview())
+    elif verb == "--version":
+        print(f"featherweight {__version__}")
+    elif verb in VERBS:
+        VERBS[verb](arguments)
+    else:
+        raise UsageError(f"unknown command {verb!r}: choose from {', '.join(VERBS)}")
+
+
+def _parse(
+    verb: str,
+    arguments: Sequence[str],
+    config: type[flags.Config],
+    positional: str | None = None,
+) -> flags.Config:
+    parser = flags.parser(verb, VERBS[verb].__doc__, config, positional)
+    return flags.read(parser, arguments, config)
 
 
 def _overview() -> str:
     verbs = "\n".join(f"  {name:<16} {verb.__doc__}" for name, verb in VERBS.items())
     return (
-        "usage: featherweight VERB [--flags]\n\n"
-        "Do I need a transformer here, or will a tiny recurrent model do?\n\n"
-        f"verbs:\n{verbs}\n\n"
-        "featherweight VERB --help shows the flags of a verb."
+        "usage: featherweight COMMAND [--flags]\n\n"
+        "Train small LSTM text classifiers, compress them, and compare them with transformers.\n\n"
+        f"commands:\n{verbs}\n\n"
+        "Run featherweight COMMAND --help for the flags of a command."
     )
 
 
 def _log_to_stderr() -> None:
-    # The root logger, where tqdm can step in to keep its bar below the lines.
+    # On the root logger, where tqdm can redirect lines to keep its bar below them.
     logging.basicConfig(format="%(message)s")
     logging.getLogger("featherweight").setLevel(logging.INFO)
 

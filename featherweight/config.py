@@ -9,52 +9,53 @@ from featherweight.data.sources import DataConfig
 
 @dataclass(frozen=True)
 class EvaluationConfig(DataConfig):
-    """What to test, and on which texts."""
+    """Evaluation: model, texts, device and output."""
 
     data: str = ""
-    """Hub id, folder, file or "bundled"; empty: the data the run was trained on."""
+    """Hub id, folder, file or "bundled"; default: the data the run was trained on."""
     weights: Path | None = None
-    """Run directory, portable .safetensors file, bundle or "pretrained"; without it: the newest
+    """Run directory, portable .safetensors file, bundle or "pretrained"; default: the newest
     run."""
     split: Literal["train", "validation", "test"] = "test"
-    """Which texts to answer."""
+    """Split to evaluate."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes CUDA if there is any."""
+    """Device to compute on; auto uses CUDA if available."""
     threads: int = 1
-    """CPU threads while it is timed."""
+    """Number of CPU threads for timing."""
     output_dir: Path = Path("outputs")
-    """Folder in which the newest run is looked for."""
+    """Folder that is searched for the newest run."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
 
 @dataclass(frozen=True)
 class CompareConfig(DataConfig):
-    """What to compare, and on which texts."""
+    """Comparison: models, texts, timing and report."""
 
     weights: list[Path] = field(default_factory=list)
-    """Run directories, portable .safetensors files, bundles, and "pretrained"."""
+    """Models to compare: run directories, portable .safetensors files, bundles or "pretrained"."""
     data: str = ""
-    """Hub id, folder, file or "bundled"; empty: the data the runs were trained on."""
+    """Hub id, folder, file or "bundled"; default: the data the runs were trained on."""
     split: Literal["validation", "test"] = "test"
-    """Which texts to answer."""
+    """Split to evaluate."""
     reference: str = ""
-    """Name of the row that the others are tested against; empty: the first."""
+    """Name of the model that the others are tested against; default: the first."""
     group: bool = False
-    """Make one row of runs that differ in their seed only, as mean ± standard deviation."""
+    """Merge runs that differ only in their seed into one row: mean ± standard deviation."""
     batch_sizes: str = "1,32"
-    """Texts per timed batch, separated by commas."""
+    """Batch sizes for timing, separated by commas."""
     threads: int = 1
-    """CPU threads of each contender while it is timed."""
+    """Number of CPU threads for timing."""
     device: Literal["auto", "cpu"] = "auto"
-    """Time on the CPU only, or on the GPU too if there is one."""
+    """Devices for timing: auto is the CPU, and the GPU if available."""
     cuda_graphs: bool = False
-    """Add a row for each LSTM that replays CUDA graphs."""
+    """Add a row for each LSTM with CUDA graphs."""
     robustness: bool = False
-    """Ask again with the texts in capitals, with punctuation, typos, emoji and elongations."""
+    """Also evaluate on upper-cased texts and on texts with punctuation, typos, emoji and
+    elongations."""
     disagreements: int = 0
-    """List so many texts on which the contenders disagree most."""
+    """Number of texts to list on which the models disagree most."""
     output_path: Path | None = None
-    """Folder for the report: .md .csv .json .html and pictures."""
+    """Folder for the report (.md, .csv, .json, .html and images)."""
     json: bool = False
-    """Print the record as JSON instead of tables."""
+    """Print one JSON object instead of tables."""

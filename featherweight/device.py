@@ -1,4 +1,4 @@
-"""Where the work is done: choosing a device, seeding it, and the record of the environment."""
+"""Choosing a device, seeding, and a record of the machine and software."""
 
 import functools
 import importlib.metadata
@@ -26,24 +26,24 @@ def resolve_device(name: str) -> str:
     """Turns "auto", "cpu" or "cuda" into "cpu" or "cuda".
 
     Raises:
-        UsageError: CUDA is asked for and there is none.
+        UsageError: "cuda", and no CUDA device is available.
     """
     import torch
 
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise UsageError("--device cuda: no CUDA device is here; use --device cpu or auto")
+        raise UsageError("--device cuda: no CUDA device is available; use --device cpu or auto")
     return "cuda" if available and name != "cpu" else "cpu"
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds every generator and holds torch to deterministic algorithms.
+    """Seeds all random generators and makes torch use deterministic algorithms.
 
     Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
     """
     import torch
 
-    # Read by cuBLAS when its first handle is made.
+    # Read by cuBLAS when it creates its first handle.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)
     np.random.seed(seed)
@@ -53,7 +53,7 @@ def seed_everything(seed: int) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Returns what a reader needs to judge a figure: machine, versions, threads, commit."""
+    """Returns the machine, library versions, threads and commit behind a measurement."""
     record: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -82,12 +82,12 @@ def _version(library: str) -> str | None:
 
 
 def cpu_flags() -> list[str]:
-    """Returns the instruction sets of the CPU that matter here; none where it does not say."""
+    """Returns the recorded instruction sets that the CPU has; none where they are unknown."""
     return list(_cpu()["flags"] or [])
 
 
 def _cpu() -> dict[str, Any]:
-    """The model and those instruction sets that decide how fast small matrices are."""
+    """Returns the CPU model and the instruction sets that affect the speed of small matrices."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return {"model": platform.processor() or platform.machine(), "flags": None}
@@ -102,7 +102,7 @@ def _cpu() -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     try:
-        answer = subprocess.run(
+        process = subprocess.run(
             ["git", "rev-parse", "HEAD"],
             cwd=Path(__file__).parent,
             capture_output=True,
@@ -112,4 +112,4 @@ def _git_commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+    return process.stdout.strip()

@@ -1,7 +1,7 @@
-"""Every error a user can meet: each message is one line that says what to do.
+"""Errors for users: each message is one line that says what to do.
 
-The command line prints a `FeatherweightError` as that line on stderr and exits with its
-`exit_code`; anything else is a bug and keeps its traceback.
+The command line prints the message of a `FeatherweightError` on stderr and exits with its
+`exit_code`. Any other exception is a bug and keeps its traceback.
 """
 
 from collections.abc import Iterator
@@ -10,25 +10,25 @@ from pathlib import Path
 
 
 class FeatherweightError(Exception):
-    """A failure that the user can understand and mend."""
+    """An error that the user can understand and fix."""
 
     exit_code = 1
 
 
 class UsageError(FeatherweightError):
-    """Flags that do not fit together or name something that is not there."""
+    """Flags that contradict each other or name something that does not exist."""
 
     exit_code = 2
 
 
 class DataError(FeatherweightError):
-    """A data set, file or row that cannot be used as it is."""
+    """A data set, file or row that is not usable."""
 
     exit_code = 2
 
 
 class WeightsError(FeatherweightError):
-    """Weights that are missing, truncated, altered or foreign."""
+    """Weights that are missing, truncated, altered or not written by featherweight."""
 
     exit_code = 2
 
@@ -58,7 +58,7 @@ class MissingExtraError(FeatherweightError):
 
 @contextmanager
 def requires(extra: str) -> Iterator[None]:
-    """Names the optional extra to install where an import inside finds a library missing.
+    """Turns a failed import inside the context into an error that names the extra to install.
 
     Raises:
         MissingExtraError: A library is not installed.
@@ -71,5 +71,5 @@ def requires(extra: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, or its type where it has none."""
+    """Returns the first nonempty line of an error message, or the error type if there is none."""
     return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)

@@ -1,4 +1,4 @@
-"""A dataclass -> a parser: each field becomes a flag, its docstring the help."""
+"""Builds command-line parsers from dataclasses: each field is a flag, its docstring the help."""
 
 import argparse
 import dataclasses
@@ -15,11 +15,11 @@ from featherweight.loading import resolve_weights
 Config = TypeVar("Config")
 
 _METAVARS = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
-_MOST_CHOICES = 5  # that stand behind a flag; more are named in its help
+_MAX_CHOICES = 5  # listed after a flag; longer lists go into its help text
 
 
 class _Formatter(DefaultHelpFormatter):
-    """Says a default where there is one, and no types, which the metavars stand for."""
+    """Shows defaults unless they are empty or off; metavars show the types."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         default, text = action.default, action.help or ""
@@ -31,20 +31,20 @@ class _Formatter(DefaultHelpFormatter):
         return f"{text} (default: {shown})"
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        # Names such as "qat-int4" stay whole.
+        # Names such as "qat-int4" are not broken.
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 def parser(
     verb: str, description: str | None, config: type[Any], positional: str | None = None
 ) -> ArgumentParser:
-    """Builds a parser whose flags are the fields of a dataclass, grouped by where they come from.
+    """Builds a parser whose flags are the fields of a dataclass, in one group per base class.
 
     Args:
         verb: Name of the subcommand.
-        description: What it does.
+        description: Its description.
         config: A dataclass; each field becomes a flag, its docstring the help.
-        positional: The one field that is given without a flag, as any number of words.
+        positional: Name of the field that takes the positional arguments.
     """
     words = f" [{positional} ...]" if positional else ""
     built = ArgumentParser(
@@ -56,7 +56,7 @@ def parser(
     types = get_type_hints(config)
     if positional:
         documented = docstring_parser.parse_from_object(config).params
-        (text,) = (it.description for it in documented if it.arg_name == positional)
+        (text,) = (field.description for field in documented if field.arg_name == positional)
         word = get_args(types[positional])[0]
         built.add_argument(positional, nargs="*", type=word, default=[], help=text)
     built.add_argument(
@@ -68,42 +68,43 @@ def parser(
         group = built.add_argument_group((documentation.short_description or "").rstrip("."))
         for attribute in documentation.params:
             field = fields.pop(attribute.arg_name, None)
-            if field is None:  # a field that a derived dataclass documents anew
+            if field is None:  # overridden by a derived dataclass
                 continue
             default = field.default
             if default is dataclasses.MISSING and callable(field.default_factory):
                 default = field.default_factory()
-            kind, choices = _kind(types[field.name])
+            options, choices = _argument_options(types[field.name])
             text = (attribute.description or "") + choices
-            group.add_argument(f"--{field.name}", default=default, help=text, **kind)
+            group.add_argument(f"--{field.name}", default=default, help=text, **options)
     return built
 
 
-def _kind(of_type: Any) -> tuple[dict[str, Any], str]:
-    """Returns how a flag of a type is read, and what its help has to add."""
+def _argument_options(of_type: Any) -> tuple[dict[str, Any], str]:
+    """Returns the `add_argument` options for a type, and a sentence to add to the help."""
     if of_type is bool:
-        # --json alone says yes, --no_bidirectional says no.
+        # --json is True, --no_json is False.
         return {"action": ActionYesNo(no_prefix="no_")}, ""
     if get_origin(of_type) is list:
         (item,) = get_args(of_type)
         return {"type": item, "nargs": "+", "metavar": _METAVARS[item]}, ""
     if get_origin(of_type) is Literal:
         choices = get_args(of_type)
-        if len(choices) <= _MOST_CHOICES:
+        if len(choices) <= _MAX_CHOICES:
             return {"type": of_type}, ""
         return {"type": of_type, "metavar": "NAME"}, f" One of {', '.join(choices)}."
-    plain = next((it for it in get_args(of_type) if it is not type(None)), of_type)
-    return {"type": of_type, "metavar": _METAVARS[plain]}, ""
+    not_none = next((item for item in get_args(of_type) if item is not type(None)), of_type)
+    return {"type": of_type, "metavar": _METAVARS[not_none]}, ""
 
 
 def read(parser: ArgumentParser, arguments: Sequence[str], config: type[Config]) -> Config:
-    """Returns what was said on a command line, with weights where they really are."""
+    """Parses a command line into a config; `weights` become paths."""
     values: dict[str, Any] = parser.parse_args(arguments).as_dict()
     weights = values.get("weights")
     if weights:
-        many = isinstance(weights, list)
         values["weights"] = (
-            [resolve_weights(it) for it in weights] if many else resolve_weights(weights)
+            [resolve_weights(path) for path in weights]
+            if isinstance(weights, list)
+            else resolve_weights(weights)
         )
     names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     return config(**{name: value for name, value in values.items() if name in names})

@@ -1,4 +1,4 @@
-"""weights -> Classifier: reads the header of the file and asks the package that wrote it."""
+"""Loads classifiers: chooses the class by the format of the weights."""
 
 import logging
 from pathlib import Path
@@ -11,46 +11,57 @@ from featherweight.weights import FEATURES_FORMAT, LSTM_FORMAT, is_bundle, read_
 
 logger = logging.getLogger("featherweight")
 
-PRETRAINED = "pretrained"  # as weights: the bundle that ships with the package
+PRETRAINED = "pretrained"  # names the bundle included in the package
 
 
 def load(weights: str | Path, device: str = "auto") -> Classifier:
     """Loads a trained classifier.
 
     Args:
-        weights: A run directory, one portable `.safetensors` file, a bundle (folder or `.zip`),
-            a folder that `save_pretrained` of the `transformers` library wrote, or "pretrained".
-        device: "auto", "cpu" or "cuda"; what was exported to ONNX stays on the CPU.
+        weights: A run directory, a portable `.safetensors` file, a bundle (folder or `.zip`), a
+            folder written by `save_pretrained` of the `transformers` library, or "pretrained".
+        device: "auto", "cpu" or "cuda"; ONNX models and bundles always use the CPU.
 
     Raises:
-        WeightsError: There is nothing there, or it is truncated, altered or foreign.
-        UsageError: CUDA is asked for and there is none.
+        WeightsError: The weights are missing, truncated, altered or of an unknown format.
+        UsageError: "cuda", and no CUDA device is available.
     """
     path = resolve_weights(weights)
     if is_bundle(path):
         from edge.classifier import BundleClassifier
 
         return BundleClassifier.load(path)
-    if path.is_dir():
-        run = Run(path)
-        if run.cut_off:
-            raise WeightsError(f"{path} was cut off in training: finish it with --resume")
-        if run.exported:
-            return _load_onnx(run.file(ONNX))
-        if run.file(TRANSFORMER).is_dir():
-            return _load_transformer(run.file(TRANSFORMER), device, _name(run))
-        if _of_transformers(run):
-            return _load_transformer(path, device, path.name)
-        path = run.file(MODEL)
+    return _load_directory(Run(path), device) if path.is_dir() else _load_file(path, device)
+
+
+def _load_directory(run: Run, device: str) -> Classifier:
+    if run.cut_off:
+        raise WeightsError(f"{run.path} was cut off in training: finish it with --resume")
+    if run.exported:
+        with requires("transformers"):
+            from compress.onnx.classifier import OnnxClassifier
+
+            return OnnxClassifier.load(run.file(ONNX))
+    if run.file(TRANSFORMER).is_dir():
+        return _load_transformer(run.file(TRANSFORMER), device, _name(run))
+    if _is_transformers_folder(run):
+        return _load_transformer(run.path, device, run.path.name)
+    return _load_file(run.file(MODEL), device)
+
+
+def _load_file(path: Path, device: str) -> Classifier:
     if not path.is_file():
         raise WeightsError(f"no weights at {path}: give a run directory or a .safetensors file")
-    written_as = read_metadata(path).get("format")
-    if written_as == LSTM_FORMAT:
+    weights_format = read_metadata(path).get("format")
+    if weights_format == LSTM_FORMAT:
         from lstm.classifier import TextClassifier
 
         return TextClassifier.load(path, device)
-    if written_as == FEATURES_FORMAT:
-        return _load_features(path, device)
+    if weights_format == FEATURES_FORMAT:
+        with requires("transformers"):
+            from transformer_eval.features import FrozenFeatures
+
+            return FrozenFeatures.load(path, device)
     raise WeightsError(f"{path} was not written by featherweight (or by a newer version)")
 
 
@@ -61,7 +72,7 @@ def compression_of(weights: Path) -> dict[str, Any]:
 
 
 def resolve_weights(weights: str | Path) -> Path:
-    """Returns where weights are; "pretrained" names the bundle that ships with the package."""
+    """Returns the path of weights, with "pretrained" replaced by the bundle of the package."""
     if str(weights) != PRETRAINED:
         return Path(weights)
     from edge.pretrained import PATH
@@ -70,29 +81,29 @@ def resolve_weights(weights: str | Path) -> Path:
 
 
 def newest_or_pretrained(output_dir: Path) -> Path:
-    """Returns the newest finished run, or where there is none the bundle that ships."""
+    """Returns the newest finished run, or the bundle of the package if there is no run."""
     try:
         return newest_run(output_dir).path
     except UsageError:
-        logger.info("no run in %s: the bundle that ships with the package answers", output_dir)
+        logger.info("no run in %s: using the pretrained bundle of the package", output_dir)
         return resolve_weights(PRETRAINED)
 
 
-def _of_transformers(folder: Run) -> bool:
-    """Says whether a folder is in the format of the `transformers` library."""
+def _is_transformers_folder(folder: Run) -> bool:
+    """Returns whether the `transformers` library wrote a folder."""
     config = folder.read_json(CONFIG) if folder.file(CONFIG).is_file() else None
     return isinstance(config, dict) and "model_type" in config
 
 
 def _name(run: Run) -> str:
-    """Returns what tables call a transformer's run: its folder, or its origin and the method."""
+    """Returns the name of a transformer run in tables, e.g. "mine" or "mine (int8)"."""
     if not run.file(COMPRESSION).is_file():
         return run.path.name
     facts = run.read_json(COMPRESSION)
     try:
         return f"{facts['origin']['name']} ({facts['method']})"
     except (KeyError, TypeError):
-        raise WeightsError(f"{run.file(COMPRESSION)} does not name its origin") from None
+        raise WeightsError(f"{run.file(COMPRESSION)} does not name the original run") from None
 
 
 def _load_transformer(folder: Path, device: str, name: str) -> Classifier:
@@ -100,17 +111,3 @@ def _load_transformer(folder: Path, device: str, name: str) -> Classifier:
         from transformer_eval.classifier import TransformerClassifier
 
     return TransformerClassifier.load(folder, device, name)
-
-
-def _load_onnx(folder: Path) -> Classifier:
-    with requires("transformers"):
-        from compress.onnx.classifier import OnnxClassifier
-
-        return OnnxClassifier.load(folder)
-
-
-def _load_features(path: Path, device: str) -> Classifier:
-    with requires("transformers"):
-        from transformer_eval.features import FrozenFeatures
-
-    return FrozenFeatures.load(path, device)

@@ -1,4 +1,4 @@
-"""Modules that moved since version 0.1, still importable by their old names."""
+"""Keeps modules that moved since version 0.1 importable under their old names."""
 
 import importlib
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ MOVED = {
 
 
 class OldNames(MetaPathFinder, Loader):
-    """Finds a module under its old name, and gives the very module that has the new one."""
+    """Imports the module with the new name for the old one: both are the same object."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Returns how to load a module that moved, or None for any other."""
+        """Returns a spec for a module that moved, or None for any other."""
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Imports the module by its new name."""
+        """Imports the module under its new name."""
         module = importlib.import_module(MOVED[spec.name])
         self._spec = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Gives the module back its own spec: it has run already."""
+        """Restores the spec of the module, which is already initialized."""
         module.__spec__ = self._spec

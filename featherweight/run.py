@@ -1,4 +1,4 @@
-"""The run directory: what a training leaves behind, each file written whole or not at all."""
+"""The run directory, which holds the results of one training. Files are written atomically."""
 
 import json
 import os
@@ -14,22 +14,22 @@ MODEL = "model.safetensors"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 CHECKPOINT = "checkpoint.safetensors"
-COMPRESSION = "compression.json"  # what was done to a variant, and to which run
-TRANSFORMER = "transformer"  # folder of a fine-tuned transformer, in the format of its library
-CHECKPOINTS = "checkpoints"  # folder of what its training goes on from
-ONNX = "onnx"  # folder of what was exported
+COMPRESSION = "compression.json"  # of a compressed run: method, flags and original run
+TRANSFORMER = "transformer"  # folder of a fine-tuned transformer, written by `transformers`
+CHECKPOINTS = "checkpoints"  # folder of its training checkpoints
+ONNX = "onnx"  # folder of an exported model
 ONNX_MODEL = "model.onnx"
-ONNX_FACTS = "onnx.json"  # marks it: models of the Hub have folders of that name too
+ONNX_FACTS = "onnx.json"  # identifies it; models on the Hub also have folders named "onnx"
 
 
 @contextmanager
 def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file that takes the place of `path` once it is written and flushed.
+    """Opens a temporary file that replaces `path` when the context ends without an error.
 
-    A kill at any moment leaves the old file or the new one; an error leaves the old one.
+    If the process is killed, the file has its old content or the new one.
 
     Args:
-        path: The file to be.
+        path: The file to write.
         mode: "w" (UTF-8 text, line ends as written) or "wb".
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -47,12 +47,9 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that takes the place of `path` once everything is in it.
-
-    An error leaves the old folder, or none.
-    """
+    """Yields a temporary folder that replaces `path` when the context ends without an error."""
     if path.name in ("", ".", ".."):
-        raise UsageError(f"{path} is no name for a new folder")
+        raise UsageError(f"{path} is not a valid name for a new folder")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     replaced = path.exists()
     try:
@@ -67,7 +64,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 class Run:
-    """One directory with fixed file names.
+    """A run directory.
 
     Attributes:
         path: The directory.
@@ -80,16 +77,16 @@ class Run:
     def create(
         cls, output_dir: Path, name: str, overwrite: bool, records: Mapping[str, Any]
     ) -> "Run":
-        """Makes a new run directory with its first JSON files, all at once.
+        """Creates a run directory with its first JSON files, all at once.
 
         Raises:
-            UsageError: It is there already and `overwrite` is off, or it is not a run.
+            UsageError: The directory exists, and `overwrite` is off or it is not a run.
         """
         path = output_dir / name
         if path.exists() and not overwrite:
             raise UsageError(
-                f"{path} is there already: choose another --name, "
-                "or give --overwrite to replace it or --resume to go on with it"
+                f"{path} already exists: choose another --name, "
+                "or give --overwrite to replace it or --resume to continue it"
             )
         missing = [file for file in records if not (path / file).is_file()]
         if path.exists() and missing:
@@ -100,52 +97,52 @@ class Run:
         return cls(path)
 
     def file(self, name: str) -> Path:
-        """Returns the path of one of its files."""
+        """Returns the path of a file in the run."""
         return self.path / name
 
     @property
     def finished(self) -> bool:
-        """Whether its training came to its end."""
+        """Whether the training is finished."""
         return not self.cut_off and self.weights is not None
 
     @property
     def cut_off(self) -> bool:
-        """Whether its training left a state to go on from."""
+        """Whether the training was interrupted and left a checkpoint."""
         return self.file(CHECKPOINT).exists() or self.file(CHECKPOINTS).exists()
 
     @property
     def exported(self) -> bool:
-        """Whether it holds an ONNX graph that was exported by us."""
+        """Whether the run has an ONNX graph that featherweight exported."""
         return (self.file(ONNX) / ONNX_FACTS).is_file()
 
     @property
     def weights(self) -> Path | None:
-        """The file of what was trained or exported, or None where there is none."""
+        """The file of the trained or exported weights, or None."""
         if self.exported:
             path = self.file(ONNX) / ONNX_MODEL
             return path if path.is_file() else None
-        places = self.file(TRANSFORMER) / MODEL, self.file(MODEL)
-        return next((path for path in places if path.is_file()), None)
+        paths = self.file(TRANSFORMER) / MODEL, self.file(MODEL)
+        return next((path for path in paths if path.is_file()), None)
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes one text file."""
+        """Writes a text file."""
         with atomic_open(self.file(name)) as file:
             file.write(text)
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Writes one binary file."""
+        """Writes a binary file."""
         with atomic_open(self.file(name), "wb") as file:
             file.write(data)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes one JSON file, indented for people."""
+        """Writes an indented JSON file."""
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """Reads one JSON file.
+        """Reads a JSON file.
 
         Raises:
-            WeightsError: It is missing or not JSON.
+            WeightsError: The file is missing or not JSON.
         """
         try:
             return json.loads(self.file(name).read_text(encoding="utf-8"))
@@ -156,15 +153,20 @@ class Run:
 
 
 def kind(config: Mapping[str, Any]) -> str:
-    """Says by a run's config what was trained: "lstm", "features" or "transformer"."""
+    """Returns what a run's config was trained as: "lstm", "features" or "transformer".
+
+    Runs of version 0.1 do not record it, but each kind has keys of its own.
+    """
+    if "kind" in config:
+        return str(config["kind"])
     if "preset" in config:
         return "lstm"
     return "features" if "pooling" in config else "transformer"
 
 
 def runs(output_dir: Path) -> list[Run]:
-    """Returns the runs in a folder, finished or not, the newest last."""
-    # Names with a dot are those of runs that a kill kept from being made.
+    """Returns all runs in a folder, finished or not, the newest last."""
+    # Names with a dot belong to incomplete folders of killed processes.
     configs = sorted(output_dir.glob(f"[!.]*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     return [Run(path.parent) for path in configs]
 
@@ -182,7 +184,7 @@ def newest_run(output_dir: Path) -> Run:
 
 
 def newest_lstm(output_dir: Path) -> Path | None:
-    """Returns the newest finished run of an LSTM, or None if there is none."""
+    """Returns the newest finished LSTM run, or None."""
     finished = [run for run in runs(output_dir) if run.finished]
     lstms = [run.path for run in finished if kind(run.read_json(CONFIG)) == "lstm"]
     return lstms[-1] if lstms else None

@@ -1,7 +1,7 @@
-"""Pruned tensors on disk: one bit a number says whether it is zero, and the others follow.
+"""Storage of pruned tensors: one bit per number marks the nonzero ones, whose values follow.
 
-A file of them is safetensors with two tensors, NAME.kept and NAME.values, in the place of each
-matrix that gets smaller by it; its metadata says how many rows and columns each has.
+In a sparse safetensors file, the tensors NAME.kept (bits) and NAME.values replace each matrix that
+gets smaller this way; the metadata holds the shapes of these matrices.
 """
 
 import json
@@ -25,58 +25,54 @@ _DAMAGED = (SafetensorError, AttributeError, KeyError, TypeError, ValueError, Ru
 
 
 def store_sparse(tensor: Tensor) -> dict[str, Tensor]:
-    """Returns the tensors that stand for one with zeros, by the ends of their names.
+    """Returns the tensors that represent a tensor with zeros, by name suffix.
 
     Args:
         tensor: On the CPU, any float type and shape.
     """
-    kept = tensor.flatten() != 0
+    nonzero = tensor.flatten() != 0
     return {
-        _KEPT: torch.from_numpy(np.packbits(kept.numpy())),
-        _VALUES: tensor.flatten()[kept],
+        _KEPT: torch.from_numpy(np.packbits(nonzero.numpy())),
+        _VALUES: tensor.flatten()[nonzero],
     }
 
 
 def restore_sparse(stored: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
-    """Returns the tensor that was stored, in the type of its numbers.
+    """Returns the tensor that was stored, with its original type.
 
     Args:
         stored: What `store_sparse` returned.
-        shape: Of the tensor.
+        shape: Shape of the tensor.
 
     Raises:
         KeyError: A part is missing.
-        ValueError: A part has another size than the shape asks for.
+        ValueError: The size of a part does not match the shape.
     """
     bits, values, count = stored[_KEPT], stored[_VALUES], math.prod(shape)
-    # Before anything of that size is made: a small file must not fill the memory.
+    # Checked before any allocation: the shape comes from the file and may be huge.
     if bits.dtype != torch.uint8 or bits.shape != (math.ceil(count / 8),):
-        raise ValueError(f"{count} numbers are expected, the file says of others which are zero")
-    kept = torch.from_numpy(np.unpackbits(bits.numpy(), count=count)).bool()
-    if values.shape != (int(kept.sum()),):
-        raise ValueError(f"{int(kept.sum())} numbers are expected, the file holds {len(values)}")
+        raise ValueError(f"expected bits for {count} numbers, the file has {tuple(bits.shape)}")
+    nonzero = torch.from_numpy(np.unpackbits(bits.numpy(), count=count)).bool()
+    if values.shape != (int(nonzero.sum()),):
+        raise ValueError(f"expected {int(nonzero.sum())} values, the file has {len(values)}")
     tensor = torch.zeros(count, dtype=values.dtype)
-    tensor[kept] = values
+    tensor[nonzero] = values
     return tensor.reshape(tuple(shape))
 
 
 def smaller_when_sparse(tensor: Tensor) -> bool:
-    """Says whether the bits take less than the zeros that they spare."""
+    """Returns whether a tensor is smaller in sparse format."""
     return math.ceil(tensor.numel() / 8) < tensor.element_size() * int((tensor == 0).sum())
 
 
 def make_sparse(path: Path) -> None:
-    """Rewrites a safetensors file with its matrices sparse where that is smaller.
-
-    Args:
-        path: The file; a kill leaves the old one or the new one.
-    """
+    """Rewrites a safetensors file with matrices in sparse format where smaller."""
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
     for name, tensor in safetensors.torch.load_file(path).items():
         if tensor.dim() == 2 and smaller_when_sparse(tensor):
             shapes[name] = list(tensor.shape)
-            tensors |= {f"{name}{ending}": it for ending, it in store_sparse(tensor).items()}
+            tensors |= {name + suffix: part for suffix, part in store_sparse(tensor).items()}
         else:
             tensors[name] = tensor
     metadata = {"format": SPARSE_FORMAT, "shapes": json.dumps(shapes)}
@@ -85,16 +81,16 @@ def make_sparse(path: Path) -> None:
 
 
 def is_sparse(path: Path) -> bool:
-    """Says whether a safetensors file was written by `make_sparse`.
+    """Returns whether a safetensors file was written by `make_sparse`.
 
     Raises:
-        WeightsError: It is no safetensors file.
+        WeightsError: It is not a safetensors file.
     """
     return read_metadata(path).get("format") == SPARSE_FORMAT
 
 
 def read_sparse(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors that a file of `make_sparse` stands for, by name.
+    """Returns the dense tensors, by name, of a file that `make_sparse` wrote.
 
     Raises:
         WeightsError: It is truncated or damaged.
@@ -103,9 +99,10 @@ def read_sparse(path: Path) -> dict[str, Tensor]:
         shapes = json.loads(read_metadata(path)["shapes"])
         tensors = safetensors.torch.load(path.read_bytes())
         for name, shape in shapes.items():
-            stored = {ending: tensors.pop(name + ending) for ending in (_KEPT, _VALUES)}
+            stored = {suffix: tensors.pop(name + suffix) for suffix in (_KEPT, _VALUES)}
             tensors[name] = restore_sparse(stored, shape)
     except _DAMAGED as error:
-        reason = first_line(error)
-        raise WeightsError(f"{path} is truncated or damaged ({reason}): make it anew") from None
+        raise WeightsError(
+            f"{path} is truncated or damaged ({first_line(error)}): compress the run again"
+        ) from None
     return tensors

@@ -1,4 +1,4 @@
-"""Weights on disk: the format that a file names, and bytes that depend on its content alone."""
+"""Weight files: formats, metadata and hashes."""
 
 import hashlib
 import json
@@ -9,8 +9,8 @@ from featherweight.errors import WeightsError
 LSTM_FORMAT = "featherweight-lstm/2"
 FEATURES_FORMAT = "featherweight-features/1"
 BUNDLE_FACTS = "bundle.json"
-_MAX_HEADER = 100_000_000  # bytes; the limit of the format's own reader
-_LENGTH_BYTES = 8  # before the header
+_MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+_LENGTH_BYTES = 8  # at the start of the file: the length of the header
 
 
 def is_bundle(path: Path) -> bool:
@@ -31,23 +31,23 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         WeightsError: The file is not a safetensors file.
     """
-    foreign = WeightsError(f"{path} is not a safetensors file, or a truncated one")
+    invalid = WeightsError(f"{path} is not a safetensors file, or a truncated one")
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if length > min(_MAX_HEADER, path.stat().st_size):
-            raise foreign
+            raise invalid
         try:
             header = json.loads(file.read(length))
             return dict(header.get("__metadata__", {}))
         except (ValueError, AttributeError, TypeError, RecursionError):
-            raise foreign from None
+            raise invalid from None
 
 
 def with_sorted_metadata(content: bytes) -> bytes:
     """Returns a safetensors file with the metadata in its header sorted by name.
 
-    The library writes metadata in an order that differs from process to process, so equal
-    trainings would leave unequal files.
+    The library writes metadata in an order that differs between processes, so equal trainings
+    would write different files.
     """
     end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
     header = json.loads(content[_LENGTH_BYTES:end])

@@ -1,1 +1,1 @@
-"""The tiny contender: an LSTM text classifier with a vocabulary learned from the data."""
+"""A small LSTM text classifier with a vocabulary learned from the data."""

@@ -1,4 +1,4 @@
-"""Batches of like length."""
+"""Batches of texts of similar length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lstm.padding import padded
+from lstm.tokenizer import padded
 
-_POOL = 4  # batches
+_POOL_BATCHES = 4
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """B texts as ids, padded on the right to the longest of them.
+    """Token ids of B texts, padded on the right to the longest text.
 
     Attributes:
         input_ids: (B, T) int64.
@@ -38,23 +38,23 @@ def pad(ids: Sequence[Sequence[int]]) -> TokenBatch:
 def shuffled_batches(
     lengths: Sequence[int], batch_size: int, seed: Sequence[int]
 ) -> Iterator[list[int]]:
-    """Yields every index once, in random batches of texts of like length.
+    """Yields every index once, in random batches of texts of similar length.
 
-    All indices are shuffled, cut into pools of 4 batches, sorted by length within a pool, and the
-    batches are shuffled again. Larger pools spare more padding, and cost quality: their batches
-    are less mixed.
+    All indices are shuffled and cut into pools of 4 batches; each pool is sorted by length, and
+    the order of the batches is shuffled. Larger pools need less padding but mix the batches less,
+    which lowers the quality of the model.
 
     Args:
         lengths: Tokens of each text.
-        batch_size: Indices per batch; the last one may have fewer.
-        seed: Numbers that together seed the order, such as (seed of the run, epoch, pass).
+        batch_size: Indices per batch; the last batch may be smaller.
+        seed: Numbers that together seed the order, e.g. (seed of the run, epoch, pass).
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(lengths))
-    pool = _POOL * batch_size
+    pool_size = _POOL_BATCHES * batch_size
     batches = []
-    for start in range(0, len(order), pool):
-        by_length = sorted(order[start : start + pool].tolist(), key=lambda index: lengths[index])
-        batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    for start in range(0, len(order), pool_size):
+        pool = sorted(order[start : start + pool_size].tolist(), key=lengths.__getitem__)
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
     for position in rng.permutation(len(batches)):
         yield batches[position]

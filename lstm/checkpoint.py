@@ -1,4 +1,4 @@
-"""What a cut-off training needs to go on exactly: one safetensors file, nothing pickled."""
+"""The state of an interrupted training: one safetensors file, nothing pickled."""
 
 import json
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ from featherweight.weights import read_metadata, with_sorted_metadata
 
 @dataclass
 class Progress:
-    """Where a training stands after a whole number of epochs.
+    """The state of a training after a whole number of epochs.
 
-    No state of a random generator is kept: every epoch seeds its own from (seed, epoch).
+    The states of random generators are not saved: every epoch seeds them from (seed, epoch).
 
     Attributes:
         history: One record per finished epoch.
         best_f1: Highest validation macro-F1 so far.
-        best_weights: The weights that reached it.
+        best_weights: The weights with this score.
         scaler: State of the fp16 loss scaler.
     """
 
@@ -36,17 +36,17 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """Finished epochs."""
+        """Number of finished epochs."""
         return len(self.history)
 
     @property
     def epochs_without_gain(self) -> int:
-        """Epochs since the best one."""
+        """Number of epochs since the best one."""
         scores = [record["validation_macro_f1"] for record in self.history]
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
     def add(self, record: dict[str, Any], module: nn.Module, scaler: torch.amp.GradScaler) -> None:
-        """Takes in a finished epoch, and its weights if they are the best so far."""
+        """Adds a finished epoch, and copies its weights if they are the best so far."""
         self.history.append(record)
         self.scaler = scaler.state_dict()
         if record["validation_macro_f1"] > self.best_f1:
@@ -62,22 +62,21 @@ def save_checkpoint(
     """Writes weights, best weights, optimizer state and progress atomically."""
     tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best_weights.items()}
-    tensors |= {
-        f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(optimizer).items()
-    }
+    state = optimizer_tensors(optimizer)
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in state.items()}
     metadata = {
         "history": json.dumps(progress.history),
         "best_f1": json.dumps(progress.best_f1),
         "scaler": json.dumps(progress.scaler),
     }
-    # Clones, since safetensors refuses tensors that share memory.
+    # Cloned because safetensors rejects tensors that share memory.
     copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     with atomic_open(path, "wb") as file:
         file.write(with_sorted_metadata(safetensors.torch.save(copies, metadata)))
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Puts a saved state into a module and its optimizer.
+    """Restores the saved state of a module and its optimizer.
 
     Raises:
         CheckpointError: The file is damaged or belongs to another model.

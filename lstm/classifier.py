@@ -1,4 +1,4 @@
-"""Tokenizer, module and labels as one Classifier, and the one portable file that carries them."""
+"""The LSTM text classifier: tokenizer, network and labels, stored in one portable file."""
 
 import hashlib
 import json
@@ -26,17 +26,17 @@ from lstm.storage import Format, restore, rounded, store
 from lstm.tokenizer import load_tokenizer, token_ids
 
 TOKENIZER = "tokenizer.json.lzma"
-_LARGEST_TOKENIZER = 100_000_000  # bytes unpacked; a small file must not fill the memory
-_COMPUTED_IN = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_MAX_TOKENIZER_BYTES = 100_000_000  # unpacked; guards against decompression bombs
+_TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TextClassifier(Classifier):
-    """The LSTM as a contender.
+    """An LSTM text classifier.
 
-    Each tensor is stored in a format of its own (`lstm.storage`), and what is stored is what
-    computes. A model that is all fp16 or bf16 computes in it on CUDA; everything else computes in
-    fp32 with the numbers that the file stands for, since a CPU has no fast half-precision LSTM
-    and torch none in integers.
+    Each tensor has its own storage format (`lstm.storage`), and the network always computes with
+    the values that the file restores to. A model stored entirely in fp16 or bf16 computes in that
+    type on CUDA. All others compute in fp32: CPUs have no fast half-precision LSTM, and torch has
+    no integer LSTM.
 
     Attributes:
         storage: Format of each tensor, by its name in the network.
@@ -62,25 +62,25 @@ class TextClassifier(Classifier):
         self.tokenizer = tokenizer
         state = module.state_dict()
         self.storage = dict.fromkeys(state, storage) if isinstance(storage, str) else {**storage}
-        halved = device == "cuda" and self.stored_dtype in ("fp16", "bf16")
-        self.dtype = self.stored_dtype if halved else "fp32"
-        # Through the stored format, so that every device computes with the numbers on disk.
+        half = device == "cuda" and self.stored_dtype in ("fp16", "bf16")
+        self.dtype = self.stored_dtype if half else "fp32"
+        # Rounded to the storage format, so that every device computes with the values on disk.
         module.load_state_dict(
-            {name: rounded(it, self.storage[name]) for name, it in state.items()}
+            {name: rounded(tensor, self.storage[name]) for name, tensor in state.items()}
         )
-        self.module = module.to(device, _COMPUTED_IN[self.dtype]).eval()
+        self.module = module.to(device, _TORCH_DTYPES[self.dtype]).eval()
         self.config = config
         self.device = device
 
     def with_network(
         self, name: str, module: LSTMClassifier, storage: Mapping[str, Format] | Format = "fp32"
     ) -> "TextClassifier":
-        """Returns a classifier of the same words, labels and shape with another network.
+        """Returns a classifier with the same tokenizer, labels and config and another network.
 
         Args:
-            name: What tables call it.
-            module: A network of its own, no other's.
-            storage: Format of each parameter, or of all.
+            name: Name in tables.
+            module: The network; it must not be shared with another classifier.
+            storage: Format of each tensor, or of all.
         """
         return TextClassifier(
             name, self.labels, self.tokenizer, module, self.config, self.device, storage
@@ -88,12 +88,12 @@ class TextClassifier(Classifier):
 
     @property
     def stored_dtype(self) -> str:
-        """The format of all its tensors, or "mixed"."""
+        """The format of all tensors, or "mixed"."""
         formats = set(self.storage.values())
         return formats.pop() if len(formats) == 1 else "mixed"
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
-        """Tokenizes and pads B texts; no text is empty afterwards."""
+        """Tokenizes and pads B texts; each has at least one token."""
         ids, truncated = token_ids(self.tokenizer, texts)
         self.truncated_texts += truncated
         return pad(ids).to(self.device)
@@ -106,16 +106,16 @@ class TextClassifier(Classifier):
 
     @torch.inference_mode()
     def embed(self, batch: TokenBatch) -> FloatArray:
-        """Returns the pooled states (B, F) as float32, one vector a text."""
+        """Returns the pooled states (B, F) as float32, one vector per text."""
         states: FloatArray = self.module.embed(batch.input_ids, batch.lengths).float().cpu().numpy()
         return states
 
     def num_tokens(self, batch: TokenBatch) -> int:
-        """Returns the sum of the texts' lengths."""
+        """Returns the number of tokens of a batch, padding not counted."""
         return int(batch.lengths.sum())
 
     def num_parameters(self) -> int:
-        """Counts the network's parameters."""
+        """Returns the number of parameters of the network."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
     def size_bytes(self) -> int:
@@ -123,11 +123,11 @@ class TextClassifier(Classifier):
         return len(self.serialize())
 
     def serialize(self) -> bytes:
-        """Returns the portable file: tensors, and in its header all that rebuilds the rest."""
+        """Returns the bytes of the portable file: tensors, and a header with everything else."""
         tensors = {
-            f"{name}{ending}": part
+            f"{name}{suffix}": part
             for name, tensor in self.module.state_dict().items()
-            for ending, part in store(tensor.cpu(), self.storage[name]).items()
+            for suffix, part in store(tensor.cpu(), self.storage[name]).items()
         }
         tensors[TOKENIZER] = _packed(self.tokenizer)
         metadata = {
@@ -146,7 +146,7 @@ class TextClassifier(Classifier):
             file.write(self.serialize())
 
     def save_in(self, run: Run) -> None:
-        """Writes its files into a run."""
+        """Writes the model and its tokenizer into a run directory."""
         self.save(run.file(MODEL))
         run.write_json(RUN_TOKENIZER, json.loads(self.tokenizer.to_str()))
 
@@ -155,8 +155,8 @@ class TextClassifier(Classifier):
         """Reads a portable file.
 
         Raises:
-            WeightsError: It is truncated, altered or does not hold what it says.
-            UsageError: The device is not there.
+            WeightsError: The file is truncated, altered or inconsistent.
+            UsageError: The device is not available.
         """
         device = resolve_device(device)
         metadata = read_metadata(path)
@@ -175,20 +175,21 @@ class TextClassifier(Classifier):
             module.load_state_dict(_restored(tensors, storage, module.state_dict()))
             return cls(metadata["name"], labels, tokenizer, module, config, device, storage)
         except (KeyError, TypeError, ValueError, RuntimeError, lzma.LZMAError) as error:
-            reason = first_line(error)
-            raise WeightsError(f"{path} does not fit this version ({reason})") from None
+            raise WeightsError(
+                f"{path} does not fit this version of featherweight ({first_line(error)})"
+            ) from None
 
 
 def model_config(config: ModelConfig) -> ModelConfig:
-    """Returns only the architecture of a larger config."""
+    """Returns the architecture fields of a training config."""
     return ModelConfig(**{field.name: getattr(config, field.name) for field in fields(ModelConfig)})
 
 
 def _packed(tokenizer: Tokenizer) -> Tensor:
-    """Returns a tokenizer as bytes in a tensor.
+    """Returns a compressed tokenizer as a tensor of bytes.
 
-    Not as metadata, since in the header it would be a good part of a small model; and the
-    vocabulary as a list, since the position of a word says its id.
+    Uncompressed metadata would be a large part of a small model. The vocabulary becomes a list in
+    which the position of a word is its id.
     """
     content = json.loads(tokenizer.to_str())
     vocabulary = content["model"]["vocab"]
@@ -198,13 +199,9 @@ def _packed(tokenizer: Tokenizer) -> Tensor:
 
 
 def _unpacked(packed: Tensor) -> Tokenizer:
-    """Reads what `_packed` wrote.
-
-    Raises:
-        ValueError: It is no tokenizer.
-    """
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LARGEST_TOKENIZER)
-    content = json.loads(decoder.decompress(packed.numpy().tobytes(), _LARGEST_TOKENIZER))
+    """Returns the tokenizer that `_packed` stored, or raises a ValueError."""
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_TOKENIZER_BYTES)
+    content = json.loads(decoder.decompress(packed.numpy().tobytes(), _MAX_TOKENIZER_BYTES))
     words = content["model"]["vocab"]
     content["model"]["vocab"] = {word: index for index, word in enumerate(words)}
     return load_tokenizer(json.dumps(content))
@@ -213,18 +210,16 @@ def _unpacked(packed: Tensor) -> Tokenizer:
 def _restored(
     tensors: Mapping[str, Tensor], storage: Mapping[str, Format], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Returns the tensors of a network from those of its file.
-
-    Raises:
-        ValueError: The file holds other tensors than the network has.
-    """
+    """Returns the tensors of a network, or raises a ValueError for an unexpected tensor."""
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in state}
     for key, tensor in tensors.items():
         name = next((name for name in (key, key.rpartition(".")[0]) if name in parts), None)
         if name is None:
-            raise ValueError(f"a tensor {key} that the network does not have")
+            raise ValueError(f"unexpected tensor {key}")
         parts[name][key.removeprefix(name)] = tensor
-    return {name: restore(parts[name], storage[name], it.shape) for name, it in state.items()}
+    return {
+        name: restore(parts[name], storage[name], tensor.shape) for name, tensor in state.items()
+    }
 
 
 def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -1,9 +1,9 @@
-"""What a training is told: one flat set of documented fields, and its presets."""
+"""Options of `train`, and its presets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from featherweight.data.dataset import DataConfig
 from featherweight.errors import UsageError
@@ -21,43 +21,43 @@ class TokenizerConfig:
     """Vocabulary, learned from the training split."""
 
     tokenizer: Literal["word", "bpe"] = "word"
-    """Whole words, or byte-pair pieces of words."""
+    """Unit of the vocabulary: whole words, or subwords (byte-pair encoding)."""
     vocab_size: int = 30_000
-    """Most entries the vocabulary may have."""
+    """Maximum size of the vocabulary."""
     min_frequency: int = 2
-    """Occurrences in the training split below which a word or pair is left out."""
+    """Minimum number of occurrences of a word or subword in the training texts."""
     max_length: int = 128
-    """Tokens after which a text is cut."""
+    """Maximum number of tokens per text; longer texts are truncated."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Architecture: embedding, LSTM, pooling, linear."""
+    """Architecture: embedding, LSTM, pooling, linear layer."""
 
     embedding_dim: int = 32
-    """Numbers per token."""
+    """Size of a token embedding."""
     hidden_dim: int = 64
-    """Numbers of LSTM state per direction."""
+    """Size of the LSTM state per direction."""
     num_layers: int = 1
-    """LSTM layers."""
+    """Number of LSTM layers."""
     bidirectional: bool = True
-    """Read the text in both directions."""
+    """Read each text in both directions."""
     pooling: Literal["last", "max", "mean", "attention"] = "max"
-    """How the states of a text become one vector."""
+    """How to combine the LSTM states of a text into one vector."""
     dropout: float = 0.2
-    """Share of the numbers dropped between LSTM layers and before the linear layer."""
+    """Dropout rate between LSTM layers and before the linear layer."""
     embedding_dropout: float = 0.2
-    """Share of the embedding numbers dropped."""
+    """Dropout rate of the embeddings."""
     word_dropout: float = 0.1
-    """Share of the training tokens replaced by the unknown token."""
+    """Share of training tokens to replace with the unknown token."""
 
 
 @dataclass(frozen=True)
 class OptimizationConfig(TrainingConfig):
-    """Number format of the training."""
+    """Precision of training."""
 
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Number format of the forward pass; fp16 and bf16 need CUDA."""
+    """Number format of the forward pass; fp16 and bf16 require CUDA."""
 
 
 Preset = Literal["feather", "classic"]
@@ -65,17 +65,15 @@ Preset = Literal["feather", "classic"]
 
 @dataclass(frozen=True)
 class TrainConfig(OutputConfig, OptimizationConfig, ModelConfig, TokenizerConfig, DataConfig):
-    """Everything `featherweight train` can be told."""
+    """Preset."""
+
+    kind: ClassVar[str] = "lstm"
 
     preset: Preset = "feather"
-    """Defaults of the fields below: the smallest good model, or three layers of 64."""
+    """Defaults of all other options: feather (1 layer, small embeddings) or classic (3 layers)."""
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-            UsageError: A number is out of its range; the message names the flag.
-        """
+        """Raises a UsageError that names the flag whose value is out of range."""
         OutputConfig.__post_init__(self)
         OptimizationConfig.__post_init__(self)
         require_at_least_one(
@@ -83,7 +81,7 @@ class TrainConfig(OutputConfig, OptimizationConfig, ModelConfig, TokenizerConfig
             "num_layers",
         )  # fmt: skip
         if self.vocab_size < 3:
-            raise UsageError("--vocab_size must be at least 3: padding, unknown and one word")
+            raise UsageError("--vocab_size must be at least 3: padding, unknown token and one word")
         require_positive(self, "learning_rate")
         require_fraction(self, "dropout", "embedding_dropout", "word_dropout")
 
@@ -105,5 +103,5 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
 
 
 def preset(name: Preset, /, **overrides: Any) -> TrainConfig:
-    """Returns the training config of a preset, with some fields replaced."""
+    """Returns the config of a preset with some fields replaced."""
     return TrainConfig(**{**PRESETS[name], "preset": name, **overrides})

@@ -1,4 +1,4 @@
-"""Replaying CUDA graphs, so that a small model is not bound by the launches of its kernels."""
+"""An LSTM that replays CUDA graphs: a small model is otherwise limited by kernel launches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from lstm.batching import TokenBatch
 from lstm.classifier import TextClassifier
 from lstm.tokenizer import PAD_ID
 
-BUCKET = 16  # tokens; a batch is padded to a multiple, so that few graphs serve all lengths
-_WARM_UP_RUNS = 3  # before a capture, as PyTorch's notes on CUDA graphs ask for
+BUCKET = 16  # batches are padded to a multiple of this many tokens, so few graphs are needed
+_WARM_UP_RUNS = 3  # before a capture, as PyTorch's notes on CUDA graphs recommend
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """A captured forward pass with the memory that it reads and writes."""
+    """A captured forward pass, and the tensors it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     input_ids: Tensor
@@ -27,8 +27,8 @@ class _Graph:
     logits: Tensor
 
 
-class GraphedClassifier(Classifier):
-    """An LSTM that captures a graph for each (texts, padded length) it meets, and replays it.
+class GraphedClassifier(TextClassifier):
+    """An LSTM that captures and replays one graph per batch shape (texts, padded length).
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """
@@ -36,22 +36,19 @@ class GraphedClassifier(Classifier):
     backend = "torch, CUDA graphs"
 
     def __init__(self, classifier: TextClassifier) -> None:
+        vars(self).update(vars(classifier))  # shares network and tokenizer
         self.name = f"{classifier.name}, CUDA graphs"
-        self.labels = classifier.labels
-        self.device = classifier.device
-        self.dtype = classifier.dtype
-        self._classifier = classifier
         self._graphs: dict[tuple[int, ...], _Graph] = {}
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
-        """Tokenizes B texts and pads them to a whole number of buckets."""
-        batch = self._classifier.encode(texts)
+        """Tokenizes B texts and pads them to a multiple of 16 tokens."""
+        batch = super().encode(texts)
         missing = -batch.input_ids.shape[1] % BUCKET
         return TokenBatch(pad(batch.input_ids, (0, missing), value=PAD_ID), batch.lengths)
 
     @torch.inference_mode()
     def forward(self, batch: TokenBatch) -> FloatArray:
-        """Returns the logits (B, C); the first batch of a shape is captured."""
+        """Returns the logits (B, C); captures a graph at the first batch of a shape."""
         shape = tuple(batch.input_ids.shape)
         if shape not in self._graphs:
             self._graphs[shape] = self._capture(batch)
@@ -62,29 +59,17 @@ class GraphedClassifier(Classifier):
         logits: FloatArray = captured.logits.float().cpu().numpy()
         return logits
 
-    def num_tokens(self, batch: TokenBatch) -> int:
-        """Returns the sum of the texts' lengths."""
-        return self._classifier.num_tokens(batch)
-
-    def num_parameters(self) -> int:
-        """Counts the network's parameters."""
-        return self._classifier.num_parameters()
-
-    def size_bytes(self) -> int:
-        """Returns the size of the portable file."""
-        return self._classifier.size_bytes()
-
     def _capture(self, batch: TokenBatch) -> _Graph:
         input_ids, lengths = batch.input_ids.clone(), batch.lengths.clone()
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             for _ in range(_WARM_UP_RUNS):
-                self._classifier.module(input_ids, lengths)
-        torch.cuda.current_stream().wait_stream(side)
+                self.module(input_ids, lengths)
+        torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            logits = self._classifier.module(input_ids, lengths)
+            logits = self.module(input_ids, lengths)
         return _Graph(graph, input_ids, lengths, logits)
 
 
@@ -92,8 +77,8 @@ def graphed(classifier: Classifier) -> Classifier:
     """Returns a classifier that replays CUDA graphs.
 
     Raises:
-        UsageError: It is no LSTM, or not on a GPU.
+        UsageError: The classifier is not an LSTM, or not on a GPU.
     """
     if not isinstance(classifier, TextClassifier) or classifier.device != "cuda":
-        raise UsageError(f"{classifier.name}: CUDA graphs are for LSTM runs on a GPU")
+        raise UsageError(f"{classifier.name}: CUDA graphs require an LSTM run on a GPU")
     return GraphedClassifier(classifier)

@@ -1,8 +1,8 @@
-"""The network: embedding, LSTM, pooling, linear.
+"""The network: embedding, LSTM, pooling, linear layer.
 
-Padding never reaches a state that counts: the backward direction reads each text reversed within
-its own length, and pooling masks what lies behind it. So the logits of a text do not depend on
-the texts it is batched with, without packed sequences, which ONNX and CUDA graphs cannot carry.
+The logits of a text do not depend on the other texts of its batch: the backward direction reads
+each text reversed within its own length, and pooling masks the padding. Packed sequences would do
+the same, but neither ONNX nor CUDA graphs support them.
 """
 
 import torch
@@ -11,23 +11,23 @@ from torch import Tensor, nn
 from lstm.config import ModelConfig
 from lstm.tokenizer import PAD_ID, UNK_ID
 
-# Rare words hardly move from where they start: at torch's standard deviation of 1 they are noise
-# as loud as the words that matter, and validation macro-F1 falls by about a point.
+# Embeddings of rare words stay close to their initial values. With torch's default standard
+# deviation of 1 they add so much noise that validation macro-F1 drops by about one point.
 _EMBEDDING_STD = 0.3
 
 
 class LSTMEncoder(nn.Module):
-    """A stack of LSTM layers in one direction or both.
+    """A stack of unidirectional or bidirectional LSTM layers.
 
     Source: Hochreiter & Schmidhuber (1997), Long Short-Term Memory; Schuster & Paliwal (1997),
     Bidirectional Recurrent Neural Networks.
 
     Args:
-        input_dim: Numbers per token at the input.
-        hidden_dim: H, numbers of state per direction.
-        num_layers: Layers, at least 1.
-        bidirectional: Whether each layer also reads the text from its end.
-        dropout: Share of the numbers dropped between layers while training.
+        input_dim: Input features per token.
+        hidden_dim: H, state size per direction.
+        num_layers: Number of layers, at least 1.
+        bidirectional: Whether each layer also reads the text backwards.
+        dropout: Dropout rate between layers.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LSTMEncoder(nn.Module):
             lengths: (B,) int64.
 
         Returns:
-            (B, T, directions * H); what stands behind a text's length is meaningless.
+            (B, T, directions * H); undefined beyond the length of each text.
         """
         states = embedded
         for layer, forwards in enumerate(self.forwards):
@@ -66,7 +66,7 @@ class LSTMEncoder(nn.Module):
 
 
 def _reverse(sequences: Tensor, lengths: Tensor) -> Tensor:
-    """Reverses each of (B, T, D) within its own length, leaving the padding where it is."""
+    """Reverses each sequence of (B, T, D) within its own length; padding stays in place."""
     positions = torch.arange(sequences.shape[1], device=sequences.device)  # (T,)
     mirrored = lengths.unsqueeze(1) - 1 - positions  # (B, T)
     index = torch.where(mirrored >= 0, mirrored, positions)
@@ -74,11 +74,11 @@ def _reverse(sequences: Tensor, lengths: Tensor) -> Tensor:
 
 
 class LSTMClassifier(nn.Module):
-    """Token ids to logits.
+    """Embedding, LSTM, pooling and linear layer: token ids to logits.
 
     Args:
         vocab_size: V, rows of the embedding.
-        num_labels: C, classes.
+        num_labels: C, number of classes.
         config: Dimensions, pooling and dropout.
     """
 
@@ -107,7 +107,7 @@ class LSTMClassifier(nn.Module):
         return self.head(self.dropout(self.embed(input_ids, lengths)))
 
     def embed(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """Returns what the head reads: one vector (B, F) a text."""
+        """Returns the input of the head: one vector (B, F) per text."""
         if self.training and self.word_dropout:
             dropped = torch.rand(input_ids.shape, device=input_ids.device) < self.word_dropout
             input_ids = input_ids.masked_fill(dropped, UNK_ID)
@@ -116,7 +116,7 @@ class LSTMClassifier(nn.Module):
         return self.pool(states, lengths)
 
     def pool(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """Makes one vector (B, F) of the states (B, T, F) within each length."""
+        """Pools the states (B, T, F) of each text, without padding, into one vector (B, F)."""
         if self.pooling == "last":
             return self._last(states, lengths)
         positions = torch.arange(states.shape[1], device=states.device)
@@ -129,7 +129,7 @@ class LSTMClassifier(nn.Module):
         return (weights * states).sum(dim=1)
 
     def _last(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """The state in which each direction ends: at the last token, and at the first."""
+        """Returns the final state of each direction: at the last token, and at the first."""
         index = (lengths - 1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
         ends = states.gather(1, index).squeeze(1)  # (B, F)
         if self.encoder.directions == 1:

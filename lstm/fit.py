@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and decay, early stopping on validation macro-F1, resume."""
+"""The training loop: AdamW, warm-up and decay, early stopping, checkpoints."""
 
 import logging
 import math
@@ -31,8 +31,8 @@ logger = logging.getLogger("featherweight")
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _EVALUATION_BATCH = 256
 
-Loss = Callable[[Tensor, list[int]], Tensor]  # logits (B, C) and numbers of their rows -> ()
-AfterEpoch = Callable[[Mapping[str, Any], int], None]  # record of an epoch, epochs at most
+Loss = Callable[[Tensor, list[int]], Tensor]  # logits (B, C), their B row numbers -> loss ()
+AfterEpoch = Callable[[Mapping[str, Any], int], None]  # record of an epoch, maximum epochs
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,21 @@ class EncodedSplit:
     labels: IntArray
 
 
+@dataclass(frozen=True)
+class _Training:
+    """Everything that stays the same in all epochs of a training."""
+
+    module: LSTMClassifier
+    train: EncodedSplit
+    validation: EncodedSplit
+    config: OptimizationConfig
+    device: str
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    loss: Loss
+    projection: Projection | None
+
+
 def fit(
     module: LSTMClassifier,
     train: EncodedSplit,
@@ -59,119 +74,116 @@ def fit(
     projection: Projection | None = None,
     after_epoch: AfterEpoch = log_epoch,
 ) -> Progress:
-    """Trains a module and leaves it with the weights of its best epoch.
+    """Trains a module; it ends up with the weights of its best epoch.
 
-    Every epoch ends with a checkpoint; if `checkpoint` is there at the start, training goes on
-    from it and ends with the very weights an uninterrupted one ends with.
+    Saves a checkpoint after every epoch. If `checkpoint` exists at the start, training resumes
+    from it and ends with exactly the weights of an uninterrupted training.
 
     Args:
-        module: The network, fresh or trained before.
-        train: What is learned from.
-        validation: What the best epoch is chosen on.
-        config: Numbers of the training.
+        module: The network, randomly initialized or pretrained.
+        train: The training split.
+        validation: The split that selects the best epoch.
+        config: Hyperparameters.
         device: "cpu" or "cuda".
-        checkpoint: File that holds the state between epochs.
-        loss: What is made small; None: cross-entropy with the labels.
-        projection: What the parameters go through before the network computes with them; the
-            weights it is left with have not gone through it.
-        after_epoch: Called with the record of each epoch; what it raises ends the training.
+        checkpoint: Path of the checkpoint file.
+        loss: The loss to minimize; None: cross-entropy with the labels.
+        projection: Applied to the parameters before each forward pass; the final weights are not
+            projected.
+        after_epoch: Called with the record of each epoch; an exception ends the training.
 
     Returns:
-        The history, one record an epoch, and the best weights.
+        The history, one record per epoch, and the best weights.
 
     Raises:
-        UsageError: A precision that the device cannot compute in.
+        UsageError: The device does not support the precision.
         WeightsError: The checkpoint is damaged.
     """
     check_precision(config, device)
     module.to(device)
     loss = loss or cross_entropy(train.labels, module.head.out_features, config, device)
     optimizer = torch.optim.AdamW(
-        module.parameters(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=True,
+        module.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
+    training = _Training(
+        module, train, validation, config, device, optimizer, scaler, loss, projection
+    )
     progress = Progress()
     if checkpoint.exists():
         progress = load_checkpoint(checkpoint, module, optimizer)
         scaler.load_state_dict(progress.scaler)
-        logger.info("going on after epoch %d", progress.epoch)
+        logger.info("resuming after epoch %d", progress.epoch)
 
-    passes = config.passes_per_epoch(len(train.ids), config.batch_size)
-    steps_per_epoch = passes * math.ceil(len(train.ids) / config.batch_size)
-    bar = tqdm(
-        total=config.epochs * steps_per_epoch,
-        initial=progress.epoch * steps_per_epoch,
-        unit="batch",
-        desc="training",
-        disable=None,  # no bar where nobody watches: a log file, a pipe
-    )
-    with bar, logging_redirect_tqdm():
+    with _progress_bar(config, len(train.ids), progress.epoch) as bar, logging_redirect_tqdm():
         while progress.epoch < config.epochs and progress.epochs_without_gain < config.patience:
-            started = time.perf_counter()
-            mean_loss = _train_epoch(
-                module, train, config, optimizer, scaler, progress.epoch, bar, loss, projection
-            )
-            seconds = time.perf_counter() - started
-            with projected(module, projection):
-                scores = _validate(module, validation, device)
-            record = {
-                "epoch": progress.epoch + 1,
-                "train_loss": mean_loss,
-                **scores,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "seconds": seconds,
-                "texts_per_second": passes * len(train.ids) / seconds,
-            }
+            record = _run_epoch(training, progress.epoch, bar)
             progress.add(record, module, scaler)
             save_checkpoint(checkpoint, module, optimizer, progress)
-            bar.set_postfix(
-                loss=f"{mean_loss:.3f}", macro_f1=f"{record['validation_macro_f1']:.3f}"
-            )
             after_epoch(record, config.epochs)
     module.load_state_dict(progress.best_weights)
     return progress
 
 
+def _progress_bar(config: OptimizationConfig, texts: int, finished_epochs: int) -> tqdm:
+    passes = config.passes_per_epoch(texts, config.batch_size)
+    steps_per_epoch = passes * math.ceil(texts / config.batch_size)
+    return tqdm(
+        total=config.epochs * steps_per_epoch,
+        initial=finished_epochs * steps_per_epoch,
+        unit="batch",
+        desc="training",
+        disable=None,  # shown on a terminal only
+    )
+
+
+def _run_epoch(training: _Training, epoch: int, bar: tqdm) -> dict[str, Any]:
+    """Trains and validates one epoch, counted from 0, and returns its record."""
+    train, config = training.train, training.config
+    started = time.perf_counter()
+    mean_loss = _train_epoch(training, epoch, bar)
+    seconds = time.perf_counter() - started
+    with projected(training.module, training.projection):
+        scores = _validate(training.module, training.validation, training.device)
+    bar.set_postfix(loss=f"{mean_loss:.3f}", macro_f1=f"{scores['validation_macro_f1']:.3f}")
+    passes = config.passes_per_epoch(len(train.ids), config.batch_size)
+    return {
+        "epoch": epoch + 1,
+        "train_loss": mean_loss,
+        **scores,
+        "learning_rate": training.optimizer.param_groups[0]["lr"],
+        "seconds": seconds,
+        "texts_per_second": passes * len(train.ids) / seconds,
+    }
+
+
 def check_precision(config: OptimizationConfig, device: str) -> None:
-    """Refuses a precision that a device cannot train in.
+    """Checks that the device supports the precision.
 
     Raises:
         UsageError: fp16 or bf16 on the CPU.
     """
     if config.precision != "fp32" and device != "cuda":
-        raise UsageError(f"--precision {config.precision} needs CUDA: use fp32 on the CPU")
+        raise UsageError(f"--precision {config.precision} requires CUDA: use fp32 on the CPU")
 
 
-def _train_epoch(
-    module: LSTMClassifier,
-    train: EncodedSplit,
-    config: OptimizationConfig,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    epoch: int,
-    bar: tqdm,
-    loss_function: Loss,
-    projection: Projection | None,
-) -> float:
-    """Takes every step of an epoch, counted from 0, and returns the mean loss."""
+def _train_epoch(training: _Training, epoch: int, bar: tqdm) -> float:
+    """Takes the optimizer steps of one epoch, counted from 0, and returns the mean loss."""
+    module, train, config = training.module, training.train, training.config
+    optimizer, scaler = training.optimizer, training.scaler
     seed_everything(_epoch_seed(config.seed, epoch))
     module.train()
-    device = module.head.weight.device.type
+    dtype = _AUTOCAST.get(config.precision)
     batches = list(_batches(train, config, epoch))
     total_steps = config.epochs * len(batches)
     losses = []
     for step, rows in enumerate(batches, start=epoch * len(batches)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, total_steps, config)
-        batch = pad([train.ids[row] for row in rows]).to(device)
-        dtype = _AUTOCAST.get(config.precision)
+        batch = pad([train.ids[row] for row in rows]).to(training.device)
         optimizer.zero_grad(set_to_none=True)
-        with projected(module, projection):
-            with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-                loss = loss_function(module(batch.input_ids, batch.lengths), rows)
+        with projected(module, training.projection):
+            with torch.autocast(training.device, dtype=dtype, enabled=dtype is not None):
+                loss = training.loss(module(batch.input_ids, batch.lengths), rows)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
         clip_grad_norm_(module.parameters(), config.max_grad_norm)
@@ -185,12 +197,12 @@ def _train_epoch(
 def cross_entropy(
     labels: IntArray, num_labels: int, config: OptimizationConfig, device: str
 ) -> Loss:
-    """Returns the loss of a batch by its labels, with class weights and label smoothing.
+    """Returns the cross-entropy loss with class weights and label smoothing.
 
     Args:
-        labels: (N,) class ids of all rows; those of a batch are looked up.
-        num_labels: C, classes.
-        config: Weights and smoothing.
+        labels: (N,) class ids of all training texts.
+        num_labels: C, number of classes.
+        config: Class weights and label smoothing.
         device: "cpu" or "cuda".
     """
     weights = class_weights(labels, num_labels, config)
@@ -209,11 +221,11 @@ def learning_rate_at(step: int, total_steps: int, config: OptimizationConfig) ->
     warmup_steps = round(config.warmup_ratio * total_steps)
     if step < warmup_steps:
         return config.learning_rate * (step + 1) / warmup_steps
-    left = 1 - (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    remaining = 1 - (step - warmup_steps) / max(1, total_steps - warmup_steps)
     if config.schedule == "linear":
-        return config.learning_rate * left
+        return config.learning_rate * remaining
     if config.schedule == "cosine":
-        return config.learning_rate * (1 - math.cos(math.pi * left)) / 2
+        return config.learning_rate * (1 - math.cos(math.pi * remaining)) / 2
     return config.learning_rate
 
 
@@ -222,7 +234,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 
 def _batches(train: EncodedSplit, config: OptimizationConfig, epoch: int) -> Iterator[list[int]]:
-    """Yields the row numbers of each batch of an epoch, one pass after another."""
+    """Yields the row numbers of each batch of an epoch, which may have several passes."""
     lengths = [len(ids) for ids in train.ids]
     for index in range(config.passes_per_epoch(len(train.ids), config.batch_size)):
         yield from shuffled_batches(lengths, config.batch_size, (config.seed, epoch, index))
@@ -230,7 +242,7 @@ def _batches(train: EncodedSplit, config: OptimizationConfig, epoch: int) -> Ite
 
 @torch.no_grad()
 def _validate(module: LSTMClassifier, split: EncodedSplit, device: str) -> dict[str, float]:
-    """Returns cross-entropy (unsmoothed), accuracy and macro-F1 on a split."""
+    """Returns cross-entropy (without smoothing), accuracy and macro-F1 on a split."""
     module.eval()
     logits = np.zeros((len(split.ids), module.head.out_features), dtype=np.float32)
     for rows in batches_by_length([len(ids) for ids in split.ids], _EVALUATION_BATCH):

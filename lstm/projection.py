@@ -1,8 +1,8 @@
-"""Training through what is done to the weights afterwards: rounding, or setting some to zero.
+"""Training with projected weights: quantization-aware training and training of pruned networks.
 
-The network computes with projected parameters, forward and backward, and what it learns from that
-is added to the exact ones, as if the projection were not there. So it finds weights that are good
-once projected.
+Forward and backward pass use the projected (rounded or pruned) parameters, and the optimizer
+applies the gradients to the exact ones as if there were no projection. So training finds weights
+that work well after projection.
 
 Source: Bengio et al. (2013), Estimating or Propagating Gradients Through Stochastic Neurons for
 Conditional Computation (the straight-through estimator); Jacob et al. (2018), section 3
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from lstm.storage import Format, rounded
 
-Projection = Callable[[str, Tensor], Tensor]  # name and value of a parameter -> what computes
+Projection = Callable[[str, Tensor], Tensor]  # name, parameter -> projected parameter
 
 
 @contextmanager
 def projected(module: nn.Module, projection: Projection | None) -> Iterator[None]:
-    """Lets a module compute with projected parameters; afterwards it has the exact ones again."""
+    """Replaces the parameters of a module by projected ones until the context ends."""
     if projection is None:
         yield
         return
@@ -36,21 +36,22 @@ def projected(module: nn.Module, projection: Projection | None) -> Iterator[None
 
 @torch.no_grad()
 def project(module: nn.Module, projection: Projection) -> None:
-    """Replaces the parameters of a module for good."""
+    """Replaces the parameters of a module by projected ones."""
     for name, parameter in module.named_parameters():
         parameter.copy_(projection(name, parameter))
 
 
 def as_stored(storage: Mapping[str, Format]) -> Projection:
-    """Returns the projection that rounds each parameter as its format does."""
+    """Returns the projection that rounds each parameter to its storage format."""
     return lambda name, parameter: rounded(parameter, storage[name])
 
 
 def masked(masks: Mapping[str, Tensor], then: Projection | None = None) -> Projection:
-    """Returns the projection that sets to zero what a mask does not keep, and then another one."""
+    """Returns the projection that multiplies parameters by masks, followed by another if given."""
 
     def projection(name: str, parameter: Tensor) -> Tensor:
-        kept = parameter * masks[name].to(parameter) if name in masks else parameter
-        return then(name, kept) if then else kept
+        if name in masks:
+            parameter = parameter * masks[name].to(parameter)
+        return then(name, parameter) if then else parameter
 
     return projection

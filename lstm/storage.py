@@ -1,25 +1,24 @@
-"""How the numbers of a model are stored: 32 bits down to 4 a number, each format by its formula.
+"""Storage formats for the tensors of a model, from 32 down to less than 4 bits per number.
 
-`store` makes the tensors of a file from a tensor, `restore` the tensor that they stand for, and
-`rounded` is the one after the other: what computing with the stored numbers means.
+`store` turns a tensor into the tensors of a file, and `restore` reverses it. `rounded` returns the
+values after both steps, without packing.
 
 int8: a row w of a matrix becomes s · q with q = round(w / s) in [-127, 127].
 int4: each group of 32 numbers w of a row becomes s · q with q = round(w / s) in [-7, 7].
-Scales are s = 2^(n / 16): int8 takes the smallest that clips nothing, int4 the one of the least
-squared error among 16 from there on down. Stored are the largest n of a matrix, and for each row
-or group how far below it its own is; what is more than 255 steps (2^16) below is zero. So storing
-what was stored changes nothing.
+Scales are s = 2^(n / 16) with integer n. int8 uses the smallest scale that clips nothing; int4
+tries 16 scales, from that one downward, and uses the one with the least squared error. The file
+holds the largest n of a matrix and, for each row or group, the steps its own n is below; values
+more than 255 steps (a factor of 2^16) below become zero. Storing restored values changes nothing.
 Source: Jacob et al. (2018), Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference (symmetric, per channel).
 
-The integers are written in as few bits as their frequencies allow, since most of them are small:
-a Huffman code of zlib, without loss. A pruned matrix in "sparse" is one bit a number, and those
-that are left in fp32.
+Most integers are small, so they are Huffman-coded (lossless, by zlib). "sparse" stores a pruned
+matrix as one bit per number plus the nonzero numbers in fp32.
 """
 
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,23 +29,29 @@ Format = Literal["fp32", "fp16", "bf16", "int8", "int4", "sparse"]
 Stored = dict[str, Tensor]
 
 GROUP = 32  # numbers that share a scale in int4
-_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-_DOUBLING = 16  # steps in which a scale doubles
-_SMALLEST = 255  # steps below the largest scale
-_LOWEST = 1_000  # the exponent of rows of zeros, which have none
-_TRIED = 16  # scales that int4 chooses from
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_STEPS_PER_DOUBLING = 16  # of a scale
+_MAX_STEPS = 255  # below the largest scale
+_MIN_EXPONENT = -1_000  # of rows of zeros
+_INT4_SCALES = 16  # that int4 chooses from
 
 
 def store(tensor: Tensor, kind: Format) -> Stored:
-    """Returns the tensors that stand for one tensor in a file, by the ends of their names.
+    """Returns the tensors that represent one tensor in a file, by name suffix.
 
     Args:
         tensor: On the CPU, any float type; (R, C) for int8, int4 and sparse.
         kind: The format.
     """
-    if kind in ("fp32", "fp16", "bf16"):
-        return {"": tensor.to(_HALVES.get(kind, torch.float32))}
-    return _FORMATS[kind].store(tensor.float())
+    if kind == "sparse":
+        return store_sparse(tensor.float())
+    if kind in _DTYPES:
+        return {"": tensor.to(_DTYPES[kind])}
+    values, largest, steps = _quantized(tensor.float(), kind)
+    if kind == "int4":  # two values per byte
+        nibbles = values.flatten() + 8
+        values = nibbles[0::2] * 16 + nibbles[1::2] - 128
+    return {f".{kind}": _pack(values), ".steps": _pack(steps - 128), ".largest": largest}
 
 
 def restore(stored: Mapping[str, Tensor], kind: Format, shape: torch.Size) -> Tensor:
@@ -55,148 +60,101 @@ def restore(stored: Mapping[str, Tensor], kind: Format, shape: torch.Size) -> Te
     Args:
         stored: What `store` returned.
         kind: The format it was stored in.
-        shape: Of the tensor.
+        shape: Shape of the tensor.
 
     Raises:
         KeyError: A part is missing.
-        ValueError: A part has another size than the shape asks for.
+        ValueError: The size of a part does not match the shape.
     """
-    if kind in ("fp32", "fp16", "bf16"):
+    if kind == "sparse":
+        return restore_sparse(stored, shape)
+    if kind in _DTYPES:
         return stored[""].float()
-    return _FORMATS[kind].restore(stored, shape)
+    rows, columns = shape
+    if kind == "int4":
+        rows, columns = rows * -(-columns // GROUP), GROUP
+    steps = _unpack(stored[".steps"], rows).reshape(-1, 1) + 128
+    if kind == "int8":
+        values = _unpack(stored[".int8"], rows * columns)
+    else:
+        pairs = _unpack(stored[".int4"], rows * columns // 2) + 128
+        values = torch.stack([pairs // 16, pairs % 16], dim=1) - 8
+    return _dequantized(values.reshape(rows, columns), stored[".largest"], steps, shape)
 
 
 def rounded(tensor: Tensor, kind: Format) -> Tensor:
-    """Returns a tensor as it is after storing and restoring, in its own type and on its device."""
-    if kind == "fp32":
+    """Returns the values after storing and restoring, with unchanged type and device."""
+    if kind in ("fp32", "sparse"):
         return tensor
-    if kind in ("fp16", "bf16"):
-        return tensor.to(_HALVES[kind]).to(tensor.dtype)
-    return _FORMATS[kind].rounded(tensor.detach().float()).to(tensor.dtype)
+    if kind in _DTYPES:
+        return tensor.to(_DTYPES[kind]).to(tensor.dtype)
+    quantized = _quantized(tensor.detach().float(), kind)
+    return _dequantized(*quantized, tensor.shape).to(tensor.dtype)
 
 
-def _int8(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns integers (R, C), the largest exponent (1,), and steps below it (R, 1)."""
-    return _with_scales(tensor, _unclipped(tensor, 127), 127)
+def _quantized(tensor: Tensor, kind: Format) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantizes the rows (R, C) of a tensor (int8), or its groups (R, 32) (int4).
 
-
-def _rounded_int8(tensor: Tensor) -> Tensor:
-    values, largest, steps = _int8(tensor)
-    return values * _scales(largest - steps)
-
-
-def _store_int8(tensor: Tensor) -> Stored:
-    values, largest, steps = _int8(tensor)
-    return {".int8": _pack(values), ".steps": _pack(steps - 128), ".largest": largest}
-
-
-def _restore_int8(stored: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
-    steps = _unpack(stored[".steps"], shape[0]).reshape(-1, 1) + 128
-    values = _unpack(stored[".int8"], shape.numel()).reshape(shape)
-    return values * _scales(stored[".largest"] - steps)
-
-
-def _int4(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns integers (G, 32), the largest exponent (1,), and steps below it (G, 1)."""
-    groups = _grouped(tensor)
-    unclipped = _unclipped(groups, 7)
-    exponents = unclipped
-    least = torch.full_like(unclipped, torch.inf)
-    for further in range(_TRIED):
-        scales = _scales(unclipped - further)
-        error = (groups - scales * _quantized(groups, scales, 7)).square().sum(dim=1, keepdim=True)
-        exponents = torch.where(error < least, unclipped - further, exponents)
-        least = torch.minimum(error, least)
-    return _with_scales(groups, exponents, 7)
-
-
-def _rounded_int4(tensor: Tensor) -> Tensor:
-    values, largest, steps = _int4(tensor)
-    return _ungrouped(values * _scales(largest - steps), tensor.shape)
-
-
-def _store_int4(tensor: Tensor) -> Stored:
-    values, largest, steps = _int4(tensor)
-    nibbles = values.flatten() + 8
-    pairs = nibbles[0::2] * 16 + nibbles[1::2]
-    return {".int4": _pack(pairs - 128), ".steps": _pack(steps - 128), ".largest": largest}
-
-
-def _restore_int4(stored: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
-    groups = shape[0] * -(-shape[1] // GROUP)
-    steps = _unpack(stored[".steps"], groups).reshape(-1, 1) + 128
-    pairs = _unpack(stored[".int4"], groups * GROUP // 2) + 128
-    nibbles = torch.stack([pairs // 16, pairs % 16], dim=1).reshape(groups, GROUP) - 8
-    return _ungrouped(nibbles * _scales(stored[".largest"] - steps), shape)
-
-
-def _unclipped(rows: Tensor, integers: int) -> Tensor:
-    """Returns for each row the exponent (R, 1) of the smallest scale that clips nothing."""
-    needed = rows.abs().amax(dim=1, keepdim=True) / integers
-    # What was stored with a scale asks for the very same, whatever the last bit says.
-    return (_DOUBLING * needed.log2() - 1e-3).ceil().clamp(min=-_LOWEST)
-
-
-def _with_scales(rows: Tensor, exponents: Tensor, integers: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Quantizes rows (R, C) with scales of these exponents (R, 1)."""
+    Returns:
+        Integers (R, C), the largest exponent (1,), and the steps below it (R, 1).
+    """
+    rows, max_integer = (tensor, 127) if kind == "int8" else (_groups(tensor), 7)
+    needed = rows.abs().amax(dim=1, keepdim=True) / max_integer
+    # The tolerance lets restored values get their old scale in spite of rounding errors.
+    unclipped = (_STEPS_PER_DOUBLING * needed.log2() - 1e-3).ceil().clamp(min=_MIN_EXPONENT)
+    exponents = unclipped if kind == "int8" else _least_error(rows, unclipped, max_integer)
     largest = exponents.max().reshape(1)
     steps = largest - exponents
-    values = _quantized(rows, _scales(exponents), integers)
-    values = torch.where(steps <= _SMALLEST, values, torch.zeros_like(values))
-    return values, largest.int(), steps.clamp(max=_SMALLEST).int()
+    values = _integers(rows, exponents, max_integer)
+    values = torch.where(steps <= _MAX_STEPS, values, torch.zeros_like(values))
+    return values, largest.int(), steps.clamp(max=_MAX_STEPS).int()
+
+
+def _dequantized(values: Tensor, largest: Tensor, steps: Tensor, shape: torch.Size) -> Tensor:
+    rows = values * _scales(largest - steps)
+    return rows.reshape(shape[0], -1)[:, : shape[1]].contiguous()
+
+
+def _least_error(rows: Tensor, unclipped: Tensor, max_integer: int) -> Tensor:
+    """Returns the exponents (R, 1), at most `unclipped`, with the least squared error."""
+    exponents, least_error = unclipped, torch.full_like(unclipped, torch.inf)
+    for step in range(_INT4_SCALES):
+        restored = _scales(unclipped - step) * _integers(rows, unclipped - step, max_integer)
+        error = (rows - restored).square().sum(dim=1, keepdim=True)
+        exponents = torch.where(error < least_error, unclipped - step, exponents)
+        least_error = torch.minimum(error, least_error)
+    return exponents
+
+
+def _integers(rows: Tensor, exponents: Tensor, max_integer: int) -> Tensor:
+    return (rows / _scales(exponents)).round().clamp(-max_integer, max_integer).int()
 
 
 def _scales(exponents: Tensor) -> Tensor:
-    return torch.exp2(exponents / _DOUBLING)
+    return torch.exp2(exponents / _STEPS_PER_DOUBLING)
 
 
-def _grouped(tensor: Tensor) -> Tensor:
-    """Cuts the rows (R, C) into groups (G, 32), the last of a row filled up with zeros."""
+def _groups(tensor: Tensor) -> Tensor:
+    """Cuts rows (R, C) into groups (G, 32); the last group of a row is padded with zeros."""
     missing = -tensor.shape[1] % GROUP
     return torch.nn.functional.pad(tensor, (0, missing)).reshape(-1, GROUP)
 
 
-def _ungrouped(groups: Tensor, shape: torch.Size) -> Tensor:
-    return groups.reshape(shape[0], -1)[:, : shape[1]].contiguous()
-
-
-def _quantized(tensor: Tensor, scales: Tensor, largest: int) -> Tensor:
-    """Returns round(tensor / scales) as int32 in [-largest, largest]."""
-    return (tensor / scales).round().clamp(-largest, largest).int()
-
-
 def _pack(values: Tensor) -> Tensor:
-    """Writes integers in [-128, 127] as a Huffman code, in a tensor of bytes."""
+    """Returns integers in [-128, 127], Huffman-coded, as a tensor of bytes."""
     coder = zlib.compressobj(9, strategy=zlib.Z_HUFFMAN_ONLY)
     packed = coder.compress(values.to(torch.int8).numpy().tobytes()) + coder.flush()
     return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
 
 
 def _unpack(packed: Tensor, count: int) -> Tensor:
-    """Reads that many integers as int32.
-
-    Raises:
-        ValueError: There are fewer or more, or the code is damaged.
-    """
+    """Returns `count` integers as int32, or raises a ValueError if there are fewer or more."""
     decoder = zlib.decompressobj()
     try:
-        # One byte more than expected, so that a small file can neither fill the memory nor lie.
+        # The limit guards against decompression bombs; one byte more reveals a wrong count.
         values = decoder.decompress(packed.numpy().tobytes(), count + 1)
     except zlib.error as error:
-        raise ValueError(f"damaged numbers: {error}") from None
+        raise ValueError(f"damaged integers: {error}") from None
     if len(values) != count:
-        raise ValueError(f"{count} numbers are expected, the file holds others")
+        raise ValueError(f"expected {count} integers, the file has a different number")
     return torch.frombuffer(bytearray(values), dtype=torch.int8).int()
-
-
-class _Codec(NamedTuple):
-    rounded: Callable[[Tensor], Tensor]
-    store: Callable[[Tensor], Stored]
-    restore: Callable[[Mapping[str, Tensor], torch.Size], Tensor]
-
-
-_FORMATS: Mapping[str, _Codec] = {
-    "int8": _Codec(_rounded_int8, _store_int8, _restore_int8),
-    "int4": _Codec(_rounded_int4, _store_int4, _restore_int4),
-    "sparse": _Codec(torch.clone, store_sparse, restore_sparse),
-}

@@ -1,13 +1,13 @@
-"""Text to token ids: a vocabulary trained on the data, behind a normalizer saved with it.
+"""Tokenizer: a normalizer and a vocabulary learned from the training texts; token ids, padding.
 
-The normalizer brings what people type to one form, so that "I'm SOOOO happy!!! @ann" and
-"im soo happy" meet the same entries: NFKC, lower case, one token for links and one for @names,
-apostrophes joined, elongations shortened to two letters, emoji kept.
+The normalizer maps variants such as "I'm SOOOO happy!!! @ann" and "im soo happy" to the same
+tokens: NFKC, lower case, one token for links and one for @names, apostrophes removed, elongations
+shortened to two letters, emoji kept.
 
-Where it parts from nltk's TweetTokenizer, its reference in the tests: the hash sign stands apart,
-so that "#happy" is the word "happy"; elongations keep two letters, not three, as real words have
-no more; "don't" is "dont", the form of the benchmark; links and @names are one token each, since
-none of them tells an emotion by itself; emoticons such as ":)" fall into their signs.
+Differences from nltk's TweetTokenizer, the reference in the tests: "#" is a token of its own, so
+"#happy" contains the word "happy"; elongations keep two letters instead of three, because real
+words have at most two; "don't" becomes "dont", as in the benchmark data; all links and all @names
+share one token each; emoticons such as ":)" are split into single characters.
 """
 
 import json
@@ -15,8 +15,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from featherweight.classifier import IntArray
 from featherweight.errors import DataError
 from lstm.config import TokenizerConfig
 
@@ -26,18 +28,18 @@ URL, USER = "<url>", "<user>"
 _WORD_START = "▁"
 
 _NORMALIZATION = [
-    normalizers.Replace("´", ""),  # NFKC would make a space and an accent of it
+    normalizers.Replace("´", ""),  # NFKC would turn it into a space and an accent
     normalizers.NFKC(),
     normalizers.Lowercase(),
     normalizers.Replace(Regex(r"(?:https?://|www\.)\S+"), f" {URL} "),
     normalizers.Replace(Regex(r"(?<![\p{L}\p{N}_])@[\p{L}\p{N}_]+"), f" {USER} "),
     normalizers.Replace(Regex(r"['’‘`]"), ""),
     normalizers.Replace(Regex(r"(?<=(\p{L})\1)\1+"), ""),
-    # The variation selector only chooses how an emoji is drawn.
+    # The variation selector only affects how an emoji is displayed.
     normalizers.Replace("\ufe0f", ""),
 ]
 
-# One match a token: placeholders, words, flags, emoji with skin tone or joined, single signs.
+# One match per token: placeholders, words, flags, emoji (skin tones, joined), other characters.
 _TOKEN = Regex(
     rf"{URL}|{USER}"
     r"|[\p{L}\p{M}\p{N}]+"
@@ -49,17 +51,17 @@ _TOKEN = Regex(
 
 
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
-    """Learns a vocabulary from texts; id 0 is padding, id 1 any unknown token.
+    """Learns a vocabulary from texts; id 0 is padding, id 1 the unknown token.
 
-    Punctuation that did not make it into the vocabulary is dropped from then on: a model that
-    never saw a "!" loses nothing by not seeing it, and would lose by reading an unknown word.
+    The tokenizer drops punctuation that is not in the vocabulary. Otherwise a model trained
+    without any "!" would read it as an unknown word.
 
     Args:
-        texts: The training split, and nothing else.
+        texts: The texts of the training split only.
         config: Kind and limits of the vocabulary.
 
     Raises:
-        DataError: The texts hold no token at all.
+        DataError: No word occurs often enough.
     """
     options: dict[str, Any] = {
         "vocab_size": config.vocab_size,
@@ -76,7 +78,8 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
     else:
         tokenizer = Tokenizer(models.BPE(unk_token=UNK))
         trainer = trainers.BpeTrainer(**options)
-        # A mark at the beginning of each word; the trainer's own suffix gives other ids each time.
+        # Marks the start of words. The suffix of the trainer is no alternative: it gives ids that
+        # differ from training to training.
         mark = pre_tokenizers.Metaspace(_WORD_START, prepend_scheme="always", split=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, mark])
         tokenizer.decoder = decoders.Metaspace(_WORD_START, prepend_scheme="always", split=False)
@@ -84,8 +87,8 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() <= UNK_ID + 1:
         raise DataError(
-            f"no word stands {config.min_frequency} times in the training texts: "
-            "lower --min_frequency or give more data"
+            f"no word occurs {config.min_frequency} times in the training texts: "
+            "lower --min_frequency or add data"
         )
     tokenizer.normalizer = normalizers.Sequence(
         [*_NORMALIZATION, _drop_unknown_punctuation(tokenizer.get_vocab())]
@@ -95,16 +98,16 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
 
 
 def _drop_unknown_punctuation(vocabulary: dict[str, int]) -> normalizers.Normalizer:
-    known = {token.removeprefix(_WORD_START) for token in vocabulary}
-    # The brackets belong to the placeholders.
-    signs = {sign for sign in known if len(sign) == 1 and not sign.isalnum()} | {"<", ">"}
-    kept = "".join(re.escape(sign) for sign in sorted(signs))
+    tokens = {token.removeprefix(_WORD_START) for token in vocabulary}
+    # The placeholders contain "<" and ">".
+    known = {token for token in tokens if len(token) == 1 and not token.isalnum()} | {"<", ">"}
+    kept = "".join(re.escape(character) for character in sorted(known))
     dropped = rf"[\p{{P}}\p{{Sm}}\p{{Sc}}\p{{Sk}}]&&[^\p{{Emoji_Modifier}}{kept}]"
     return normalizers.Replace(Regex(f"[{dropped}]"), " ")
 
 
 def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """Keeps "<pad>" typed in a text from becoming the padding: it is vocabulary and no more."""
+    """Removes the special tokens, so that a literal "<pad>" in a text is not padding."""
     return Tokenizer.from_str(json.dumps(json.loads(tokenizer.to_str()) | {"added_tokens": []}))
 
 
@@ -119,12 +122,25 @@ def load_tokenizer(serialized: str) -> Tokenizer:
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"not a tokenizer: {error}") from None
     if (tokenizer.token_to_id(PAD), tokenizer.token_to_id(UNK)) != (PAD_ID, UNK_ID):
-        raise ValueError(f"the tokenizer has not {PAD} = {PAD_ID} and {UNK} = {UNK_ID}")
+        raise ValueError(f"the tokenizer does not have {PAD} = {PAD_ID} and {UNK} = {UNK_ID}")
     return tokenizer
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], int]:
-    """Returns the ids of each text, at least one a text, and how many texts were cut."""
+    """Returns the ids of each text, at least one per text, and the number of truncated texts."""
     encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     truncated = sum(bool(encoding.overflowing) for encoding in encodings)
     return [encoding.ids or [UNK_ID] for encoding in encodings], truncated
+
+
+def padded(ids: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
+    """Pads B lists of token ids on the right to the longest list.
+
+    Returns:
+        The ids (B, T) and the tokens per list (B,), both int64.
+    """
+    lengths = np.fromiter((len(row) for row in ids), dtype=np.int64, count=len(ids))
+    input_ids = np.full((len(ids), lengths.max()), PAD_ID, dtype=np.int64)
+    for row, length, target in zip(ids, lengths, input_ids, strict=True):
+        target[:length] = row
+    return input_ids, lengths

@@ -1,4 +1,4 @@
-"""`train`: data, tokenizer, fit, run directory, from flags to a finished run."""
+"""`train`: trains an LSTM and writes its run directory."""
 
 import json
 import logging
@@ -26,17 +26,17 @@ logger = logging.getLogger("featherweight")
 
 
 def train(config: TrainConfig) -> tuple[Run, Evaluation]:
-    """Trains an LSTM and leaves a run directory.
+    """Trains an LSTM and writes a run directory.
 
     Returns:
         The run, and its evaluation on the validation split.
 
     Raises:
-        DataError: The data cannot be used.
-        UsageError: The flags do not fit the machine, the data or an existing run.
+        DataError: The data is not usable.
+        UsageError: The flags do not match the machine, the data or an existing run.
         WeightsError: The run to resume is damaged.
     """
-    # The matrices are too small to share; and one thread adds up in one order on any machine.
+    # The matrices are too small for more threads, and one thread makes sums reproducible.
     torch.set_num_threads(1)
     device = resolve_device(config.device)
     check_precision(config, device)
@@ -74,7 +74,7 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
 
 def _new_run(config: TrainConfig, dataset: Dataset, findings: Findings) -> Run:
     name = config.name or f"{config.preset}-{dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    # Before there is a run: whatever can go wrong leaves nothing behind.
+    # Before the run is created, so that an error leaves nothing behind.
     tokenizer = train_tokenizer(dataset.train.texts, config)
     records = first_records(config, dataset, findings)
     records[TOKENIZER] = json.loads(tokenizer.to_str())
@@ -86,7 +86,7 @@ def _saved_tokenizer(run: Run) -> Tokenizer:
         return load_tokenizer(json.dumps(run.read_json(TOKENIZER)))
     except ValueError as error:
         path = run.file(TOKENIZER)
-        raise WeightsError(f"{path}: {error}: train anew with --overwrite") from None
+        raise WeightsError(f"{path}: {error}; train again with --overwrite") from None
 
 
 def _encode(tokenizer: Tokenizer, split: Split) -> EncodedSplit:
@@ -94,7 +94,7 @@ def _encode(tokenizer: Tokenizer, split: Split) -> EncodedSplit:
     tokens = sum(map(len, ids))
     unknown = sum(row.count(UNK_ID) for row in ids)
     logger.info(
-        "%s: %d texts, %d tokens, %.1f %% unknown, %d texts cut at the maximum length",
+        "%s: %d texts, %d tokens, %.1f %% unknown, %d texts truncated",
         split.name, len(ids), tokens, 100 * unknown / tokens, truncated,
     )  # fmt: skip
     return EncodedSplit(ids, split.labels)

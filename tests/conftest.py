@@ -1,21 +1,18 @@
-"""Fixtures that several files need: fixed seeds, a small data set, a tiny trained run."""
+"""Shared fixtures: fixed seeds, a small data set, a tiny trained run."""
 
 import csv
 import logging
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from lstm.config import TrainConfig
 from lstm.train import train
+from tests.helpers.seeding import untouched_generators
 
-# The same examples each time, however long one takes: nothing fails since a machine is slow.
+# The same examples in every run, and no failures because a machine is slow.
 settings.register_profile(
     "any machine",
     deadline=None,
@@ -102,35 +99,13 @@ def labeled_texts() -> list[tuple[str, str]]:
     ]
 
 
-@contextmanager
-def untouched_generators() -> Iterator[None]:
-    """Seeds every generator, and gives back what the code under test changes for the process."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    benchmark, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
-    random.seed(0)
-    np.random.seed(0)
-    torch.manual_seed(0)
-    # The tensors are so small that more threads only wait for each other.
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        torch.use_deterministic_algorithms(deterministic)
-        torch.backends.cudnn.benchmark = benchmark
-        torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
     logger = logging.getLogger("featherweight")
     handlers, level = list(logger.handlers), logger.level
     with untouched_generators():
         yield
-    # The command line logs to the stderr of the moment, which ends with the test.
+    # The command line adds a handler for the stderr of this test.
     logger.handlers[:] = handlers
     logger.setLevel(level)
 
@@ -165,7 +140,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
         learning_rate=0.03,
         device="cpu",
     )
-    # A session fixture is made outside the fixture of the test that first asks for it.
+    # A session fixture runs before the function fixture `seeded`.
     with untouched_generators():
         run, _ = train(config)
     return run.path

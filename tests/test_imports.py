@@ -1,4 +1,4 @@
-"""Where code lives: imports go one way and in no circle, folders stay small, verbs have a file."""
+"""Structure of the code: direction of imports, no circular imports, folder sizes, verb files."""
 
 import ast
 import graphlib
@@ -14,7 +14,7 @@ import pytest
 from featherweight.cli import VERBS
 
 ROOT = Path(__file__).parent.parent
-# What each package may import besides itself.
+# Packages that each package may import, besides itself.
 BELOW = {
     "featherweight": set(),
     "lstm": {"featherweight"},
@@ -22,9 +22,9 @@ BELOW = {
     "compress": {"featherweight", "lstm", "transformer_eval"},
     "edge": {"featherweight", "lstm", "transformer_eval", "compress"},
 }
-# These reach upward, but only inside their functions.
+# These modules may import any package inside functions.
 LAZY = {"featherweight.cli", "featherweight.loading", "featherweight.timing.worker_process"}
-MAX_FILES = 16  # of code, directly in a folder
+MAX_FILES = 16  # Python files directly in a folder
 
 HEAVY = {
     "accelerate", "datasets", "matplotlib", "nltk", "onnxruntime", "pandas", "pyarrow", "ray",
@@ -38,7 +38,7 @@ def module_name(root: Path, path: Path) -> str:
 
 
 def imports(root: Path, path: Path) -> Iterator[tuple[int, str, bool]]:
-    """Yields line, dotted name and whether it stands inside a function, of every import."""
+    """Yields line, dotted name and whether it is inside a function, for each import."""
     module = module_name(root, path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
 
@@ -66,7 +66,7 @@ def imports(root: Path, path: Path) -> Iterator[tuple[int, str, bool]]:
 
 
 def violations(root: Path) -> list[str]:
-    """Returns a line for each import that goes the wrong way; a package not there has none."""
+    """Returns a line for each forbidden import; missing packages are skipped."""
     found = []
     for package, below in BELOW.items():
         for path in sorted((root / package).rglob("*.py")):
@@ -87,7 +87,7 @@ def violations(root: Path) -> list[str]:
 
 
 def circles(root: Path) -> list[list[str]]:
-    """Returns the modules of each circle of imports, those inside functions included."""
+    """Returns the modules of a circular import, including imports inside functions."""
     paths = {
         module_name(root, path): path
         for package in BELOW
@@ -110,15 +110,15 @@ def circles(root: Path) -> list[list[str]]:
     return []
 
 
-def test_imports_go_one_way() -> None:
+def test_no_import_goes_in_the_wrong_direction() -> None:
     assert violations(ROOT) == []
 
 
-def test_no_imports_go_in_a_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     assert circles(ROOT) == []
 
 
-def test_a_circle_through_imports_inside_functions_is_found(tmp_path: Path) -> None:
+def test_circular_import_inside_functions_is_found(tmp_path: Path) -> None:
     (tmp_path / "lstm").mkdir()
     (tmp_path / "lstm" / "one.py").write_text("from lstm.two import x")
     (tmp_path / "lstm" / "two.py").write_text("def f():\n    from lstm import one")
@@ -126,7 +126,7 @@ def test_a_circle_through_imports_inside_functions_is_found(tmp_path: Path) -> N
     assert set(circle) == {"lstm.one", "lstm.two"}
 
 
-def test_no_folder_holds_more_files_than_can_be_taken_in_at_once() -> None:
+def test_no_folder_has_too_many_files() -> None:
     folders = [ROOT / "benchmarks", *(ROOT / package for package in BELOW)]
     counts = Counter(path.parent for folder in folders for path in folder.rglob("*.py"))
     assert len(counts) > 15
@@ -134,7 +134,7 @@ def test_no_folder_holds_more_files_than_can_be_taken_in_at_once() -> None:
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_each_verb_has_a_file_of_its_name(verb: str) -> None:
+def test_each_verb_has_its_file(verb: str) -> None:
     (path,) = (path for package in BELOW for path in (ROOT / package).rglob(f"{verb}.py"))
     assert f"def {verb}(" in path.read_text(encoding="utf-8")
 
@@ -150,14 +150,14 @@ def test_a_sub_package_does_not_shadow_the_package_of_its_name(package: str) -> 
         ), f"{path} has a relative import"
 
 
-def test_the_checker_reads_the_modules_that_are_there() -> None:
-    # It would find no violation in an empty tree either.
+def test_checker_reads_existing_modules() -> None:
+    # Without modules there would be no violations.
     seen = {
         target
         for path in (ROOT / "featherweight").rglob("*.py")
         for _, target, _ in imports(ROOT, path)
     }
-    assert {"featherweight.errors.FeatherweightError", "lstm.train"} <= seen
+    assert {"featherweight.errors.FeatherweightError", "lstm.train.train"} <= seen
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_the_checker_reads_the_modules_that_are_there() -> None:
         ("edge/runtime.py", "def f():\n    from .export import export"),
     ],
 )
-def test_the_checker_finds_a_violation(tmp_path: Path, file: str, source: str) -> None:
+def test_checker_finds_a_violation(tmp_path: Path, file: str, source: str) -> None:
     path = tmp_path / file
     path.parent.mkdir(parents=True)
     path.write_text(source)
@@ -214,7 +214,7 @@ def test_the_checker_finds_a_violation(tmp_path: Path, file: str, source: str) -
         ("edge/runtime.py", "from featherweight import errors"),
     ],
 )
-def test_the_checker_lets_the_right_way_pass(tmp_path: Path, file: str, source: str) -> None:
+def test_checker_accepts_allowed_imports(tmp_path: Path, file: str, source: str) -> None:
     path = tmp_path / file
     path.parent.mkdir(parents=True)
     path.write_text(source)
@@ -242,14 +242,17 @@ def loaded_after(code: str) -> set[str]:
         "from featherweight.cli import main; main(['no-such-verb'])",
     ],
 )
-def test_the_command_itself_loads_nothing_heavy(code: str) -> None:
+def test_command_line_loads_nothing_heavy(code: str) -> None:
     assert loaded_after(code) == set()
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
-def test_the_help_of_a_verb_loads_no_torch(verb: str) -> None:
-    code = (
-        "from featherweight.cli import main\n"
-        f"try:\n    main([{verb!r}, '--help'])\nexcept SystemExit:\n    pass"
-    )
+def test_help_of_verbs_does_not_load_torch() -> None:
+    code = f"""
+from featherweight.cli import main
+for verb in {sorted(VERBS)}:
+    try:
+        main([verb, "--help"])
+    except SystemExit:
+        pass
+"""
     assert loaded_after(code) & {"accelerate", "torch", "transformers"} == set()

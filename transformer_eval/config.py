@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from featherweight.config import EvaluationConfig
 from featherweight.data.dataset import DataConfig
@@ -19,6 +19,8 @@ from transformer_eval.registry import ALL
 @dataclass(frozen=True)
 class FinetuneConfig(OutputConfig, TrainingConfig, DataConfig):
     """Model and fine-tuning."""
+
+    kind: ClassVar[str] = "transformer"
 
     model: list[str] = field(default_factory=lambda: ["distilbert"])
     """Registry names, Hub ids or folders, or "all"; several models are trained in sequence."""
@@ -63,6 +65,8 @@ class FinetuneConfig(OutputConfig, TrainingConfig, DataConfig):
 @dataclass(frozen=True)
 class FeaturesConfig(OutputConfig, DataConfig):
     """Frozen encoder and its embeddings."""
+
+    kind: ClassVar[str] = "features"
 
     model: list[str] = field(default_factory=lambda: ["distilbert"])
     """Registry names, Hub ids or folders, or "all"."""

@@ -18,8 +18,7 @@ import onnxruntime
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.errors import WeightsError, first_line
 from featherweight.run import ONNX, ONNX_FACTS, ONNX_MODEL, TOKENIZER, Run
-from lstm.padding import padded
-from lstm.tokenizer import load_tokenizer, token_ids
+from lstm.tokenizer import load_tokenizer, padded, token_ids
 
 LABELS = "labels.json"
 

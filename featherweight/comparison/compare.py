@@ -209,7 +209,6 @@ def _time(
         devices=timed_devices(config.device),
         threads=config.threads,
         train=dataset.train,
-        labels=dataset.labels,
     )
 
 

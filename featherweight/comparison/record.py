@@ -15,7 +15,6 @@ from featherweight.quality.evaluation import Evaluation
 from featherweight.quality.robustness import Robustness
 from featherweight.quality.significance import (
     PairedTest,
-    bootstrap_macro_f1,
     compare_groups,
     holm,
     mcnemar_accuracy,
@@ -204,7 +203,7 @@ def _paired_tests(reference: Row, other: Row) -> tuple[PairedTest, PairedTest]:
     if len(before) == len(after) == 1:
         return (
             mcnemar_accuracy(targets, before[0], after[0]),
-            bootstrap_macro_f1(targets, before[0], after[0], num_labels),
+            compare_groups(targets, before, after, num_labels, "macro_f1"),
         )
     return (
         compare_groups(targets, before, after, num_labels, "accuracy"),

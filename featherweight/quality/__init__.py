@@ -1,1 +1,1 @@
-"""How good the predictions are: metrics with intervals, paired tests, robustness."""
+"""Quality of predictions: metrics with confidence intervals, paired tests, robustness."""

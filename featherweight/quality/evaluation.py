@@ -1,36 +1,54 @@
-"""Classifier x Split -> Evaluation: quality with its uncertainty, from predictions kept in full."""
+"""Evaluation of a classifier on a split: metrics, confidence intervals, calibration, coverage."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
 
 from featherweight.classifier import Classifier, FloatArray, IntArray, softmax
 from featherweight.data.dataset import Split
 from featherweight.errors import UsageError
-from featherweight.quality.coverage import Coverage, coverages
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 15
+MIN_CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+class Coverage(NamedTuple):
+    """Results when predictions below a confidence are rejected.
+
+    Attributes:
+        min_confidence: Minimum probability of a prediction.
+        answered: Number of texts with a prediction.
+        share: Share of texts with a prediction, in [0, 1].
+        accuracy: Accuracy of these predictions; None if there are none.
+        interval: 95 % Wilson interval of the accuracy; None if there are no predictions.
+    """
+
+    min_confidence: float
+    answered: int
+    share: float
+    accuracy: float | None
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a classifier answered on the N texts of a split, and every figure that follows.
+    """Predictions of a classifier on the N texts of a split, and metrics computed from them.
 
     Attributes:
         model: Name of the classifier.
         data: Name of the data set.
         split: "train", "validation" or "test".
         labels: The C label names, in id order.
-        targets: (N,) int64, the true class ids.
+        targets: (N,) int64, true class ids.
         probabilities: (N, C), each row summing to 1.
-        parameters: Learned values of the classifier.
-        size_bytes: Bytes it takes to ship it.
+        parameters: Number of parameters of the classifier.
+        size_bytes: Size of its files.
     """
 
     model: str
@@ -50,19 +68,18 @@ class Evaluation:
     @cached_property
     def confusion(self) -> IntArray:
         """(C, C) int64, rows true and columns predicted classes."""
-        ids = range(len(self.labels))
-        return confusion_matrix(self.targets, self.predictions, labels=ids).astype(np.int64)
+        return _confusion(self.targets, self.predictions, len(self.labels))
 
     @cached_property
     def scores(self) -> dict[str, float]:
         """Accuracy, macro-averaged precision, recall and F1, and weighted F1, each in [0, 1]."""
-        macro = self._average("macro")
+        precision, recall, f1 = _class_scores(self.confusion)
         return {
             "accuracy": float((self.targets == self.predictions).mean()),
-            "macro_f1": macro[2],
-            "macro_precision": macro[0],
-            "macro_recall": macro[1],
-            "weighted_f1": self._average("weighted")[2],
+            "macro_f1": float(f1.mean()),
+            "macro_precision": float(precision.mean()),
+            "macro_recall": float(recall.mean()),
+            "weighted_f1": float(np.average(f1, weights=self.confusion.sum(axis=1))),
         }
 
     @cached_property
@@ -76,14 +93,12 @@ class Evaluation:
         return expected_calibration_error(self.targets, self.probabilities)
 
     def coverages(self) -> list[Coverage]:
-        """Returns what is answered, and how well, for each of eight least confidences."""
+        """Returns coverage and accuracy at each of eight minimum confidences; see `coverages`."""
         return coverages(self.targets, self.probabilities)
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """Returns precision, recall, F1 and support (texts) of each label."""
-        columns = precision_recall_fscore_support(
-            self.targets, self.predictions, labels=range(len(self.labels)), zero_division=0
-        )
+        columns = (*_class_scores(self.confusion), self.confusion.sum(axis=1))
         return {
             label: {
                 "precision": float(precision),
@@ -95,7 +110,7 @@ class Evaluation:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that `--json` prints and `evaluation.json` holds."""
+        """Returns the object that `--json` prints and `evaluation.json` contains."""
         return {
             "model": self.model,
             "data": self.data,
@@ -111,29 +126,19 @@ class Evaluation:
             "coverage": [row._asdict() for row in self.coverages()],
         }
 
-    def _average(self, average: str) -> tuple[float, float, float]:
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            self.targets,
-            self.predictions,
-            labels=range(len(self.labels)),
-            average=average,
-            zero_division=0,
-        )
-        return float(precision), float(recall), float(f1)
-
 
 def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
-    """Lets a classifier answer every text of a split of the data set called `data`.
+    """Evaluates a classifier on a split of the data set named `data`.
 
-    Labels are matched by name, so that the class ids mean the same for every classifier.
+    Labels are matched by name, so that class ids agree across classifiers.
 
     Raises:
-        UsageError: The classifier tells other labels apart than the split has.
+        UsageError: The labels of the classifier and of the split differ.
     """
     labels = split.label_names or classifier.labels
     if sorted(labels) != sorted(classifier.labels):
         raise UsageError(
-            f"{classifier.name} tells {', '.join(classifier.labels)} apart, {data} has "
+            f"{classifier.name} has the labels {', '.join(classifier.labels)}, {data} has "
             f"{', '.join(labels)}: not comparable"
         )
     columns = [classifier.labels.index(label) for label in labels]
@@ -150,14 +155,12 @@ def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
 
 
 def macro_f1(targets: IntArray, predictions: IntArray, num_labels: int) -> float:
-    """Returns the unweighted mean of the classes' F1; a class without any hit counts as 0."""
-    ids = range(num_labels)
-    f1 = precision_recall_fscore_support(targets, predictions, labels=ids, zero_division=0)[2]
-    return float(f1.mean())
+    """Returns the unweighted mean F1 of the classes; without any true positive it is 0."""
+    return float(_class_scores(_confusion(targets, predictions, num_labels))[2].mean())
 
 
 def validation_scores(targets: IntArray, logits: FloatArray) -> dict[str, float]:
-    """Returns what a training reports of an epoch: cross-entropy, accuracy and macro-F1.
+    """Returns the validation scores of an epoch: cross-entropy, accuracy and macro-F1.
 
     Args:
         targets: (N,) true class ids.
@@ -175,42 +178,53 @@ def validation_scores(targets: IntArray, logits: FloatArray) -> dict[str, float]
 def bootstrap(confusion: IntArray, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Returns 95 % percentile intervals of accuracy and the macro averages.
 
-    Drawing N texts with replacement and counting them by (true, predicted) class is one draw of a
-    multinomial with the observed shares, so the texts themselves are not needed.
+    Counts by (true, predicted) class of N texts drawn with replacement follow a multinomial
+    distribution with the observed shares, so the confusion matrix is enough.
 
     Source: Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
 
     Args:
         confusion: (C, C) counts, rows true and columns predicted classes.
-        seed: Seed of the resampling; 2,000 resamples are drawn.
+        seed: Seed of the 2,000 resamples.
     """
     total = int(confusion.sum())
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(total, confusion.ravel() / total, size=RESAMPLES)
     counts = draws.reshape(RESAMPLES, *confusion.shape)  # (R, C, C)
-    hits = np.diagonal(counts, axis1=1, axis2=2)  # (R, C)
-    true, predicted = counts.sum(axis=2), counts.sum(axis=1)
+    precision, recall, f1 = _class_scores(counts)  # (R, C) each
     samples = {
-        "accuracy": hits.sum(axis=1) / total,
-        "macro_f1": _ratio(2 * hits, true + predicted).mean(axis=1),
-        "macro_precision": _ratio(hits, predicted).mean(axis=1),
-        "macro_recall": _ratio(hits, true).mean(axis=1),
+        "accuracy": counts.trace(axis1=1, axis2=2) / total,
+        "macro_f1": f1.mean(axis=1),
+        "macro_precision": precision.mean(axis=1),
+        "macro_recall": recall.mean(axis=1),
     }
     tail = 50 * (1 - CONFIDENCE)
     bounds = {name: np.percentile(values, [tail, 100 - tail]) for name, values in samples.items()}
     return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
 
-def _ratio(
-    numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Divides, with 0 where there is nothing to divide by."""
-    zeros = np.zeros(numerator.shape)
-    return np.divide(numerator, denominator, out=zeros, where=denominator > 0)
+def _confusion(targets: IntArray, predictions: IntArray, num_labels: int) -> IntArray:
+    """Returns the confusion matrix (C, C), rows true and columns predicted classes."""
+    return confusion_matrix(targets, predictions, labels=range(num_labels)).astype(np.int64)
+
+
+def _class_scores(confusion: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Returns precision, recall and F1 (…, C) of each class; 0 / 0 is 0.
+
+    Args:
+        confusion: (…, C, C) counts, rows true and columns predicted classes.
+    """
+
+    def ratio(numerator: IntArray, denominator: IntArray) -> FloatArray:
+        return numerator / np.maximum(denominator, 1)  # no hits without texts
+
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    return ratio(hits, predicted), ratio(hits, true), ratio(2 * hits, true + predicted)
 
 
 def expected_calibration_error(targets: IntArray, probabilities: FloatArray) -> float:
-    """Returns the mean gap between confidence and accuracy over 15 equal bins of confidence.
+    """Returns the mean gap between confidence and accuracy over 15 equal-width confidence bins.
 
     Source: Guo et al. (2017), On Calibration of Modern Neural Networks, equation 3.
 
@@ -220,7 +234,34 @@ def expected_calibration_error(targets: IntArray, probabilities: FloatArray) -> 
     """
     confidences = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == targets
-    # Bins are open below and closed above, so that a confidence of 1 falls into the last.
+    # Bins include their upper bound, so that a confidence of 1 is in the last bin.
     bins = np.ceil(confidences * CALIBRATION_BINS).astype(int).clip(1) - 1
     gaps = np.bincount(bins, weights=correct - confidences, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(targets))
+
+
+def coverages(targets: IntArray, probabilities: FloatArray) -> list[Coverage]:
+    """Returns coverage and accuracy at each of eight minimum confidences, starting from 0.
+
+    Source: Geifman & El-Yaniv (2017), Selective Classification for Deep Neural Networks, section
+    2; the interval, Wilson (1927), Probable Inference, the Law of Succession, and Statistical
+    Inference.
+
+    Args:
+        targets: (N,) true class ids, N > 0.
+        probabilities: (N, C).
+    """
+    confidences = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == targets
+    rows = []
+    for min_confidence in MIN_CONFIDENCES:
+        accepted = confidences >= min_confidence
+        answered, hits = int(accepted.sum()), int(correct[accepted].sum())
+        if not answered:
+            rows.append(Coverage(min_confidence, 0, 0.0, None, None))
+            continue
+        bounds = binomtest(hits, answered).proportion_ci(method="wilson")
+        interval = float(bounds.low), float(bounds.high)
+        share = answered / len(targets)
+        rows.append(Coverage(min_confidence, answered, share, hits / answered, interval))
+    return rows

@@ -1,7 +1,7 @@
-"""The same texts as people type them: what a contender's answers are worth outside its data set.
+"""Robustness: evaluation on perturbed texts.
 
-Data sets come cleaned; the texts of a product do not. Each perturbation changes the typing of a
-text and leaves its meaning and its label alone.
+Public data sets are often cleaned, unlike texts in production. Each perturbation changes how a
+text is typed, but neither its meaning nor its label.
 """
 
 import random
@@ -17,11 +17,11 @@ from featherweight.errors import UsageError
 
 Perturbation = Callable[[str, random.Random], str]
 
-# A word of letters only, punctuation around it allowed: no link, @name, number or contraction.
+# A word of letters, with optional punctuation around it; no link, @name, number or contraction.
 _WORD = re.compile(r"(?<![^\s(\"'])[^\W\d_]{2,}(?=[.,;:!?)\"']*(?:\s|\Z))")
 _VOWEL = re.compile("[aeiou]", re.IGNORECASE)
 _KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_NEUTRAL_EMOJI = ("📌", "📷", "📚", "📎", "🏠", "🚌", "🕒", "🌍", "🪟", "🧦")  # things, no moods
+_NEUTRAL_EMOJI = ("📌", "📷", "📚", "📎", "🏠", "🚌", "🕒", "🌍", "🪟", "🧦")
 
 _STEMS = {
     "'m": ("i",),
@@ -36,12 +36,12 @@ _STEMS = {
     ),
 }
 _CONTRACTIONS = [stem + ending for ending, stems in _STEMS.items() for stem in stems]
-# Without the apostrophe these are other words: they get one only where a space stands for it.
+# Without an apostrophe these are different words, so only "she d" becomes "she'd", not "shed".
 _OTHER_WORDS = {"hed", "hell", "ill", "its", "lets", "shed", "shell", "wed", "well", "were"}
 _SPACED = {word.replace("'", " "): word for word in _CONTRACTIONS}  # "i m", "don t"
 _JOINED = {word.replace("'", ""): word for word in _CONTRACTIONS}  # "im", "dont"
 _BARE = _SPACED | {bare: word for bare, word in _JOINED.items() if bare not in _OTHER_WORDS}
-# ASCII, or else the "i" would match the dotless one of Turkish too.
+# ASCII mode, because otherwise "i" also matches the Turkish dotless i.
 _BARE_CONTRACTION = re.compile(rf"(?<!\S)(?ai:{'|'.join(_BARE)})(?!\w)")
 _CLAUSE = re.compile(r"(?<=\w)(?<!nothing)(?<!anything) (?=(?:but|although|even though)\b)")
 _QUESTION = re.compile(
@@ -54,12 +54,12 @@ _QUESTION = re.compile(
 
 @dataclass(frozen=True)
 class Robustness:
-    """A contender's answers to one perturbation of a split.
+    """Results of a classifier on one perturbation of a split.
 
     Attributes:
         perturbation: A key of `PERTURBATIONS`.
         accuracy: On the perturbed texts, in [0, 1].
-        changed: Share of predictions that differ from those on the plain texts, in [0, 1].
+        changed: Share of predictions that differ from those on the original texts, in [0, 1].
         n: Number of texts.
     """
 
@@ -70,22 +70,22 @@ class Robustness:
 
 
 def robustness(classifier: Classifier, split: Split, seed: int = 0) -> list[Robustness]:
-    """Lets a classifier answer a split under each perturbation.
+    """Evaluates a classifier on a split under each perturbation.
 
     Args:
-        classifier: Its labels are in the order of the split's class ids.
+        classifier: A classifier whose labels are in the order of the class ids of the split.
         split: At least one text.
-        seed: Seed of the perturbations; the same seed gives every contender the same texts.
+        seed: Seed of the perturbations; the same seed gives the same texts.
     """
-    plain = classifier.logits(split.texts).argmax(axis=1)
+    original = classifier.logits(split.texts).argmax(axis=1)
     results = []
     for name in PERTURBATIONS:
-        answers = classifier.logits(perturb(split.texts, name, seed)).argmax(axis=1)
+        predictions = classifier.logits(perturb(split.texts, name, seed)).argmax(axis=1)
         results.append(
             Robustness(
                 perturbation=name,
-                accuracy=float(np.mean(answers == split.labels)),
-                changed=float(np.mean(answers != plain)),
+                accuracy=float(np.mean(predictions == split.labels)),
+                changed=float(np.mean(predictions != original)),
                 n=len(split),
             )
         )
@@ -93,15 +93,15 @@ def robustness(classifier: Classifier, split: Split, seed: int = 0) -> list[Robu
 
 
 def perturb(texts: Sequence[str], name: str, seed: int = 0) -> list[str]:
-    """Returns the texts under one perturbation; text i depends on (seed, name, i) only.
+    """Returns the perturbed texts; text i depends on (seed, name, i) only.
 
     Raises:
-        UsageError: There is no perturbation of that name.
+        UsageError: The perturbation does not exist.
     """
     if name not in PERTURBATIONS:
-        raise UsageError(f"no perturbation {name!r}: choose {', '.join(PERTURBATIONS)}")
+        raise UsageError(f"unknown perturbation {name!r}: choose from {', '.join(PERTURBATIONS)}")
     perturbation = PERTURBATIONS[name]
-    # A string seeds by its SHA-512: the same in every process.
+    # Random hashes string seeds with SHA-512, so they are the same in every process.
     return [
         perturbation(text, random.Random(f"{seed} {name} {index}"))
         for index, text in enumerate(texts)
@@ -109,13 +109,13 @@ def perturb(texts: Sequence[str], name: str, seed: int = 0) -> list[str]:
 
 
 def upper_case(text: str, rng: random.Random) -> str:
-    """Shouts."""
+    """Upper-cases the text."""
     return text.upper()
 
 
 def punctuate(text: str, rng: random.Random) -> str:
     """Writes "im sad but i dont cry" as "I'm sad, but I don't cry."."""
-    ending = "?" if _QUESTION.match(text) else rng.choice("...!")  # one statement in four
+    ending = "?" if _QUESTION.match(text) else rng.choice("...!")  # "!" ends one statement in four
     text = _BARE_CONTRACTION.sub(_with_apostrophe, text)
     text = re.sub(r"(?<!\S)i(?!\w)", "I", text)
     text = _CLAUSE.sub(", ", text)
@@ -124,27 +124,27 @@ def punctuate(text: str, rng: random.Random) -> str:
 
 
 def mistype(text: str, rng: random.Random) -> str:
-    """Puts a slip of the finger into one word of ten, at least one, where words are long enough."""
+    """Adds a typo to one word in ten, at least one, among words of four letters or more."""
     words = [match for match in _WORD.finditer(text) if len(match[0]) >= 4]
-    wanted = max(1, round(len(text.split()) / 10))
-    chosen = rng.sample(words, min(wanted, len(words)))
-    # From the end, so that the places of the words before stay what they are.
+    typos = max(1, round(len(text.split()) / 10))
+    chosen = rng.sample(words, min(typos, len(words)))
+    # From the end, so that the positions of earlier words stay valid.
     for match in sorted(chosen, key=re.Match.start, reverse=True):
-        text = text[: match.start()] + _slip(match[0], rng) + text[match.end() :]
+        text = text[: match.start()] + _typo(match[0], rng) + text[match.end() :]
     return text
 
 
 def add_emoji(text: str, rng: random.Random) -> str:
-    """Puts one emoji of a thing after a word, every other time after the last one."""
-    places = [match.end() for match in re.finditer(r"\S+", text)]
-    if not places:
+    """Adds a neutral emoji after a word; with probability 1/2 or more, after the last one."""
+    word_ends = [match.end() for match in re.finditer(r"\S+", text)]
+    if not word_ends:
         return text
-    place = rng.choice([places[-1], rng.choice(places)])
-    return f"{text[:place]} {rng.choice(_NEUTRAL_EMOJI)}{text[place:]}"
+    position = rng.choice([word_ends[-1], rng.choice(word_ends)])
+    return f"{text[:position]} {rng.choice(_NEUTRAL_EMOJI)}{text[position:]}"
 
 
 def elongate(text: str, rng: random.Random) -> str:
-    """Writes one vowel of one word three to five times: "so" becomes "soooo"."""
+    """Repeats one vowel of one word three to five times: "so" becomes "soooo"."""
     words = [match for match in _WORD.finditer(text) if _VOWEL.search(match[0])]
     if not words:
         return text
@@ -163,20 +163,20 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
 
 
 def _with_apostrophe(match: re.Match[str]) -> str:
-    place = _BARE[match[0].lower()].index("'")  # so that the letters keep their case
-    return f"{match[0][:place]}'{match[0][place:].lstrip()}"
+    position = _BARE[match[0].lower()].index("'")  # the letters keep their case
+    return f"{match[0][:position]}'{match[0][position:].lstrip()}"
 
 
-def _slip(word: str, rng: random.Random) -> str:
-    """Swaps, drops or doubles one letter of a word, or hits the key beside it.
+def _typo(word: str, rng: random.Random) -> str:
+    """Swaps two letters of a word, or drops, doubles or replaces one (by a neighboring key).
 
     Source: Damerau (1964), A Technique for Computer Detection and Correction of Spelling Errors:
-    four in five misspellings are one letter swapped, missing, added or wrong.
+    80 % of misspellings are one letter swapped, missing, added or wrong.
     """
     typed = word
-    while typed == word:  # swapped twins change nothing, nor do letters that are not on the keys
-        place = rng.randrange(1, len(word))
-        before, letter, after = word[:place], word[place], word[place + 1 :]
+    while typed == word:  # e.g. after swapping two equal letters
+        position = rng.randrange(1, len(word))
+        before, letter, after = word[:position], word[position], word[position + 1 :]
         typed = rng.choice(
             [
                 before[:-1] + letter + before[-1] + after,
@@ -189,10 +189,10 @@ def _slip(word: str, rng: random.Random) -> str:
 
 
 def _neighbor(letter: str, rng: random.Random) -> str:
-    """Returns a letter beside this one on a QWERTY keyboard, in its case, or the letter itself."""
+    """Returns a neighbor of a letter on a QWERTY keyboard, with the same case."""
     for row in _KEY_ROWS:
-        place = row.find(letter.lower())
-        if place >= 0:
-            neighbor = rng.choice(row[max(place - 1, 0) : place] + row[place + 1 : place + 2])
+        index = row.find(letter.lower())
+        if index >= 0:
+            neighbor = rng.choice(row[max(index - 1, 0) : index] + row[index + 1 : index + 2])
             return neighbor.upper() if letter.isupper() else neighbor
-    return letter
+    return letter  # not on the keyboard

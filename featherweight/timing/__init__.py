@@ -1,1 +1,1 @@
-"""Milliseconds per batch, each contender timed in a process of its own."""
+"""Latency measurement, with one process per model."""

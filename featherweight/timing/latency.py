@@ -1,12 +1,10 @@
-"""Classifier x texts x device -> Latency: milliseconds a batch, from raw samples kept in full."""
+"""Measures latency: milliseconds per batch of several models, in interleaved rounds."""
 
 import itertools
-import json
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +23,22 @@ PHASES = ("encode", "forward", "total")
 PERCENTILES = (50, 90, 95, 99)
 SPREAD_BOUND = 0.2
 SLICE_SECONDS = 0.1
-MOST_SAMPLES = 20_000  # with so many, the seconds do not matter any more
+MAX_SAMPLES = 20_000  # end a measurement even before its minimum time
 
 _SAMPLED = ("encode_ms", "forward_ms", "total_ms", "event_ms", "tokens", "rounds")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """How the process that times a classifier gets it: by exactly one of three sources.
+    """A model to time, given by exactly one of `weights`, `baseline` and `factory`.
 
     Attributes:
-        name: What tables call it.
+        name: Name in tables.
         weights: A run directory or portable file, for `featherweight.load`.
-        baseline: Name of one of `featherweight.baselines`, fitted anew.
-        factory: "module:function" of your own classifier; the function takes the device
+        baseline: Name of one of `featherweight.baselines`, which is fitted in the worker.
+        factory: "module:function" that creates the classifier; the function takes the device
             ("cpu" or "cuda") and returns a Classifier.
-        arguments: What the function of `factory` takes besides, by name; fit for JSON.
+        arguments: Further keyword arguments of the factory, as JSON values.
         cuda_graphs: Replay CUDA graphs instead of launching kernels; on CUDA only.
     """
 
@@ -54,10 +52,10 @@ class Contender:
     def __post_init__(self) -> None:
         sources = (self.weights, self.baseline, self.factory)
         if sum(source is not None for source in sources) != 1:
-            raise ValueError(f"{self.name}: give one of weights, baseline and factory")
+            raise ValueError(f"{self.name}: give exactly one of weights, baseline and factory")
 
     def runs_on(self, device: str) -> bool:
-        """Says whether there is anything to time on "cpu" or "cuda"."""
+        """Returns whether the model supports "cpu" or "cuda"."""
         if device == "cpu":
             return not self.cuda_graphs
         path = Path(self.weights) if self.weights is not None else None
@@ -67,31 +65,30 @@ class Contender:
 
 @dataclass(frozen=True)
 class Latency:
-    """One contender on one device at one batch size, sample by sample.
+    """Samples of one model on one device at one batch size.
 
-    The n-th sample is the n-th batch of the texts, for every contender alike. Load, first batch
-    and memory are those of the process, which times all the batch sizes of a contender.
+    Sample n is for batch n of the texts, which is the same for all models. One worker process
+    measures all batch sizes of a model, so load time, first batch and memory are per process.
 
     Attributes:
         model: Name of the contender.
         device: "cpu" or "cuda".
-        device_name: The CPU or GPU as its maker calls it.
-        dtype: Number format it computes in.
-        backend: What computes it: "torch", "sklearn", "numpy", ….
-        threads: CPU threads that it may use.
-        batch_size: Texts a batch; every batch is full.
-        encode_ms: Texts to batch.
-        forward_ms: Batch to logits, back in the memory of the host.
-        total_ms: Both together, in the same iteration.
-        event_ms: Forward by the GPU's own clock; empty on a CPU.
+        device_name: Model name of the CPU or GPU.
+        dtype: Number format of the computation.
+        backend: Library that computes it: "torch", "sklearn", "numpy", ….
+        threads: Number of CPU threads.
+        batch_size: Texts per batch; every batch is full.
+        encode_ms: Time from texts to batch, per sample.
+        forward_ms: Time from batch to logits in host memory, per sample.
+        total_ms: Both together, per sample.
+        event_ms: Forward time by CUDA events, per sample; empty on a CPU.
         tokens: Tokens of each batch, padding not counted.
-        rounds: The round in which each sample was taken, from 0.
-        first_batch_ms: The first batch that the process answered, at the first batch size asked.
-        load_ms: From nothing to a classifier, its libraries' imports included; a baseline is
-            fitted instead of loaded.
-        peak_memory_bytes: Most resident memory of the process.
-        gpu_memory_bytes: Most memory that torch's allocator handed out on the GPU.
-        load_average: Processes that wanted a CPU in the minute before the measurement.
+        rounds: Round of each sample, from 0.
+        first_batch_ms: Time of the very first batch, at the first batch size.
+        load_ms: Time to import libraries and load the model; for a baseline, to fit it.
+        peak_memory_bytes: Peak resident memory of the process.
+        gpu_memory_bytes: Peak memory of torch's allocator on the GPU.
+        load_average: Load average of the machine in the minute before the measurement.
     """
 
     model: str
@@ -119,7 +116,7 @@ class Latency:
         return len(self.total_ms)
 
     def percentile(self, q: float, phase: str = "total") -> float:
-        """Returns milliseconds that q % of the batches did not exceed.
+        """Returns a percentile in milliseconds.
 
         Args:
             q: In [0, 100].
@@ -129,46 +126,39 @@ class Latency:
 
     @property
     def texts_per_second(self) -> float:
-        """Texts a second at the median of the total."""
+        """Texts per second at the median total time."""
         return 1000 * self.batch_size / self.percentile(50)
 
     @property
     def spread(self) -> float:
-        """Interquartile range of the rounds' medians of the total, over the median of those."""
+        """Interquartile range of the medians per round, divided by the median of these medians."""
         rounds, total = np.array(self.rounds), np.array(self.total_ms)
-        medians = [np.median(total[rounds == number]) for number in np.unique(rounds)]
+        medians = [np.median(total[rounds == index]) for index in np.unique(rounds)]
         low, middle, high = np.percentile(medians, [25, 50, 75])
         return float((high - low) / middle)
 
     @property
     def noisy(self) -> bool:
-        """Whether the machine was too restless for the figures to be relied on."""
+        """Whether timings varied too much between rounds to be reliable."""
         return self.spread > SPREAD_BOUND
 
     def to_json(self, raw: bool = True) -> dict[str, Any]:
-        """Returns the figures, and the samples they follow from if `raw`."""
+        """Returns summary statistics, with all samples if `raw`."""
         values = asdict(self)
         samples = {name: values.pop(name) for name in _SAMPLED}
         phases = (*PHASES, "event") if self.event_ms else PHASES
-        figures = {
+        statistics = {
             "samples": self.samples,
             "texts_per_second": self.texts_per_second,
             "mean_tokens": float(np.mean(self.tokens)),
             "spread": self.spread,
             "noisy": self.noisy,
-            **{f"{p}_ms": {f"p{q}": self.percentile(q, p) for q in PERCENTILES} for p in phases},
+            **{
+                f"{phase}_ms": {f"p{q}": self.percentile(q, phase) for q in PERCENTILES}
+                for phase in phases
+            },
         }
-        return {**values, **figures, **({"raw": samples} if raw else {})}
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Latency":
-        """Reads what `to_json` wrote.
-
-        Raises:
-            KeyError: It was written without its raw samples.
-        """
-        samples = {name: tuple(record["raw"][name]) for name in _SAMPLED}
-        return cls(**{item.name: (record | samples)[item.name] for item in fields(cls)})
+        return {**values, **statistics, **({"raw": samples} if raw else {})}
 
 
 def measure(
@@ -179,70 +169,84 @@ def measure(
     devices: Sequence[str] = ("cpu",),
     threads: int = 1,
     train: Split | None = None,
-    labels: Sequence[str] = (),
     min_iterations: int = 30,
     min_seconds: float = 2.0,
 ) -> list[Latency]:
-    """Times contenders on the same texts at their natural lengths.
+    """Times models on the same texts, without padding to a fixed length.
 
-    Each contender on each device has a process of its own, because libraries disturb each other.
-    They take turns: in every round each times a slice of about 0.1 s at each batch size and then
-    waits, so that a drift of the machine hits all alike. Rounds go on until all have enough.
+    Each contender runs in its own process per device, so that libraries do not affect each other.
+    In every round, each process in turn measures for about 0.1 s at each batch size while the
+    others wait, so that load on the machine affects all of them equally. Rounds are repeated until
+    all have enough samples.
 
     Args:
-        contenders: What to time; one that a device has no use for is left out there.
-        texts: Batched in their order, and from the start again at their end.
-        batch_sizes: Texts a batch.
+        contenders: Models to time; a model is skipped on devices that it does not support.
+        texts: Texts to batch, in their order; repeated from the start as needed.
+        batch_sizes: Texts per batch.
         devices: "cpu", "cuda" or both.
-        threads: CPU threads a contender may use.
-        train: What baselines are fitted on.
-        labels: The C label names, for baselines.
-        min_iterations: Batches that each must have timed at least, at each batch size.
-        min_seconds: Time that each must have spent on them at least.
+        threads: Number of CPU threads per contender.
+        train: The split to fit baselines on.
+        min_iterations: Minimum number of batches per contender and batch size.
+        min_seconds: Minimum time per contender and batch size.
 
     Returns:
-        A record for each device, contender and batch size, in this order.
+        One record per device, contender and batch size, in this order.
 
     Raises:
-        UsageError: A batch size or the threads are below 1, or a device is not there.
-        DataError: There are no texts, or baselines have nothing to be fitted on.
-        WeightsError: Weights cannot be used.
-        FeatherweightError: A contender died while it was timed.
+        UsageError: A batch size or `threads` is below 1, or a device is not available.
+        DataError: There are no texts, or no split to fit baselines on.
+        WeightsError: Weights are not usable.
+        FeatherweightError: A worker process died.
     """
     sizes = tuple(dict.fromkeys(batch_sizes))
     _check(contenders, texts, sizes, devices, train, threads)
-    pairs = [(one, device) for device in devices for one in contenders if one.runs_on(device)]
+    pairs = [(model, device) for device in devices for model in contenders if model.runs_on(device)]
     machine = environment()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as started:
-        _write_texts(Path(folder), texts, train, labels)
-        common = {"folder": folder, "threads": threads, "batch_sizes": sizes}
-        series: list[_Series] = []
+    names = {"cpu": machine["cpu"]["model"], "cuda": machine.get("gpu")}
+    series: list[_Series] = []
+    with ExitStack() as workers:
         for contender, device in pairs:
             logger.info("latency: loading %s on %s", contender.name, device)
-            worker = Worker(
-                f"{contender.name} on {device}", threads, Path(folder) / f"{len(series)}.stderr"
-            )
-            started.callback(worker.stop)
-            facts = {
+            worker = Worker(f"{contender.name} on {device}", threads)
+            workers.callback(worker.stop)
+            facts = worker.request(
+                contender=asdict(contender),
+                device=device,
+                texts=[*texts],
+                train=_train_data(train) if train and contender.baseline else None,
+                threads=threads,
+                batch_sizes=sizes,
+            ) | {
                 "model": contender.name,
                 "device": device,
-                "device_name": machine["cpu"]["model"] if device == "cpu" else machine["gpu"],
+                "device_name": names[device],
                 "threads": threads,
                 "load_average": machine["load_average"][0],
-                **worker.ask(contender=asdict(contender), device=device, **common),
             }
             series += [_Series(worker, facts, size) for size in sizes]
-        rounds = itertools.count()
-        while not all(one.has_enough(min_iterations, min_seconds) for one in series):
-            number = next(rounds)
-            for one in series:
-                one.time_slice(number)
+        _run_rounds(series, min_iterations, min_seconds)
     return [one.latency() for one in series]
 
 
+def _run_rounds(series: Sequence["_Series"], min_iterations: int, min_seconds: float) -> None:
+    for index in itertools.count():
+        if all(one.has_enough(min_iterations, min_seconds) for one in series):
+            return
+        for one in series:
+            one.time_slice(index)
+
+
 def timed_devices(flag: str) -> list[str]:
-    """Returns the CPU, and CUDA unless --device says "cpu" or there is none."""
+    """Returns the CPU, and CUDA if available unless --device is "cpu"."""
     return ["cpu"] if resolve_device(flag) == "cpu" else ["cpu", "cuda"]
+
+
+def _train_data(train: Split) -> dict[str, Any]:
+    return {
+        "texts": train.texts,
+        "labels": train.labels.tolist(),
+        "label_names": train.label_names,
+    }
 
 
 def _check(
@@ -254,37 +258,23 @@ def _check(
     threads: int,
 ) -> None:
     if min(batch_sizes, default=0) < 1:
-        raise UsageError(f"--batch_sizes {[*batch_sizes]}: give sizes of 1 or more")
+        raise UsageError(f"--batch_sizes {[*batch_sizes]}: sizes must be at least 1")
     if threads < 1:
-        raise UsageError(f"--threads {threads}: give 1 or more")
+        raise UsageError(f"--threads {threads}: give at least 1")
     for device in devices:
         if device not in ("cpu", "cuda"):
             raise UsageError(f"--device {device}: choose cpu or cuda")
         if device == "cuda":
             resolve_device(device)
     if not texts:
-        raise DataError("no texts to time: choose a split that has some")
+        raise DataError("no texts to time: choose another split")
     if train is None and any(contender.baseline for contender in contenders):
-        raise DataError("baselines cannot be timed without a training split to fit them on")
-
-
-def _write_texts(
-    folder: Path, texts: Sequence[str], train: Split | None, labels: Sequence[str]
-) -> None:
-    """Writes what the processes read; the training texts apart, for only baselines need them."""
-    (folder / "texts.json").write_text(json.dumps([*texts]))
-    if train is not None:
-        content = {
-            "texts": train.texts,
-            "labels": train.labels.tolist(),
-            "label_names": [*labels] or train.label_names,
-        }
-        (folder / "train.json").write_text(json.dumps(content))
+        raise DataError("timing baselines requires a training split to fit them on")
 
 
 @dataclass
 class _Series:
-    """The samples of one contender on one device at one batch size, while they grow."""
+    """Collects the samples of one contender on one device at one batch size."""
 
     worker: Worker
     facts: dict[str, Any]
@@ -293,17 +283,17 @@ class _Series:
     memory: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def time_slice(self, number: int) -> None:
-        answer = self.worker.ask(batch_size=self.batch_size, seconds=SLICE_SECONDS)
-        self.memory = answer["memory"]
-        self.seconds += answer["seconds"]
-        for name, values in answer["samples"].items():
+    def time_slice(self, round_index: int) -> None:
+        response = self.worker.request(batch_size=self.batch_size, seconds=SLICE_SECONDS)
+        self.memory = response["memory"]
+        self.seconds += response["seconds"]
+        for name, values in response["samples"].items():
             self.samples[name] += values
-        self.samples["rounds"] += [number] * len(answer["samples"]["tokens"])
+        self.samples["rounds"] += [round_index] * len(response["samples"]["tokens"])
 
     def has_enough(self, iterations: int, seconds: float) -> bool:
-        taken = len(self.samples["tokens"])
-        return taken >= max(1, iterations) and (self.seconds >= seconds or taken >= MOST_SAMPLES)
+        count = len(self.samples["tokens"])
+        return count >= max(1, iterations) and (self.seconds >= seconds or count >= MAX_SAMPLES)
 
     def latency(self) -> Latency:
         samples: dict[str, Any] = {name: tuple(values) for name, values in self.samples.items()}

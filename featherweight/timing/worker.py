@@ -1,65 +1,70 @@
-"""The process that times one contender, as the measuring process sees it."""
+"""Starts a worker process and communicates with it."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
 
 _ERRORS = {error.__name__: error for error in (UsageError, DataError, WeightsError)}
-# Read by the libraries when they are loaded, so they have to stand in the environment before.
+# Libraries read these variables when they are loaded.
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS",
 )  # fmt: skip
 
 
 class Worker:
-    """The process that times one contender on one device; it ends when its stdin does."""
+    """A process that times one model on one device (see `worker_process`)."""
 
-    def __init__(self, label: str, threads: int, log: Path) -> None:
+    def __init__(self, label: str, threads: int) -> None:
         self._label = label
-        self._log = log
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `stop`
         variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-        with log.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "featherweight.timing.worker_process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                encoding="utf-8",
-                # What can be imported here can be imported there.
-                env={**os.environ, **variables, "PYTHONPATH": os.pathsep.join(sys.path)},
-                # Ctrl-C is for this process to hear, which then stops the others.
-                start_new_session=True,
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "featherweight.timing.worker_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            encoding="utf-8",
+            # Modules importable here must be importable in the worker.
+            env={**os.environ, **variables, "PYTHONPATH": os.pathsep.join(sys.path)},
+            # Only this process gets Ctrl-C, and then stops the workers.
+            start_new_session=True,
+        )
 
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Sends one line and waits for the one that answers it."""
+    def request(self, **request: Any) -> dict[str, Any]:
+        """Sends a request, one line of JSON, and returns the response.
+
+        Raises:
+            FeatherweightError: The worker reports an error, or has died.
+        """
         assert self._process.stdin and self._process.stdout
-        with suppress(BrokenPipeError):  # a dead process is found out by its silence
+        with suppress(BrokenPipeError):  # a dead worker is detected by its missing response
             self._process.stdin.write(json.dumps(request, default=str) + "\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line.endswith("\n"):
-            raise self._death()
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise _ERRORS.get(answer["error"], FeatherweightError)(answer["message"])
-        return answer
+            raise self._exit_error()
+        response: dict[str, Any] = json.loads(line)
+        if "error" in response:
+            raise _ERRORS.get(response["error"], FeatherweightError)(response["message"])
+        return response
 
     def stop(self) -> None:
-        """Kills the process and waits until it is gone."""
+        """Kills the process and waits for its end."""
         self._process.kill()
         self._process.communicate()
+        self._log.close()
 
-    def _death(self) -> FeatherweightError:
+    def _exit_error(self) -> FeatherweightError:
         code = self._process.wait()
         cause = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        last = f": {said[-1].strip()}" if said else ""
-        return FeatherweightError(f"timing {self._label} was cut off by {cause}{last}")
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        last_line = f": {lines[-1].strip()}" if lines else ""
+        return FeatherweightError(f"timing {self._label} failed with {cause}{last_line}")

@@ -1,7 +1,7 @@
-"""The process that times one contender: JSON lines in, JSON lines out, idle in between.
+"""The worker process that times one model: reads JSON lines from stdin, writes JSON to stdout.
 
-The first line on stdin says what to load, every further one asks for a slice of batches. It ends
-with its stdin, so it outlives nobody.
+The first request names the model to load; each further request times batches for a while. The
+process ends when its stdin is closed, so it never outlives its parent.
 """
 
 import gc
@@ -24,16 +24,16 @@ from featherweight.errors import FeatherweightError, UsageError
 from featherweight.loading import load
 from featherweight.timing.latency import Contender
 
-# Both at least: few batches are enough for caches and allocators, but a processor that has slept
-# takes a while to reach its speed, and a GPU meets many lengths only in many batches.
+# Both are minimums. A few batches are enough for caches and allocators, but an idle CPU needs time
+# to reach its full clock rate, and a GPU needs many batches to see texts of all lengths.
 WARM_UP_BATCHES = 3
 WARM_UP_SECONDS = 0.2
 
-MOST_BATCHES = 1_000  # of one slice: what takes microseconds needs no more, and files stay small
+MAX_BATCHES = 1_000  # per slice; keeps the results of very fast models small
 
 
 class Sample(NamedTuple):
-    """One timed batch; `event_ms` is None where the device has no clock of its own."""
+    """One timed batch; `event_ms` is None on a CPU."""
 
     encode_ms: float
     forward_ms: float
@@ -42,103 +42,59 @@ class Sample(NamedTuple):
     tokens: int
 
 
-class Cpu:
-    """Has done its work when the call returns; its memory is that of the process."""
-
-    def wait(self) -> None:
-        """Nothing is pending."""
-
-    def mark(self) -> Any:
-        """It has no clock of its own."""
-
-    def between_ms(self, begin: Any, end: Any) -> float | None:
-        """Returns None: there are no marks to look between."""
-        return None
-
-    def peak_bytes(self) -> int | None:
-        """Returns None: it has no memory of its own."""
-        return None
-
-
-class Gpu(Cpu):
-    """Works on after a call has returned, and stamps its own time on marks in its queue."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self._cuda: Any = torch.cuda
-
-    def wait(self) -> None:
-        """Waits until its queue is empty."""
-        self._cuda.synchronize()
-
-    def mark(self) -> Any:
-        """Puts a mark into its queue."""
-        event = self._cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def between_ms(self, begin: Any, end: Any) -> float | None:
-        """Returns milliseconds between two marks that it has passed."""
-        return round(begin.elapsed_time(end), 5)
-
-    def peak_bytes(self) -> int | None:
-        """Returns the most memory that torch's allocator has handed out."""
-        return int(self._cuda.max_memory_allocated())
-
-
 def main() -> None:
-    """Answers every line on stdin by one on stdout."""
-    with _claimed_stdout() as stdout:
-        for answer in _answers(map(json.loads, sys.stdin)):
-            print(json.dumps(answer), file=stdout, flush=True)
+    """Writes one response line to stdout for each request line on stdin."""
+    with _reserved_stdout() as stdout:
+        for response in responses(map(json.loads, sys.stdin)):
+            print(json.dumps(response), file=stdout, flush=True)
 
 
 @contextmanager
-def _claimed_stdout() -> Iterator[IO[str]]:
-    """Keeps stdout for the answers: whatever else is printed, by C code too, goes to stderr."""
+def _reserved_stdout() -> Iterator[IO[str]]:
+    """Reserves stdout for responses; all other output, also from C code, goes to stderr."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stdout:
         os.dup2(2, 1)
         yield stdout
 
 
-def _answers(requests: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def responses(requests: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yields a response to each request; the last one is an error if something fails."""
     try:
         setup = next(requests)
-        folder = Path(setup["folder"])
-        texts = json.loads((folder / "texts.json").read_text())
+        texts, sizes = setup["texts"], setup["batch_sizes"]
         start = perf_counter()
-        classifier = _classifier(Contender(**setup["contender"]), setup["device"], folder)
+        classifier = _classifier(Contender(**setup["contender"]), setup["device"], setup["train"])
         load_ms = _milliseconds(start, perf_counter())
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(setup["threads"])
-        device = Gpu() if classifier.device == "cuda" else Cpu()
+        torch = sys.modules.get("torch")
+        if torch:
+            torch.set_num_threads(setup["threads"])
+        cuda = torch.cuda if torch and classifier.device == "cuda" else None
         yield {
             "dtype": classifier.dtype,
             "backend": classifier.backend,
             "load_ms": load_ms,
-            "first_batch_ms": _warm_up(classifier, texts, setup["batch_sizes"], device),
+            "first_batch_ms": _warm_up(classifier, texts, sizes, cuda),
         }
-        streams = {size: batches(texts, size) for size in setup["batch_sizes"]}
+        streams = {size: batches(texts, size) for size in sizes}
         for request in requests:
             stream = streams[request["batch_size"]]
             start = perf_counter()
-            samples = time_slice(classifier, stream, device, request["seconds"])
+            samples = time_slice(classifier, stream, cuda, request["seconds"])
             yield {
                 "samples": _columns(samples),
                 "seconds": perf_counter() - start,
                 "memory": {
                     "peak_memory_bytes": _peak_memory_bytes(),
-                    "gpu_memory_bytes": device.peak_bytes(),
+                    "gpu_memory_bytes": int(cuda.max_memory_allocated()) if cuda else None,
                 },
             }
     except FeatherweightError as error:
         yield {"error": type(error).__name__, "message": str(error)}
 
 
-def _classifier(contender: Contender, device: str, folder: Path) -> Classifier:
-    if contender.baseline is not None:
-        return _fitted(contender.baseline, folder / "train.json")
+def _classifier(contender: Contender, device: str, train: dict[str, Any] | None) -> Classifier:
+    if contender.baseline is not None and train:
+        return _fitted_baseline(contender.baseline, train)
     if contender.factory is not None:
         module, _, name = contender.factory.partition(":")
         function = getattr(importlib.import_module(module), name)
@@ -148,81 +104,94 @@ def _classifier(contender: Contender, device: str, folder: Path) -> Classifier:
     if contender.cuda_graphs:
         classifier = importlib.import_module("lstm.cuda_graphs").graphed(classifier)
     if classifier.device != device:
-        raise UsageError(f"{contender.name} computes on {classifier.device}, not on {device}")
+        raise UsageError(f"{contender.name} runs on {classifier.device}, not on {device}")
     return classifier
 
 
-def _fitted(name: str, train: Path) -> Classifier:
+def _fitted_baseline(name: str, train: dict[str, Any]) -> Classifier:
     from featherweight.baselines import MostFrequentClass, TfidfSVM
 
-    known = {baseline.name: baseline for baseline in (MostFrequentClass, TfidfSVM)}
-    if name not in known:
-        raise UsageError(f"no baseline {name!r}: choose {' or '.join(map(repr, known))}")
-    data = json.loads(train.read_text())
-    labels = tuple(data["label_names"])
-    split = Split("train", tuple(data["texts"]), np.array(data["labels"], np.int64), labels)
-    return known[name](split, labels)
+    by_name = {baseline.name: baseline for baseline in (MostFrequentClass, TfidfSVM)}
+    if name not in by_name:
+        raise UsageError(f"unknown baseline {name!r}: choose {' or '.join(map(repr, by_name))}")
+    labels = tuple(train["label_names"])
+    split = Split("train", tuple(train["texts"]), np.array(train["labels"], np.int64), labels)
+    return by_name[name](split, labels)
 
 
 def batches(texts: Sequence[str], batch_size: int) -> Iterator[list[str]]:
-    """Yields full batches of the texts in their order, from the start again at their end."""
+    """Yields full batches of the texts in their order, endlessly."""
     endless = itertools.cycle(texts)
     while True:
         yield list(itertools.islice(endless, batch_size))
 
 
 def _warm_up(
-    classifier: Classifier, texts: Sequence[str], batch_sizes: Sequence[int], device: Cpu
+    classifier: Classifier, texts: Sequence[str], batch_sizes: Sequence[int], cuda: Any
 ) -> float:
-    """Answers some batches of every size; returns the milliseconds of the very first."""
-    first = time_batch(classifier, next(batches(texts, batch_sizes[0])), device)
+    """Runs some batches of every size; returns the milliseconds of the very first batch."""
+    first = time_batch(classifier, next(batches(texts, batch_sizes[0])), cuda)
     for size in batch_sizes:
         end = perf_counter() + WARM_UP_SECONDS
         for count, batch in enumerate(batches(texts, size), start=1):
-            time_batch(classifier, batch, device)
+            time_batch(classifier, batch, cuda)
             if count >= WARM_UP_BATCHES and perf_counter() >= end:
                 break
     gc.collect()
-    gc.freeze()  # what is here stays, so collecting before every slice costs little
+    gc.freeze()  # makes the garbage collection before each slice fast
     gc.disable()
     return first.total_ms
 
 
 def time_slice(
-    classifier: Classifier, stream: Iterator[list[str]], device: Cpu, seconds: float
+    classifier: Classifier, stream: Iterator[list[str]], cuda: Any, seconds: float
 ) -> list[Sample]:
-    """Times batch after batch for that long, one batch at least and 1,000 at most."""
-    gc.collect()  # now, for it is off while batches are timed
+    """Times batches for `seconds`, at least 1 and at most 1,000 batches."""
+    gc.collect()  # garbage collection is off while batches are timed
     end = perf_counter() + seconds
     texts = next(stream)
-    samples = [time_batch(classifier, texts, device)]
+    samples = [time_batch(classifier, texts, cuda)]
     if perf_counter() < end:
-        # While it waited others used the caches: a batch short enough to feel it is timed anew.
-        samples = [time_batch(classifier, texts, device)]
-    while perf_counter() < end and len(samples) < MOST_BATCHES:
-        samples.append(time_batch(classifier, next(stream), device))
+        # Other workers have used the CPU caches meanwhile, which slows down a short batch.
+        samples = [time_batch(classifier, texts, cuda)]
+    while perf_counter() < end and len(samples) < MAX_BATCHES:
+        samples.append(time_batch(classifier, next(stream), cuda))
     return samples
 
 
-def time_batch(classifier: Classifier, texts: Sequence[str], device: Cpu) -> Sample:
-    """Times encode and forward of one batch, apart and together."""
-    device.wait()
+def time_batch(classifier: Classifier, texts: Sequence[str], cuda: Any = None) -> Sample:
+    """Times encode and forward of one batch.
+
+    Args:
+        classifier: The model.
+        texts: The batch.
+        cuda: The module `torch.cuda` for a model on a GPU, which runs asynchronously.
+    """
+    begin, end = (cuda.Event(enable_timing=True) for _ in range(2)) if cuda else (None, None)
+    _synchronize(cuda)
     start = perf_counter()
     batch = classifier.encode(texts)
-    device.wait()
+    _synchronize(cuda)
     encoded = perf_counter()
-    begin = device.mark()
+    if begin:
+        begin.record()
     classifier.forward(batch)
-    end = device.mark()
-    device.wait()
+    if end:
+        end.record()
+    _synchronize(cuda)
     done = perf_counter()
     return Sample(
         encode_ms=_milliseconds(start, encoded),
         forward_ms=_milliseconds(encoded, done),
         total_ms=_milliseconds(start, done),
-        event_ms=device.between_ms(begin, end),
+        event_ms=round(begin.elapsed_time(end), 5) if begin else None,
         tokens=classifier.num_tokens(batch),
     )
+
+
+def _synchronize(cuda: Any) -> None:
+    if cuda:
+        cuda.synchronize()
 
 
 def _milliseconds(start: float, end: float) -> float:
@@ -235,10 +204,10 @@ def _columns(samples: Sequence[Sample]) -> dict[str, list[float]]:
 
 
 def _peak_memory_bytes() -> int:
-    """Returns the most resident memory that this process has had."""
+    """Returns the peak resident memory of this process."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not getrusage, which on Linux starts from what the parent had when it made this process.
+        # On Linux, getrusage would start from the memory of the parent process.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
     import resource

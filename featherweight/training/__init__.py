@@ -1,1 +1,1 @@
-"""What every training shares: its flags, the records of its run, the state of its optimizer."""
+"""Shared by all trainings: options, run records, optimizer state."""

@@ -1,10 +1,10 @@
-"""What every training is told and reports, be it of an LSTM or of a transformer."""
+"""Options shared by all trainings, and the log line of an epoch."""
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,38 +19,34 @@ class TrainingConfig:
     """Training: AdamW, early stopping on validation macro-F1."""
 
     epochs: int = 6
-    """Most passes over the training split."""
+    """Maximum number of epochs."""
     min_steps: int = 400
-    """Fewest steps an epoch has; a small training split is gone through several times for it."""
+    """Minimum number of steps per epoch; a small training split is repeated to reach it."""
     batch_size: int = 32
-    """Texts per step."""
+    """Number of texts per step."""
     learning_rate: float = 3e-3
-    """Highest step size of AdamW."""
+    """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
-    """Decoupled weight decay of AdamW."""
+    """Weight decay of AdamW."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
-    """Course of the learning rate after warm-up; linear and cosine end at zero."""
+    """Learning rate schedule after warm-up; linear and cosine decay to zero."""
     warmup_ratio: float = 0.07
-    """Share of all steps in which the learning rate climbs from zero."""
+    """Share of steps for linear warm-up of the learning rate."""
     max_grad_norm: float = 1.0
-    """Norm to which gradients are clipped."""
+    """Maximum gradient norm; larger gradients are clipped."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Weight classes in the loss by the inverse of their frequency."""
+    """Class weights in the loss; balanced: inverse to the class frequency."""
     label_smoothing: float = 0.05
-    """Share of the target spread over all classes."""
+    """Label smoothing: share of each target that is spread over all classes."""
     patience: int = 3
-    """Epochs without a better validation macro-F1 after which training stops."""
+    """Stop after this many epochs without a better validation macro-F1."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes CUDA if there is any."""
+    """Device to train on; auto uses CUDA if available."""
     seed: int = 0
-    """Seed of initialization, order and dropout."""
+    """Random seed of initialization, batch order and dropout."""
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-            UsageError: A number is out of its range; the message names the flag.
-        """
+        """Raises a UsageError that names the flag whose value is out of range."""
         require_at_least_one(self, "epochs", "min_steps", "batch_size", "patience")
         require_fraction(self, "label_smoothing")
         if not 0 <= self.warmup_ratio <= 1:
@@ -62,13 +58,13 @@ class TrainingConfig:
             raise UsageError(f"--seed must be in [0, 2**32), not {self.seed}")
 
     def passes_per_epoch(self, texts: int, batch_size: int) -> int:
-        """Returns how often an epoch goes through a training split of so many texts.
+        """Returns the number of passes over the training split in one epoch.
 
-        Once, unless the split is so small that a pass has fewer steps than `min_steps`.
+        It is 1 unless the split is so small that one pass has fewer steps than `min_steps`.
 
         Args:
-            texts: In the split.
-            batch_size: Texts a step, those of every process together.
+            texts: Number of texts in the split.
+            batch_size: Texts per step, of all processes together.
         """
         steps = -(-texts // batch_size)
         return -(-self.min_steps // steps)
@@ -76,55 +72,50 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """Where the run goes."""
+    """Run directory."""
+
+    kind: ClassVar[str]  # of model, see `featherweight.run.kind`
 
     output_dir: Path = Path("outputs")
-    """Folder that holds the runs."""
+    """Folder for all runs."""
     name: str = ""
-    """Folder name of the run; empty: model, data and time."""
+    """Name of the run, used as its folder name; default: model, data and time."""
     overwrite: bool = False
-    """Replace an existing run of that name."""
+    """Replace an existing run with this name."""
     resume: bool = False
-    """Go on with a run that was cut off (same flags as then)."""
+    """Resume an interrupted run; all other flags must be the same."""
 
     def __post_init__(self) -> None:
-        """Checks the name.
-
-        Raises:
-            UsageError: It is a path, or the flags exclude each other.
-        """
+        """Raises a UsageError if the name is a path or flags exclude each other."""
         if Path(self.name).name != self.name or self.name == "..":
-            raise UsageError(f"--name is one folder name, not a path: {self.name!r}")
+            raise UsageError(f"--name must be a folder name, not a path: {self.name!r}")
         if self.overwrite and self.resume:
-            raise UsageError("--overwrite and --resume exclude each other: give one of them")
+            raise UsageError("--overwrite and --resume exclude each other: give only one")
 
 
 def require_at_least_one(config: Any, *flags: str) -> None:
-    """Refuses numbers below 1."""
+    """Raises a UsageError for values below 1."""
     for flag in flags:
         if getattr(config, flag) < 1:
             raise UsageError(f"--{flag} must be at least 1, not {getattr(config, flag)}")
 
 
 def require_positive(config: Any, *flags: str) -> None:
-    """Refuses 0, what is below it, infinity and NaN."""
+    """Raises a UsageError for values that are not positive and finite."""
     for flag in flags:
         if not 0 < getattr(config, flag) < float("inf"):
             raise UsageError(f"--{flag} must be above 0, not {getattr(config, flag)}")
 
 
 def require_fraction(config: Any, *flags: str) -> None:
-    """Refuses numbers outside [0, 1)."""
+    """Raises a UsageError for values outside [0, 1)."""
     for flag in flags:
         if not 0 <= getattr(config, flag) < 1:
             raise UsageError(f"--{flag} must be in [0, 1), not {getattr(config, flag)}")
 
 
 def class_weights(labels: IntArray, num_labels: int, config: TrainingConfig) -> FloatArray:
-    """Returns the weight (C,) of each class in the loss.
-
-    Ones, or N / (C * count); a class without texts never meets its weight.
-    """
+    """Returns the weight (C,) of each class in the loss: 1, or N / (C * count) if balanced."""
     if config.class_weights == "none":
         return np.ones(num_labels, np.float32)
     counts = np.bincount(labels, minlength=num_labels).clip(1)
@@ -132,14 +123,10 @@ def class_weights(labels: IntArray, num_labels: int, config: TrainingConfig) -> 
 
 
 def log_epoch(record: Mapping[str, Any], epochs: int) -> None:
-    """Logs one line on a finished epoch."""
+    """Logs one line about a finished epoch."""
     logger.info(
-        "epoch %d/%d  loss %.4f  validation loss %.4f  accuracy %.4f  macro-F1 %.4f  (%.1f s)",
-        record["epoch"],
-        epochs,
-        record["train_loss"],
-        record["validation_loss"],
-        record["validation_accuracy"],
-        record["validation_macro_f1"],
-        record["seconds"],
+        "epoch %(epoch)d/%(epochs)d  loss %(train_loss).4f  validation loss "
+        "%(validation_loss).4f  accuracy %(validation_accuracy).4f  macro-F1 "
+        "%(validation_macro_f1).4f  (%(seconds).1f s)",
+        {**record, "epochs": epochs},
     )

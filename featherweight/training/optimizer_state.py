@@ -1,4 +1,4 @@
-"""The state of an optimizer as plain tensors, so that no checkpoint of it needs a pickle."""
+"""The state of an optimizer as named tensors, which can be saved without pickle."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def optimizer_tensors(optimizer: "Optimizer") -> "dict[str, Tensor]":
-    """Returns its tensors by "parameter.name", such as "3.exp_avg"."""
+    """Returns the state tensors of an optimizer by "parameter.name", e.g. "3.exp_avg"."""
     return {
         f"{index}.{name}": tensor
         for index, state in optimizer.state_dict()["state"].items()
@@ -18,10 +18,10 @@ def optimizer_tensors(optimizer: "Optimizer") -> "dict[str, Tensor]":
 
 
 def restore_optimizer(optimizer: "Optimizer", tensors: "Mapping[str, Tensor]") -> None:
-    """Puts back what `optimizer_tensors` returned; step sizes stay as they are.
+    """Restores the tensors of `optimizer_tensors`; learning rates stay unchanged.
 
     Raises:
-        ValueError: The tensors are not those of an optimizer.
+        ValueError: The tensors are not the state of an optimizer.
     """
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():

@@ -1,8 +1,8 @@
-"""What every training does around its loop: data, a new or resumed run directory, its log."""
+"""Shared steps of all trainings: load data, create or resume a run directory, write its log."""
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,17 @@ from featherweight.data.checks import Findings, check, drop_leaks
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from featherweight.device import environment
 from featherweight.errors import UsageError
-from featherweight.run import CONFIG, Run, runs
+from featherweight.run import CONFIG, Run, kind, runs
 from featherweight.training.config import OutputConfig
 
 logger = logging.getLogger("featherweight")
 
 
 def prepare_data(config: DataConfig) -> tuple[Dataset, Findings]:
-    """Loads the data, says what the checks find in it, and drops leaks if that is asked.
+    """Loads the data, logs the findings of the checks, and drops leaks if requested.
 
     Raises:
-        DataError: It cannot be used.
+        DataError: The data is not usable.
     """
     dataset = load_dataset(config)
     findings = check(dataset)
@@ -29,12 +29,12 @@ def prepare_data(config: DataConfig) -> tuple[Dataset, Findings]:
         logger.warning("%s", line)
     if config.drop_leaks:
         dataset, dropped = drop_leaks(dataset)
-        logger.info("%d texts were dropped from train", dropped)
+        logger.info("%d texts were dropped from the training split", dropped)
     return dataset, findings
 
 
 def first_records(config: OutputConfig, dataset: Dataset, findings: Findings) -> dict[str, Any]:
-    """Returns the JSON files that a run has from its start."""
+    """Returns the JSON files of a new run, by name."""
     return {
         CONFIG: resolved(config),
         "labels.json": dataset.labels,
@@ -44,27 +44,26 @@ def first_records(config: OutputConfig, dataset: Dataset, findings: Findings) ->
 
 
 def resolved(config: OutputConfig) -> dict[str, Any]:
-    """Every field as JSON; paths absolute, so that the data is found from anywhere."""
+    """Returns the kind and all fields of a config as JSON values, with absolute paths."""
     values = dataclasses.asdict(config)
     if Path(values["data"]).exists():
         values["data"] = Path(values["data"])
-    return {name: as_json(value) for name, value in values.items()}
+    return {"kind": config.kind} | {name: as_json(value) for name, value in values.items()}
 
 
 def as_json(value: Any) -> Any:
-    """Returns a flag's value as JSON can hold it; paths absolute."""
+    """Returns the value of a flag as a JSON value; paths become absolute."""
     if isinstance(value, Path):
         return str(value.resolve())
     return [as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def cut_off_run(config: OutputConfig, dataset: Dataset) -> Run | None:
-    """Finds the run that was cut off, or None where it was cut off before there was one.
+    """Returns the interrupted run to resume, or None if a run with this name does not exist.
 
     Raises:
-        UsageError: Nothing to resume, or other flags or data than then.
+        UsageError: There is nothing to resume, or flags or data have changed.
     """
-    now = resolved(config)
     if config.name:
         run = Run(config.output_dir / config.name)
         if not run.file(CONFIG).exists():
@@ -73,29 +72,31 @@ def cut_off_run(config: OutputConfig, dataset: Dataset) -> Run | None:
             raise UsageError(f"{run.path} is finished: nothing to resume")
     else:
         unfinished = [run for run in runs(config.output_dir) if not run.finished]
-        # A folder may hold cut-off runs of another verb.
-        candidates = [run for run in unfinished if run.read_json(CONFIG).keys() == now.keys()]
+        candidates = [run for run in unfinished if kind(run.read_json(CONFIG)) == config.kind]
         if not candidates:
             raise UsageError(f"no run in {config.output_dir} was cut off: nothing to resume")
         run = candidates[-1]
-    _refuse_changes(run, run.read_json(CONFIG), now)
+    _check_flags(run, config)
     if run.read_json("data.json")["splits"] != dataset.identity()["splits"]:
-        raise UsageError(f"the data of {run.path} has changed: train anew under another --name")
+        raise UsageError(f"the data of {run.path} has changed: train again under another --name")
     return run
 
 
-def _refuse_changes(run: Run, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for field in now.keys() - {field.name for field in dataclasses.fields(OutputConfig)}:
-        if saved.get(field) != now[field]:
+def _check_flags(run: Run, config: OutputConfig) -> None:
+    saved = run.read_json(CONFIG)
+    # Runs of version 0.1 do not record their kind.
+    unchecked = {"kind", *(field.name for field in dataclasses.fields(OutputConfig))}
+    for flag, value in resolved(config).items():
+        if flag not in unchecked and saved.get(flag) != value:
             raise UsageError(
-                f"{run.path} was started with --{field} {saved.get(field)}, not {now[field]}: "
+                f"{run.path} was started with --{flag} {saved.get(flag)}, not {value}: "
                 "resume with the same flags"
             )
 
 
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
-    """Copies the log into a file, going on where a cut-off training left it."""
+    """Appends the log to a file while the context lasts."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)

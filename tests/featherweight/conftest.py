@@ -1,6 +1,6 @@
-"""Runs to push; a made-up comparison whose figures hang together.
+"""Runs to push; a made-up comparison with consistent numbers.
 
-Each row's come from one drawn answer sheet.
+The numbers of each row come from one random set of predictions.
 """
 
 import copy
@@ -21,7 +21,7 @@ from tests.helpers.command_line import call, frozen
 LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")
 SUPPORT = (581, 695, 159, 275, 224, 66)
 NOTE = "stored in half, computes in single precision on the CPU"
-# model, note, share of right answers, parameters, bytes, ms for one text, noisy
+# model, note, accuracy, parameters, bytes, ms per text, noisy
 CONTENDERS: list[tuple[str, str, float | None, int, int, float | None, bool]] = [
     ("feather", "", 0.930, 305_000, 1_236_000, 0.112, False),
     ("feather (fp16)", NOTE, 0.930, 305_000, 626_000, 0.115, True),
@@ -146,20 +146,20 @@ def shared_comparison() -> dict[str, Any]:
 
 @pytest.fixture
 def comparison(shared_comparison: dict[str, Any]) -> dict[str, Any]:
-    """The JSON record of a comparison, free to be changed."""
+    """A copy of the JSON record of a comparison."""
     return copy.deepcopy(shared_comparison)
 
 
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path) -> Path:
-    """A finished run of the LSTM, free to be changed."""
+    """A copy of a finished LSTM run."""
     return shutil.copytree(tiny_run, tmp_path / "private-place" / "tiny")
 
 
 @pytest.fixture(scope="module")
 def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny BERT with random weights."""
-    # Here, since most tests beside need none of it.
+    # Imported here because most tests do not need them.
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -185,7 +185,7 @@ def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def transformer_run(run: Path, fine_tuned: Path) -> Path:
-    """A finished run of a transformer, with what a training may leave lying about."""
+    """A finished transformer run, with leftovers of its training."""
     (run / MODEL).unlink()
     (run / "tokenizer.json").unlink()
     folder = shutil.copytree(fine_tuned, run / TRANSFORMER)
@@ -235,7 +235,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_features(
     tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, tiny_data: Path
 ) -> Path:
-    """The directory of a finished run of a frozen encoder."""
+    """A finished run of a frozen encoder."""
     folder = tmp_path_factory.mktemp("features")
     assert call("features", *frozen(folder, tiny_bert, tiny_data), "--name", "frozen") == 0
     return folder / "outputs" / "frozen"

@@ -8,7 +8,7 @@ from featherweight.classifier import Batch, Classifier, FloatArray, softmax
 
 
 class LengthClassifier(Classifier):
-    """Its logits say how long a text is, so that a text out of place shows."""
+    """Its logits contain the length of the text, which reveals a wrong order."""
 
     name = "length"
     labels = ("short", "long")
@@ -34,7 +34,7 @@ class LengthClassifier(Classifier):
         return 0
 
 
-def test_a_subclass_without_its_methods_cannot_be_made() -> None:
+def test_incomplete_subclass_cannot_be_instantiated() -> None:
     class Incomplete(Classifier):
         def forward(self, batch: Batch) -> FloatArray:
             return np.zeros((len(batch), 2))
@@ -66,7 +66,7 @@ def test_logits_come_in_the_order_of_the_texts(batch_size: int) -> None:
     assert logits[:, 1].tolist() == [5, 1, 9, 0, 2, 9, 4]
 
 
-def test_every_text_is_encoded_once_with_texts_of_like_length() -> None:
+def test_texts_are_batched_by_length() -> None:
     classifier = LengthClassifier()
     classifier.logits(["aaaa", "b", "ccc", "dd", "eeeee"], batch_size=2)
     assert classifier.batches == [["b", "dd"], ["ccc", "aaaa"], ["eeeee"]]
@@ -81,7 +81,7 @@ def test_predictions_are_label_names() -> None:
     assert LengthClassifier().predict(["abcd", "ab", ""]) == ["long", "short", "short"]
 
 
-def test_no_texts_have_no_answers() -> None:
+def test_no_texts() -> None:
     classifier = LengthClassifier()
     assert classifier.predict([]) == []
     assert classifier.predict_proba([]).shape == (0, 2)

@@ -125,7 +125,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     ],
     ids=str,
 )
-def test_a_flag_that_is_not_there_or_does_not_take_the_value_is_named(
+def test_unknown_flag_or_value_is_named(
     capsys: Capture, here: Path, arguments: list[str], says: str
 ) -> None:
     assert call(*arguments) == 2
@@ -141,7 +141,7 @@ def test_a_flag_that_is_not_there_or_does_not_take_the_value_is_named(
     [["--name", "x" * 300], ["--name", "x", "--output_dir", "in.csv"]],
     ids=["long", "file"],
 )
-def test_a_run_that_the_file_system_refuses_is_one_line(
+def test_name_that_the_file_system_refuses_is_a_one_line_error(
     capsys: Capture, here: Path, texts: Path, tiny_data: Path, flags: list[str]
 ) -> None:
     assert call("train", "--data", tiny_data, *flags, *TINY) in (1, 2)

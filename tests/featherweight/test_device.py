@@ -13,17 +13,17 @@ from featherweight.errors import UsageError
 
 
 @pytest.mark.parametrize(
-    ("asked", "available", "expected"),
+    ("device", "available", "expected"),
     [("auto", False, "cpu"), ("auto", True, "cuda"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
 )
-def test_auto_takes_cuda_where_there_is_any(
-    monkeypatch: pytest.MonkeyPatch, asked: str, available: bool, expected: str
+def test_auto_uses_cuda_if_available(
+    monkeypatch: pytest.MonkeyPatch, device: str, available: bool, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    assert resolve_device(asked) == expected
+    assert resolve_device(device) == expected
 
 
-def test_cuda_without_cuda_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_cuda_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="--device cpu"):
         resolve_device("cuda")
@@ -43,18 +43,18 @@ def test_a_seed_fixes_every_generator() -> None:
     assert all(a != b for a, b in zip(draws(), first, strict=True))
 
 
-def test_seeding_asks_for_deterministic_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeding_enables_deterministic_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.benchmark = True
     seed_everything(0)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.benchmark
-    # cuBLAS is deterministic with one of these two only.
+    # cuBLAS is deterministic with one of these values only.
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8")
 
 
-def test_the_environment_says_what_a_figure_was_measured_on() -> None:
+def test_environment_records_machine_and_libraries() -> None:
     record = json.loads(json.dumps(environment()))
     assert record["libraries"]["torch"] == torch.__version__
     assert {"featherweight", "numpy", "tokenizers"} <= set(record["libraries"])
@@ -67,9 +67,7 @@ def test_the_environment_says_what_a_figure_was_measured_on() -> None:
 @pytest.mark.parametrize(
     "error", [FileNotFoundError("git"), subprocess.CalledProcessError(128, "git")]
 )
-def test_the_environment_does_without_git(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_environment_without_git(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
@@ -77,7 +75,7 @@ def test_the_environment_does_without_git(
     assert environment()["git_commit"] is None
 
 
-def test_the_environment_does_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_version", lambda name: None if name == "torch" else "1.0")
     record = environment()
     assert "torch" not in record["libraries"]

@@ -13,33 +13,33 @@ WIDTH = 80
 
 @dataclass(frozen=True)
 class Config:
-    """What to try."""
+    """Options."""
 
     words: list[str] = field(default_factory=list)
-    """Words to try."""
+    """Some words."""
     weights: Path | None = None
-    """Who tries."""
+    """Some weights."""
     seed: int = 0
-    """Seed of the tries."""
+    """Some seed."""
     quiet: bool = False
-    """Say nothing."""
+    """Print nothing."""
     kind: Literal["one", "two", "three", "four", "five", "six-seven"] = "one"
-    """Kind of the tries."""
+    """Kind of some item."""
 
 
 def help_of(config: type) -> str:
     return parser("try", "Try it.", config, "words").format_help()
 
 
-def test_help_says_defaults_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_shows_nonempty_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(WIDTH))
     text = help_of(Config)
     assert text.startswith("usage: featherweight try [words ...] [--flags]\n\nTry it.\n")
-    assert "Seed of the tries. (default: 0)" in text
-    assert "Say nothing.\n" in text
-    assert "Who tries.\n" in text
+    assert "Some seed. (default: 0)" in text
+    assert "Print nothing.\n" in text
+    assert "Some weights.\n" in text
     assert "--weights PATH" in text
-    assert "Kind of the tries. One of one, two, three, four, five,\n" in text
+    assert "Kind of some item. One of one, two, three, four, five,\n" in text
     assert "six-seven. (default: one)" in text
 
 
@@ -55,7 +55,7 @@ def test_the_help_of_a_verb_fits_a_terminal(
     assert [line for line in lines if len(line) > WIDTH] == []
 
 
-def test_the_bundle_that_ships_is_known_by_its_name() -> None:
+def test_pretrained_names_the_bundle_of_the_package() -> None:
     given = ["--weights", "pretrained"]
     assert read(parser("try", "", Config, "words"), given, Config).weights == PATH
     given = ["--weights", "elsewhere/pretrained"]

@@ -46,7 +46,7 @@ def with_header(path: Path, header: bytes, length: int | None = None) -> Path:
     return path
 
 
-def test_a_run_and_its_portable_file_give_the_same_answers(tiny_run: Path, tmp_path: Path) -> None:
+def test_run_and_portable_file_give_equal_logits(tiny_run: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "portable.safetensors"
     shutil.copy(tiny_run / MODEL, elsewhere)
     from_run, from_file = load(tiny_run), load(str(elsewhere), device="cpu")
@@ -69,7 +69,7 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_run_that_was_cut_off_is_to_be_resumed(tiny_run: Path, tmp_path: Path) -> None:
+def test_interrupted_run_is_not_loaded(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "cut-off"
     shutil.copytree(tiny_run, run)
     (run / CHECKPOINT).write_bytes(b"state")
@@ -134,13 +134,13 @@ def test_a_header_longer_than_the_file_is_refused(tmp_path: Path, length: int) -
     refusal(with_header(tmp_path / "long.safetensors", b"{}", length))
 
 
-def test_the_tensors_of_another_program_are_refused(tmp_path: Path) -> None:
+def test_safetensors_file_of_another_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"weight": np.zeros(3)}, path, {"format": "pt"})
     assert "featherweight" in refusal(path)
 
 
-def test_our_name_on_other_tensors_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+def test_other_tensors_with_our_metadata_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     metadata = read_metadata(tiny_run / MODEL)
     path = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"weight": np.zeros(3)}, path, metadata)
@@ -160,7 +160,7 @@ def test_nothing_is_unpickled(tmp_path: Path, name: str, with_torch: bool) -> No
     assert not bomb.path.exists()
 
 
-def test_cuda_without_cuda_is_wrong_use(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_cuda_is_a_usage_error(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="--device"):
         load(tiny_run, device="cuda")
@@ -184,7 +184,7 @@ def test_metadata_is_read_without_the_tensors(tiny_run: Path, tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as `save_pretrained` of another library writes it, for reading only."""
+    """A folder written by `save_pretrained`; do not change it."""
     folder = tmp_path_factory.mktemp("models") / "mini"
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
              "intermediate_size": 8, "vocab_size": 60}  # fmt: skip
@@ -199,16 +199,14 @@ def finished_run(transformer: Path, path: Path) -> Path:
     return path
 
 
-def test_a_folder_of_the_other_library_is_loaded(transformer: Path) -> None:
+def test_folder_of_the_transformers_library_is_loaded(transformer: Path) -> None:
     classifier = load(str(transformer), device="cpu")
     assert (classifier.name, classifier.labels) == ("mini", ("joy", "grief"))
     assert classifier.predict_proba(TEXTS[:-1]).shape == (4, 2)
     assert classifier.truncated_texts == 0
 
 
-def test_a_run_of_a_transformer_goes_by_the_name_of_the_run(
-    transformer: Path, tmp_path: Path
-) -> None:
+def test_transformer_has_the_name_of_its_run(transformer: Path, tmp_path: Path) -> None:
     run = finished_run(transformer, tmp_path / "mine")
     classifier = load(run, device="cpu")
     assert classifier.name == "mine"
@@ -216,7 +214,7 @@ def test_a_run_of_a_transformer_goes_by_the_name_of_the_run(
     np.testing.assert_array_equal(classifier.logits(TEXTS[:-1]), expected)
 
 
-def test_a_fine_tuning_that_was_cut_off_is_to_be_resumed(transformer: Path, tmp_path: Path) -> None:
+def test_interrupted_fine_tuning_is_not_loaded(transformer: Path, tmp_path: Path) -> None:
     run = finished_run(transformer, tmp_path / "cut-off")
     (run / CHECKPOINTS).mkdir()
     assert "--resume" in refusal(run)
@@ -249,7 +247,7 @@ def test_a_folder_whose_config_is_damaged_is_refused(
     assert CONFIG in refusal(folder)
 
 
-def test_weights_of_the_other_library_alone_are_no_model(transformer: Path) -> None:
+def test_weights_file_of_the_transformers_library_is_refused(transformer: Path) -> None:
     assert "featherweight" in refusal(transformer / MODEL)
 
 
@@ -261,33 +259,27 @@ def in_a_process(code: str, *paths: Path) -> str:
     return done.stdout.strip()
 
 
-def test_an_lstm_is_loaded_without_transformers(tiny_run: Path) -> None:
-    code = """
-import sys
-from featherweight import load
-load(sys.argv[1]).predict(["so happy"])
-print(sorted({"transformers", "transformer_eval", "accelerate"} & set(sys.modules)))
-"""
-    assert in_a_process(code, tiny_run) == "[]"
-
-
-def test_a_transformer_without_its_library_names_the_extra(
-    transformer: Path, tmp_path: Path
+def test_without_transformers_only_an_lstm_is_loaded(
+    tiny_run: Path, transformer: Path, tmp_path: Path
 ) -> None:
     code = """
 import sys
 sys.modules["transformers"] = None
 from featherweight import load
 from featherweight.errors import MissingExtraError
-for path in sys.argv[1:]:
+lstm, *transformers = sys.argv[1:]
+load(lstm).predict(["so happy"])
+print(sorted({"transformer_eval", "accelerate"} & set(sys.modules)))
+for path in transformers:
     try:
         load(path)
     except MissingExtraError as error:
         print(error)
 """
     run = finished_run(transformer, tmp_path / "mine")
-    lines = in_a_process(code, transformer, run).splitlines()
-    assert len(lines) == 2
-    for line in lines:
-        assert "transformers is not installed" in line
-        assert "featherweight[transformers]" in line
+    loaded, *errors = in_a_process(code, tiny_run, transformer, run).splitlines()
+    assert loaded == "[]"
+    assert len(errors) == 2
+    for error in errors:
+        assert "transformers is not installed" in error
+        assert "featherweight[transformers]" in error

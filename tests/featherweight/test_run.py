@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from featherweight.errors import UsageError, WeightsError
-from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, atomic_open, newest_run, runs
+from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, atomic_open, kind, newest_run, runs
 
 RECORDS = {CONFIG: {"seed": 0}, "labels.json": ["a", "b"]}
 
@@ -29,7 +29,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("mode", "content"), [("w", "a\r\nb\nü😂"), ("wb", b"\x00\xff\r\n")])
-def test_a_file_is_written_as_it_is_given(tmp_path: Path, mode: str, content: Any) -> None:
+def test_file_is_written_unchanged(tmp_path: Path, mode: str, content: Any) -> None:
     path = tmp_path / "file"
     with atomic_open(path, mode) as file:
         file.write(content)
@@ -77,7 +77,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_a_written_file_is_readable_as_the_umask_says(tmp_path: Path) -> None:
+def test_written_file_respects_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         with atomic_open(tmp_path / "file") as file:
@@ -105,7 +105,7 @@ def test_an_existing_run_is_not_touched(tmp_path: Path) -> None:
     assert names(tmp_path) == ["mine"]
 
 
-def test_overwriting_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
+def test_overwriting_replaces_the_whole_run(tmp_path: Path) -> None:
     make(tmp_path, "mine").write_text("notes.txt", "old")
     run = Run.create(tmp_path, "mine", True, {CONFIG: {"seed": 1}})
     assert run.read_json(CONFIG) == {"seed": 1}
@@ -114,7 +114,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["folder", "file"])
-def test_what_is_no_run_is_not_overwritten(tmp_path: Path, content: str) -> None:
+def test_other_folder_or_file_is_not_overwritten(tmp_path: Path, content: str) -> None:
     path = tmp_path / "mine"
     if content == "folder":
         path.mkdir()
@@ -123,13 +123,13 @@ def test_what_is_no_run_is_not_overwritten(tmp_path: Path, content: str) -> None
         path.write_text("precious")
     with pytest.raises(UsageError, match="not a run"):
         Run.create(tmp_path, "mine", True, RECORDS)
-    kept = path / "thesis.txt" if content == "folder" else path
-    assert kept.read_text() == "precious"
+    file = path / "thesis.txt" if content == "folder" else path
+    assert file.read_text() == "precious"
 
 
 @pytest.mark.parametrize("name", ["..", "."])
-def test_a_name_of_dots_removes_nothing(tmp_path: Path, name: str) -> None:
-    # The output folder is not there yet, so neither is "outputs/.." when its path is looked at.
+def test_name_of_dots_deletes_nothing(tmp_path: Path, name: str) -> None:
+    # The output folder does not exist yet, so "outputs/.." does not exist either.
     (tmp_path / "thesis.txt").write_text("precious")
     with contextlib.suppress(Exception):
         Run.create(tmp_path / "outputs", name, False, RECORDS)
@@ -158,7 +158,7 @@ def test_runs_are_listed_from_the_oldest_to_the_newest(tmp_path: Path) -> None:
     assert [run.path.name for run in runs(tmp_path)] == ["a", "b", "c"]
 
 
-def test_what_a_kill_left_of_a_creation_is_no_run(tmp_path: Path) -> None:
+def test_leftover_of_a_killed_creation_is_not_a_run(tmp_path: Path) -> None:
     make(tmp_path, "mine")
     leftover = tmp_path / ".mine.4711.new"
     leftover.mkdir()
@@ -194,7 +194,7 @@ def test_a_missing_record_is_named(tmp_path: Path) -> None:
         make(tmp_path, "mine").read_json("evaluation.json")
 
 
-def test_json_comes_back_as_it_went(tmp_path: Path) -> None:
+def test_json_round_trip(tmp_path: Path) -> None:
     run = make(tmp_path, "mine")
     value = {"labels": ["freude 😂", "ü"], "n": 3, "nested": {"x": [1.5, None, True]}}
     run.write_json("data.json", value)
@@ -205,10 +205,24 @@ def test_the_weights_of_an_exported_run_are_its_graph(tmp_path: Path) -> None:
     run = Run(tmp_path)
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"a graph")
-    # As models of the Hub have it: a graph that is not ours.
+    # Models on the Hub have such files too; these were not exported by featherweight.
     assert (run.exported, run.weights, run.finished) == (False, None, False)
     (tmp_path / "onnx" / "onnx.json").write_text("{}")
     assert (run.exported, run.finished) == (True, True)
     assert run.weights == tmp_path / "onnx" / "model.onnx"
     run.weights.unlink()
     assert not run.finished
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"kind": "features", "preset": "feather"}, "features"),
+        # Version 0.1 did not record the kind.
+        ({"preset": "feather", "pooling": "max"}, "lstm"),
+        ({"pooling": "mean"}, "features"),
+        ({"model": ["bert"]}, "transformer"),
+    ],
+)
+def test_kind_of_a_run(config: dict[str, Any], expected: str) -> None:
+    assert kind(config) == expected

@@ -47,7 +47,9 @@ def path(tensors: dict[str, Tensor], tmp_path: Path) -> Path:
 @pytest.mark.parametrize("shape", [(9, 13), (1, 1), (4, 8), (7,), (3, 0), (2, 3, 5)])
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_nothing_is_lost(shape: tuple[int, ...], sparsity: float, dtype: torch.dtype) -> None:
+def test_sparse_storage_is_lossless(
+    shape: tuple[int, ...], sparsity: float, dtype: torch.dtype
+) -> None:
     tensor = pruned(*shape, sparsity=sparsity, dtype=dtype)
     restored = restore_sparse(store_sparse(tensor), shape)
     assert restored.dtype == dtype
@@ -61,8 +63,8 @@ def test_the_bits_are_in_the_order_of_the_numbers() -> None:
 
 
 @pytest.mark.parametrize("zeros", range(6))
-def test_it_is_smaller_from_as_many_zeros_as_the_bits_cost(zeros: int) -> None:
-    tensor = torch.ones(8, 12)  # 12 bytes of bits, 4 a number
+def test_smaller_when_sparse_compares_sizes(zeros: int) -> None:
+    tensor = torch.ones(8, 12)  # 12 bytes of bits, 4 per number
     tensor.flatten()[:zeros] = 0
     sparse = sum(part.nbytes for part in store_sparse(tensor).values())
     assert smaller_when_sparse(tensor) == (sparse < tensor.nbytes) == (zeros > 3)
@@ -71,13 +73,13 @@ def test_it_is_smaller_from_as_many_zeros_as_the_bits_cost(zeros: int) -> None:
 @pytest.mark.parametrize(
     ("part", "change"),
     [
-        (".kept", lambda it: it[:-1]),
-        (".kept", lambda it: torch.cat([it, it])),
-        (".kept", lambda it: it.short()),
-        (".kept", lambda it: it ^ 255),
-        (".values", lambda it: it[:-1]),
-        (".values", lambda it: torch.cat([it, it])),
-        (".values", lambda it: it.reshape(1, -1)),
+        (".kept", lambda part: part[:-1]),
+        (".kept", lambda part: torch.cat([part, part])),
+        (".kept", lambda part: part.short()),
+        (".kept", lambda part: part ^ 255),
+        (".values", lambda part: part[:-1]),
+        (".values", lambda part: torch.cat([part, part])),
+        (".values", lambda part: part.reshape(1, -1)),
     ],
 )
 def test_parts_of_other_sizes_are_refused(part: str, change: object) -> None:
@@ -87,7 +89,7 @@ def test_parts_of_other_sizes_are_refused(part: str, change: object) -> None:
         restore_sparse(stored, (10, 10))
 
 
-def test_a_few_bytes_do_not_ask_for_all_the_memory() -> None:
+def test_huge_shape_allocates_nothing() -> None:
     with pytest.raises(ValueError, match="expected"):
         restore_sparse(store_sparse(torch.zeros(8, 8)), (2**40, 2**20))
 
@@ -95,7 +97,7 @@ def test_a_few_bytes_do_not_ask_for_all_the_memory() -> None:
 # The file
 
 
-def test_a_file_holds_what_it_held_and_is_smaller(
+def test_sparse_file_has_equal_tensors_and_is_smaller(
     tensors: dict[str, Tensor], path: Path, tmp_path: Path
 ) -> None:
     whole = tmp_path / "whole.safetensors"
@@ -119,7 +121,7 @@ def test_only_matrices_that_get_smaller_are_sparse(path: Path) -> None:
     assert "few" not in names
 
 
-def test_it_is_told_from_a_plain_file(path: Path, tmp_path: Path) -> None:
+def test_sparse_file_is_recognized(path: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain.safetensors"
     safetensors.torch.save_file({"it": torch.zeros(2, 2)}, plain, {"format": "pt"})
     assert read_metadata(path)["format"] == SPARSE_FORMAT
@@ -139,11 +141,11 @@ def test_writing_that_fails_leaves_the_old_file(
     with pytest.raises(OSError, match="no space"):
         make_sparse(path)
     assert path.read_bytes() == before
-    assert [it.name for it in path.parent.iterdir()] == [path.name]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def rewrite(path: Path, **metadata: str) -> None:
-    """Replaces entries of the metadata, and leaves the tensors alone."""
+    """Replaces entries of the metadata."""
     tensors = safetensors.torch.load_file(path)
     path.write_bytes(safetensors.torch.save(tensors, read_metadata(path) | metadata))
 

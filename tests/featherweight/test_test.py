@@ -28,16 +28,16 @@ def latency(model: str, device: str, batch_size: int, threads: int) -> Latency:
 
 @pytest.fixture(autouse=True)
 def timed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Times nothing, since real processes take seconds; returns what was asked to be timed."""
+    """Replaces the timing, which takes seconds; returns the arguments of each call."""
     calls: list[dict[str, Any]] = []
 
-    def measure(contenders: Any, texts: Any, **asked: Any) -> list[Latency]:
-        calls.append({"contenders": contenders, "texts": texts} | asked)
+    def measure(contenders: Any, texts: Any, **arguments: Any) -> list[Latency]:
+        calls.append({"contenders": contenders, "texts": texts} | arguments)
         return [
-            latency(one.name, device, size, asked["threads"])
+            latency(one.name, device, size, arguments["threads"])
             for one in contenders
-            for device in asked["devices"]
-            for size in asked["batch_sizes"]
+            for device in arguments["devices"]
+            for size in arguments["batch_sizes"]
         ]
 
     monkeypatch.setattr(testing, "measure", measure)
@@ -46,7 +46,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path) -> Run:
-    """A copy of the trained run, to write into."""
+    """A copy of the trained run."""
     path = tmp_path / "outputs" / "tiny"
     shutil.copytree(tiny_run, path)
     return Run(path)
@@ -61,7 +61,7 @@ def write(path: Path, *rows: str) -> Path:
     return path
 
 
-def test_a_run_is_tested_on_the_data_it_was_trained_on(run: Run) -> None:
+def test_run_is_tested_on_its_own_data(run: Run) -> None:
     result = outcome(run)
     evaluation, baselines = result.evaluation, result.others
     assert (evaluation.model, evaluation.data, evaluation.split) == ("tiny", "moods", "test")
@@ -73,7 +73,7 @@ def test_a_run_is_tested_on_the_data_it_was_trained_on(run: Run) -> None:
     assert all((baseline.targets == evaluation.targets).all() for baseline in baselines)
 
 
-def test_the_result_becomes_the_evaluation_of_the_run(run: Run) -> None:
+def test_evaluation_is_written_into_the_run(run: Run) -> None:
     assert run.read_json("evaluation.json")["split"] == "validation"
     evaluation = outcome(run).evaluation
     assert run.read_json("evaluation.json") == json.loads(json.dumps(evaluation.to_json()))
@@ -81,7 +81,7 @@ def test_the_result_becomes_the_evaluation_of_the_run(run: Run) -> None:
     assert len(run.file("predictions.csv").read_text(encoding="utf-8").splitlines()) == 13
 
 
-def test_the_validation_split_gives_the_figures_of_training(run: Run) -> None:
+def test_validation_split_gives_the_scores_of_training(run: Run) -> None:
     before = run.read_json("evaluation.json")
     evaluation = outcome(run, split="validation").evaluation
     assert evaluation.confusion.tolist() == before["confusion_matrix"]
@@ -89,10 +89,10 @@ def test_the_validation_split_gives_the_figures_of_training(run: Run) -> None:
     assert evaluation.scores == pytest.approx({name: before[name] for name in evaluation.scores})
 
 
-def test_what_was_timed_becomes_the_latencies_of_the_run(run: Run) -> None:
+def test_latencies_are_written_into_the_run(run: Run) -> None:
     (latency,) = outcome(run).latencies
     (record,) = run.read_json("latency.json")
-    assert Latency.from_json(record) == latency
+    assert record == json.loads(json.dumps(latency.to_json()))
     assert (latency.model, latency.device, latency.batch_size) == ("tiny", "cpu", 32)
 
 
@@ -101,13 +101,17 @@ def test_weights_and_variants_are_timed_and_the_baselines_are_not(
 ) -> None:
     with temporary_fp16_copy(run.path) as variants:
         result = run_test(EvaluationConfig(device="cpu", threads=3), run.path, variants)
-    (asked,) = timed
-    assert [(one.name, one.weights) for one in asked["contenders"]] == [
+    (arguments,) = timed
+    assert [(one.name, one.weights) for one in arguments["contenders"]] == [
         ("tiny", run.path),
         ("tiny (fp16)", variants[0]),
     ]
-    assert len(asked["texts"]) == 12
-    assert (asked["devices"], asked["batch_sizes"], asked["threads"]) == (["cpu"], (32,), 3)
+    assert len(arguments["texts"]) == 12
+    assert (arguments["devices"], arguments["batch_sizes"], arguments["threads"]) == (
+        ["cpu"],
+        (32,),
+        3,
+    )
     assert [other.model for other in result.others] == [
         "tiny (fp16)",
         "most frequent class",
@@ -131,14 +135,14 @@ def test_any_split_can_be_tested(run: Run, split: Any) -> None:
     assert len(evaluation.targets) == {"train": 36}.get(split, 12)
 
 
-def test_other_data_leaves_the_run_as_it_was(run: Run, tiny_data: Path) -> None:
+def test_other_data_does_not_change_the_run(run: Run, tiny_data: Path) -> None:
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     outcome(run, data=str(tiny_data))
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 
 
 def test_labels_of_other_data_are_matched_by_name(run: Run, tmp_path: Path) -> None:
-    # In this file's own order "joy" would come first; in the model's it is the second.
+    # In the order of this file "joy" would be first; in the model it is second.
     rows = [f"happy day number {number},joy" for number in range(20)]
     rows += [f"i cried number {number},sadness" for number in range(20)]
     evaluation = outcome(run, data=str(write(tmp_path / "two.csv", *rows))).evaluation
@@ -158,7 +162,7 @@ def test_other_data_of_one_class_is_refused_in_one_line(run: Run, tmp_path: Path
         outcome(run, data=str(path))
 
 
-def test_a_portable_file_has_to_be_told_its_data(run: Run, tiny_data: Path) -> None:
+def test_portable_file_requires_data_flags(run: Run, tiny_data: Path) -> None:
     weights = run.file(MODEL)
     with pytest.raises(UsageError, match="--data"):
         run_test(EvaluationConfig(device="cpu"), weights)
@@ -176,19 +180,19 @@ def test_files_can_be_named_one_by_one(run: Run, tiny_data: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["val_path", "test_path"])
-def test_a_single_file_beside_no_training_texts_is_not_passed_over(
+def test_single_file_without_training_texts_is_refused(
     run: Run, tiny_data: Path, flag: str
 ) -> None:
     with pytest.raises(UsageError, match="train_path"):
         outcome(run, **{flag: tiny_data / "test.csv"})
 
 
-def test_a_split_that_is_not_there_is_refused(run: Run, tiny_data: Path) -> None:
+def test_missing_split_is_refused(run: Run, tiny_data: Path) -> None:
     with pytest.raises(UsageError, match="test"):
         outcome(run, train_path=tiny_data / "train.csv")
 
 
-def test_changed_data_is_said(
+def test_changed_data_is_logged(
     run: Run, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "moods"

@@ -1,4 +1,4 @@
-"""Calls the command as a user does, and reads what it prints."""
+"""Calls the command line and reads its output."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ TINY = [
 
 
 def call(*arguments: str | Path) -> int:
-    """Returns the exit code, also where the parser exits by itself."""
+    """Returns the exit code, also if the parser exits."""
     try:
         return main([str(argument) for argument in arguments])
     except SystemExit as end:
@@ -25,7 +25,7 @@ def call(*arguments: str | Path) -> int:
 
 
 def error_line(capsys: Capture) -> str:
-    """Returns the one line that tells of a failure, after making sure that it is one."""
+    """Returns the error message, after checking that it is one line."""
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Traceback" not in captured.err
@@ -40,7 +40,7 @@ def names(folder: Path) -> list[str]:
 
 
 def frozen(folder: Path, model: Path, data: Path) -> list[str | Path]:
-    """Returns flags of `features` that write into a folder only."""
+    """Returns flags of `features` that restrict its output to a folder."""
     return [
         "--model", model, "--data", data, "--device", "cpu",
         "--output_dir", folder / "outputs", "--cache_dir", folder / "cache",
@@ -48,7 +48,7 @@ def frozen(folder: Path, model: Path, data: Path) -> list[str | Path]:
 
 
 def shell(code: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Runs code in an interpreter of its own, as a user's shell runs the command."""
+    """Runs code in a new interpreter."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [sys.executable, "-c", f"import sys; from featherweight.cli import main\n{code}"],

@@ -1,4 +1,4 @@
-"""Data as files on the disk, and what is read of them."""
+"""Writes and reads data files."""
 
 import gzip
 import json

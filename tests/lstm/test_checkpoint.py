@@ -11,7 +11,7 @@ SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
 def trained(seed: int = 0, inputs: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A module after two steps, so that its optimizer has a state."""
+    """Returns a module and an optimizer after two steps."""
     torch.manual_seed(seed)
     module = nn.Linear(inputs, 2)
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
@@ -38,7 +38,7 @@ def with_scores(*scores: float) -> Progress:
         ([0.0], 0, 0.0),
         ([0.4, 0.5], 0, 0.5),
         ([0.4, 0.5, 0.3, 0.49], 2, 0.5),
-        ([0.5, 0.5, 0.5], 2, 0.5),  # an equal score is no gain
+        ([0.5, 0.5, 0.5], 2, 0.5),  # an equal score is not an improvement
         ([0.5, 0.1, 0.6], 0, 0.6),
     ],
 )
@@ -61,7 +61,7 @@ def test_best_weights_are_a_copy_of_those_of_the_best_epoch() -> None:
     assert torch.equal(progress.best_weights["weight"], best)
 
 
-def test_saved_state_comes_back_whole(tmp_path: Path) -> None:
+def test_saved_state_is_restored(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     module, optimizer = trained(seed=1)
     progress = with_scores(0.1, 0.3, 0.2)
@@ -85,7 +85,7 @@ def test_saved_state_comes_back_whole(tmp_path: Path) -> None:
             assert torch.equal(state[index][name], tensor)
 
 
-def test_next_step_after_loading_is_the_step_that_would_have_come(tmp_path: Path) -> None:
+def test_next_step_after_loading_equals_uninterrupted_step(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     module, optimizer = trained(seed=1)
     save_checkpoint(path, module, optimizer, with_scores(0.1))
@@ -99,7 +99,7 @@ def test_next_step_after_loading_is_the_step_that_would_have_come(tmp_path: Path
     assert torch.equal(module.state_dict()["weight"], other.state_dict()["weight"])
 
 
-def test_saving_leaves_one_file_and_replaces_the_last(tmp_path: Path) -> None:
+def test_saving_replaces_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     for scores in ([0.1], [0.1, 0.2]):
         save_checkpoint(path, *trained(), with_scores(*scores))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import torch._dynamo  # torch imports it when it is first needed, and it has unpicklers of its own
+import torch._dynamo  # imported before pickle is patched, since it subclasses unpicklers
 
 from featherweight import load
 from featherweight.errors import UsageError, WeightsError
@@ -85,9 +85,7 @@ def assert_refused(path: Path) -> None:
         {"pooling": "mean"},
     ],
 )
-def test_portable_file_gives_equal_logits_wherever_it_is(
-    tmp_path: Path, changes: dict[str, Any]
-) -> None:
+def test_moved_portable_file_gives_equal_logits(tmp_path: Path, changes: dict[str, Any]) -> None:
     classifier = make_classifier(**changes)
     classifier.save(tmp_path / "model.safetensors")
     elsewhere = tmp_path / "a folder" / "renamed.safetensors"
@@ -101,7 +99,7 @@ def test_portable_file_gives_equal_logits_wherever_it_is(
     assert loaded.predict(TEXTS) == classifier.predict(TEXTS)
 
 
-def test_run_and_a_copy_of_its_model_file_answer_alike(tiny_run: Path, tmp_path: Path) -> None:
+def test_run_and_copy_of_its_model_file_give_equal_logits(tiny_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "mine.safetensors"
     shutil.copy(tiny_run / "model.safetensors", copy)
     assert np.array_equal(load(copy, "cpu").logits(TEXTS), load(tiny_run, "cpu").logits(TEXTS))
@@ -110,7 +108,7 @@ def test_run_and_a_copy_of_its_model_file_answer_alike(tiny_run: Path, tmp_path:
 def test_loaded_classifier_saves_the_same_file(portable: Path) -> None:
     loaded = load(portable, "cpu")
     assert isinstance(loaded, TextClassifier)
-    # Several times, since the library writes metadata in a random order.
+    # Several times, because the library writes metadata in random order.
     assert {loaded.serialize() for _ in range(20)} == {portable.read_bytes()}
 
 
@@ -137,7 +135,7 @@ def test_loaded_network_is_in_evaluation_mode(portable: Path) -> None:
     assert np.array_equal(loaded.logits(TEXTS), loaded.logits(TEXTS))
 
 
-def test_answers_keep_the_order_of_the_texts_whatever_the_batch() -> None:
+def test_logits_keep_the_order_of_the_texts() -> None:
     classifier = make_classifier()
     together = classifier.logits(TEXTS)
     assert together.shape == (len(TEXTS), len(LABELS))
@@ -196,7 +194,7 @@ def test_truncated_file_is_refused(portable: Path, length: Callable[[bytes], int
     assert_refused(portable)
 
 
-def test_file_with_something_behind_it_is_refused(portable: Path) -> None:
+def test_file_with_trailing_bytes_is_refused(portable: Path) -> None:
     portable.write_bytes(portable.read_bytes() + b"\0")
     assert_refused(portable)
 
@@ -204,7 +202,7 @@ def test_file_with_something_behind_it_is_refused(portable: Path) -> None:
 @pytest.mark.parametrize("mask", [0x01, 0x20, 0xFF])
 def test_byte_flipped_anywhere_is_refused(portable: Path, mask: int) -> None:
     content = portable.read_bytes()
-    # Every byte of the length, and places all over header and tensors.
+    # Every byte of the length, and positions across header and tensors.
     for place in [*range(8), *range(8, len(content), 131), len(content) - 1]:
         altered = bytearray(content)
         altered[place] ^= mask
@@ -213,14 +211,14 @@ def test_byte_flipped_anywhere_is_refused(portable: Path, mask: int) -> None:
 
 
 def saved_again(path: Path, **changes: str) -> None:
-    """Writes a file's own tensors with other metadata, well-formed but not signed anew."""
+    """Writes the same tensors with other metadata but the old hash."""
     content = path.read_bytes()
     metadata = header(content)["__metadata__"]
     path.write_bytes(safetensors.torch.save(safetensors.torch.load(content), metadata | changes))
 
 
 def signed_again(path: Path, tokenizer: bytes | None = None, **changes: str | None) -> None:
-    """The same with a fresh signature: what a careless tool could leave."""
+    """Writes the same tensors with other metadata or tokenizer and a new hash."""
     content = path.read_bytes()
     tensors = safetensors.torch.load(content)
     if tokenizer is not None:
@@ -314,7 +312,7 @@ def test_foreign_safetensors_file_is_refused(
 
 
 class Payload:
-    """Unpickling it would write a file."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -366,7 +364,7 @@ def test_pickle_under_the_name_of_weights_is_refused_and_never_run(
         ),
     ],
 )
-def test_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_file_type_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     assert_refused(path)
@@ -378,9 +376,7 @@ def test_missing_weights_are_refused(tmp_path: Path) -> None:
         load(tmp_path, "cpu")
 
 
-def test_device_that_is_not_there_is_refused(
-    portable: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unavailable_device_is_refused(portable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="cuda"):
         load(portable, "cuda")

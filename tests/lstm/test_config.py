@@ -14,7 +14,7 @@ def test_classic_is_the_published_architecture() -> None:
     config = preset("classic")
     assert (config.num_layers, config.embedding_dim, config.hidden_dim) == (3, 256, 64)
     assert (config.dropout, config.bidirectional, config.pooling) == (0.2, False, "last")
-    # Plain cross-entropy: neither smoothing nor weights.
+    # Cross-entropy without smoothing or weights.
     assert (config.label_smoothing, config.class_weights, config.word_dropout) == (0.0, "none", 0.0)
 
 
@@ -65,7 +65,7 @@ def test_presets_cannot_be_changed_by_accident() -> None:
         ("name", "."),
     ],
 )
-def test_number_out_of_range_is_refused_by_the_name_of_its_flag(flag: str, value: Any) -> None:
+def test_value_out_of_range_is_refused(flag: str, value: Any) -> None:
     with pytest.raises(UsageError, match=f"--{flag} ") as caught:
         TrainConfig(**{flag: value})
     assert "\n" not in str(caught.value)
@@ -83,7 +83,7 @@ def test_number_out_of_range_is_refused_by_the_name_of_its_flag(flag: str, value
         ("name", "a run (1) é"),
     ],
 )
-def test_number_at_the_edge_of_its_range_is_taken(flag: str, value: Any) -> None:
+def test_value_at_the_limit_is_accepted(flag: str, value: Any) -> None:
     assert getattr(TrainConfig(**{flag: value}), flag) == value
 
 
@@ -92,6 +92,6 @@ def test_overwrite_and_resume_exclude_each_other() -> None:
         TrainConfig(overwrite=True, resume=True)
 
 
-def test_config_cannot_be_changed_after_it_was_checked() -> None:
+def test_config_is_immutable() -> None:
     with pytest.raises(AttributeError):
         ModelConfig().hidden_dim = 0  # type: ignore[misc]

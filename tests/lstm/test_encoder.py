@@ -26,7 +26,7 @@ shapes = pytest.mark.parametrize(
 def classifier(config: ModelConfig, **changes: Any) -> LSTMClassifier:
     module = LSTMClassifier(VOCAB_SIZE, NUM_LABELS, replace(config, **changes))
     with torch.no_grad():
-        # Larger than what training starts from, so that a difference would show.
+        # Larger than the initial values, so that differences are visible.
         module.embedding.weight[1:].normal_()
     return module.eval()
 
@@ -42,7 +42,7 @@ def test_logits_of_a_text_do_not_depend_on_its_batch(
 ) -> None:
     module = classifier(CONFIG, pooling=pooling, bidirectional=bidirectional, num_layers=num_layers)
     alone = torch.cat([logits(module, pad([text])) for text in TEXTS])
-    assert alone.std(dim=0).min() > 1e-3  # the texts are told apart at all
+    assert alone.std(dim=0).min() > 1e-3  # the logits of the texts differ
     for order in ([0, 1, 2, 3, 4], [4, 2, 0], [1, 0], [3, 3, 1]):
         together = logits(module, pad([TEXTS[row] for row in order]))
         torch.testing.assert_close(together, alone[order], atol=1e-6, rtol=0)
@@ -50,7 +50,7 @@ def test_logits_of_a_text_do_not_depend_on_its_batch(
 
 @shapes
 @pytest.mark.parametrize("filler", [PAD_ID, 9])
-def test_what_stands_behind_a_text_changes_no_logit(
+def test_padding_does_not_change_the_logits(
     pooling: str, bidirectional: bool, num_layers: int, filler: int
 ) -> None:
     module = classifier(CONFIG, pooling=pooling, bidirectional=bidirectional, num_layers=num_layers)
@@ -98,7 +98,7 @@ def test_states_are_those_of_a_packed_torch_lstm(bidirectional: bool, num_layers
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_last_pooling_takes_the_final_state_of_each_direction(bidirectional: bool) -> None:
+def test_last_pooling_uses_the_final_state_of_each_direction(bidirectional: bool) -> None:
     module = classifier(CONFIG, pooling="last", bidirectional=bidirectional, num_layers=2)
     reference = packed_reference(module.encoder, 6, 5)
     batch = pad(TEXTS)
@@ -112,7 +112,7 @@ def test_last_pooling_takes_the_final_state_of_each_direction(bidirectional: boo
     )
 
 
-# Two texts of lengths 2 and 3; what stands behind the first must not count.
+# Two texts of lengths 2 and 3; the padding of the first must be ignored.
 STATES = torch.tensor(
     [[[1.0, -4.0], [3.0, -2.0], [9.0, 9.0]], [[0.0, 1.0], [1.0, 0.0], [5.0, 2.0]]]
 )
@@ -151,7 +151,7 @@ def test_attention_pooling_worked_by_hand() -> None:
 
 
 def seen_ids(module: LSTMClassifier, batch: TokenBatch) -> Tensor:
-    """The ids that reach the embedding."""
+    """Returns the ids that the embedding gets."""
     seen: list[Tensor] = []
     handle = module.embedding.register_forward_hook(lambda _, args, __: seen.append(args[0]))
     module(batch.input_ids, batch.lengths)
@@ -177,7 +177,7 @@ def test_word_dropout_leaves_evaluation_alone() -> None:
 
 
 @pytest.mark.parametrize("dropout", ["dropout", "embedding_dropout", "word_dropout"])
-def test_every_dropout_acts_in_training_and_only_there(dropout: str) -> None:
+def test_dropout_acts_in_training_only(dropout: str) -> None:
     batch = pad(TEXTS)
     module = classifier(NO_DROPOUT, **{dropout: 0.5})
     quiet = logits(module, batch)
@@ -185,7 +185,7 @@ def test_every_dropout_acts_in_training_and_only_there(dropout: str) -> None:
     assert not torch.equal(logits(module.train(), batch), quiet)
 
 
-def test_without_dropout_training_computes_what_evaluation_does() -> None:
+def test_without_dropout_training_and_evaluation_are_equal() -> None:
     module, batch = classifier(NO_DROPOUT, num_layers=2), pad(TEXTS)
     quiet = logits(module, batch)
     assert torch.equal(logits(module.train(), batch), quiet)

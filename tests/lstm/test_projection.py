@@ -40,7 +40,7 @@ def formats(module: nn.Module, matrices: Format = "int4") -> dict[str, Format]:
 
 
 def halves(module: nn.Module) -> dict[str, Tensor]:
-    """For each matrix the mask that keeps every other number."""
+    """Returns masks that keep every second number of each matrix."""
     return {
         name: (torch.arange(parameter.numel()) % 2 == 0).reshape(parameter.shape)
         for name, parameter in module.named_parameters()
@@ -62,7 +62,7 @@ def answer(module: nn.Module) -> Tensor:
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:
     answer(module).square().sum().backward()
-    return {name: it.grad.clone() for name, it in module.named_parameters() if it.grad is not None}
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
 PROJECTIONS: dict[str, Callable[[nn.Module], Projection]] = {
@@ -88,25 +88,25 @@ def test_forward_and_backward_compute_with_projected_weights(
         found = gradients(module)
     assert equal(found, gradients(twin))
     assert not equal(found, gradients(untouched))
-    # Straight through: what a projection makes zero still learns.
+    # Straight-through estimator: pruned parameters still have gradients.
     assert found["head.weight"].count_nonzero() == found["head.weight"].numel()
 
 
 @every
-def test_afterwards_the_exact_weights_are_back(make: Callable[[nn.Module], Projection]) -> None:
+def test_exact_weights_are_restored(make: Callable[[nn.Module], Projection]) -> None:
     module = network()
     before = weights(module)
     places = [parameter.data_ptr() for parameter in module.parameters()]
     with projected(module, make(module)):
         assert not equal(weights(module), before)
     assert equal(weights(module), before)
-    # An optimizer holds on to the very tensors.
+    # An optimizer refers to these tensors.
     assert [parameter.data_ptr() for parameter in module.parameters()] == places
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_while_projected_gives_the_exact_weights_back(error: type[BaseException]) -> None:
+def test_exact_weights_are_restored_after_an_error(error: type[BaseException]) -> None:
     module = network()
     before = weights(module)
     with pytest.raises(error), projected(module, as_stored(formats(module))):
@@ -114,7 +114,7 @@ def test_an_error_while_projected_gives_the_exact_weights_back(error: type[BaseE
     assert equal(weights(module), before)
 
 
-def test_without_a_projection_nothing_happens() -> None:
+def test_no_projection_changes_nothing() -> None:
     module = network()
     before = weights(module)
     with projected(module, None):
@@ -122,7 +122,7 @@ def test_without_a_projection_nothing_happens() -> None:
     assert equal(weights(module), before)
 
 
-def test_each_parameter_is_rounded_as_its_own_format_does() -> None:
+def test_each_parameter_is_rounded_to_its_own_format() -> None:
     module = network()
     before = weights(module)
     storage = {**formats(module, "int8"), "embedding.weight": "int4", "head.weight": "fp32"}
@@ -132,7 +132,7 @@ def test_each_parameter_is_rounded_as_its_own_format_does() -> None:
     assert torch.equal(after["head.weight"], before["head.weight"])
 
 
-def test_a_mask_sets_to_zero_what_it_does_not_keep_and_nothing_else() -> None:
+def test_mask_zeroes_masked_values_only() -> None:
     module = network()
     before, masks = weights(module), halves(module)
     del masks["head.weight"]
@@ -143,10 +143,10 @@ def test_a_mask_sets_to_zero_what_it_does_not_keep_and_nothing_else() -> None:
         assert not parameter[~kept].any()
 
 
-def test_a_mask_comes_before_the_rounding() -> None:
+def test_mask_is_applied_before_rounding() -> None:
     module = network()
     before, masks = weights(module), halves(module)
-    # The scale of the row must be that of the numbers which are left.
+    # The scale of the row must depend on the remaining numbers only.
     before["head.weight"][:, 1] = 1000
     module.load_state_dict(before)
     project(module, masked(masks, as_stored(formats(module, "int8"))))
@@ -156,7 +156,7 @@ def test_a_mask_comes_before_the_rounding() -> None:
     assert module.head.weight[:, 0].all()
 
 
-def test_steps_too_small_to_be_seen_through_the_rounding_add_up() -> None:
+def test_steps_smaller_than_the_rounding_accumulate() -> None:
     module = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(module.weight)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
@@ -170,7 +170,7 @@ def test_steps_too_small_to_be_seen_through_the_rounding_add_up() -> None:
 
 
 @every
-def test_what_is_validated_is_the_projected_network(
+def test_validation_uses_the_projected_network(
     tmp_path: Path, make: Callable[[nn.Module], Projection]
 ) -> None:
     module, validation = network(), split(21, seed=2)
@@ -189,7 +189,7 @@ def test_what_is_validated_is_the_projected_network(
     exact = scores()
     before = weights(module)
     project(module, projection)
-    # The weights it was left with are the exact ones.
+    # The final weights are not projected.
     assert not equal(weights(module), before)
     found = scores()
     assert {name: best[name] for name in found} == pytest.approx(found, rel=1e-6)
@@ -197,7 +197,7 @@ def test_what_is_validated_is_the_projected_network(
     assert exact["validation_loss"] != pytest.approx(found["validation_loss"], rel=1e-6)
 
 
-def test_training_through_a_projection_is_another_training(tmp_path: Path) -> None:
+def test_projection_changes_the_training(tmp_path: Path) -> None:
     plain, through = network(), network()
     data = split(45, seed=1), split(21, seed=2)
     fit(plain, *data, CONFIG, "cpu", tmp_path / "plain")
@@ -205,5 +205,5 @@ def test_training_through_a_projection_is_another_training(tmp_path: Path) -> No
         projection=as_stored(formats(through)))  # fmt: skip
     assert not equal(weights(plain), weights(through))
     same = network()
-    fit(same, *data, CONFIG, "cpu", tmp_path / "same", projection=lambda _, it: it)
+    fit(same, *data, CONFIG, "cpu", tmp_path / "same", projection=lambda _, parameter: parameter)
     assert equal(weights(plain), weights(same))

@@ -10,7 +10,7 @@ from torch import Tensor
 from lstm.storage import GROUP, Format, restore, rounded, store
 
 FORMATS: list[Format] = ["fp32", "fp16", "bf16", "int8", "int4", "sparse"]
-# Rows of a group, less and more than one, not a multiple of one; a row of zeros; one number.
+# Rows of one group, of less, and of more but not a multiple; one number.
 SHAPES = [(5, GROUP), (3, 7), (4, 3 * GROUP + 5), (1, 1)]
 
 
@@ -27,7 +27,7 @@ def num_bytes(stored: dict[str, Tensor]) -> int:
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_is_stored_twice_stays_the_same(kind: Format, shape: tuple[int, int]) -> None:
+def test_storing_restored_values_changes_nothing(kind: Format, shape: tuple[int, int]) -> None:
     tensor = matrix(*shape)
     once = restore(store(tensor, kind), kind, tensor.shape)
     assert once.shape == tensor.shape
@@ -47,12 +47,12 @@ def test_rounding_again_changes_nothing(seed: int, kind: Format) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fp32", "sparse"])
-def test_some_formats_lose_nothing(kind: Format) -> None:
+def test_lossless_formats(kind: Format) -> None:
     tensor = matrix(9, 13) * (torch.rand(9, 13) > 0.6)
     assert torch.equal(rounded(tensor, kind), tensor)
 
 
-def test_int8_is_its_formula() -> None:
+def test_int8_formula() -> None:
     tensor = torch.randn(6, 11) * torch.tensor([[1.0], [0.5], [3.0], [1e-9], [0.0], [0.01]])
     largest = math.ceil(16 * math.log2(tensor.abs().max().item() / 127))
     expected = []
@@ -71,7 +71,7 @@ def test_the_error_of_int8_is_half_a_step() -> None:
     assert ((rounded(tensor, "int8") - tensor).abs() <= steps / 2 * 1.0001).all()
 
 
-def test_int4_takes_at_most_fifteen_values_a_group_and_loses_less_than_without_clipping() -> None:
+def test_int4_has_fifteen_values_per_group_and_clips_to_reduce_the_error() -> None:
     tensor = torch.randn(8, 2 * GROUP)
     wanted = tensor.reshape(-1, GROUP)
     groups = rounded(tensor, "int4").reshape(-1, GROUP)
@@ -81,24 +81,22 @@ def test_int4_takes_at_most_fifteen_values_a_group_and_loses_less_than_without_c
     assert (groups - wanted).square().sum() < (plain - wanted).square().sum()
 
 
-def test_groups_do_not_disturb_each_other() -> None:
+def test_groups_are_independent() -> None:
     tensor = torch.randn(1, 2 * GROUP)
     louder = tensor.clone()
-    louder[:, GROUP:] *= 2**10  # so many steps down that the scale is the same
-    ours, theirs = (rounded(it, "int4")[:, :GROUP] for it in (tensor, louder))
-    assert torch.allclose(ours, theirs, atol=0.1 * ours.abs().max().item())
+    louder[:, GROUP:] *= 2**10  # a multiple of the scale steps
+    expected, actual = (rounded(one, "int4")[:, :GROUP] for one in (tensor, louder))
+    assert torch.allclose(actual, expected, atol=0.1 * expected.abs().max().item())
 
 
-def test_integers_take_no_more_bits_than_they_need() -> None:
+def test_integers_are_entropy_coded() -> None:
     tensor = torch.randn(400, 64)
     numbers = tensor.numel()
     assert num_bytes(store(tensor, "int8")) < 1.0 * numbers
-    assert (
-        num_bytes(store(tensor, "int4")) < (0.5 + 1 / 16) * numbers
-    )  # the scales take a sixteenth
+    assert num_bytes(store(tensor, "int4")) < (0.5 + 1 / 16) * numbers  # scales take a sixteenth
     few = tensor * (torch.rand(400, 64) < 0.1)
     assert num_bytes(store(few, "int8")) < 0.3 * numbers
-    assert num_bytes(store(few, "sparse")) < 0.65 * numbers  # fp32 takes four
+    assert num_bytes(store(few, "sparse")) < 0.65 * numbers  # fp32: 4 bytes each
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
@@ -113,16 +111,16 @@ def test_a_damaged_code_is_an_error(kind: Format) -> None:
 
 @pytest.mark.parametrize("rows", [3, 5])
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_a_code_of_another_length_is_an_error(kind: Format, rows: int) -> None:
+def test_code_of_wrong_length_is_an_error(kind: Format, rows: int) -> None:
     stored = store(torch.randn(4, GROUP), kind)
-    with pytest.raises(ValueError, match="the file holds others"):
+    with pytest.raises(ValueError, match="the file has a different number"):
         restore(stored, kind, torch.Size((rows, GROUP)))
 
 
-def test_a_small_file_cannot_fill_the_memory() -> None:
+def test_decompression_is_limited() -> None:
     bomb = torch.frombuffer(bytearray(zlib.compress(bytes(10**8), 9)), dtype=torch.uint8)
     stored = store(torch.randn(4, GROUP), "int8") | {".int8": bomb}
-    with pytest.raises(ValueError, match="the file holds others"):
+    with pytest.raises(ValueError, match="the file has a different number"):
         restore(stored, "int8", torch.Size((4, GROUP)))
 
 

@@ -319,7 +319,7 @@ def test_existing_run_is_replaced_only_with_overwrite(
     copied: Path, tmp_path: Path, tiny_data: Path, tiny_bert: Path
 ) -> None:
     before = (copied / MODEL).read_bytes()
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="already exists"):
         features(config(tiny_data, tmp_path, pooling="cls"), str(tiny_bert))
     assert (copied / MODEL).read_bytes() == before
     features(config(tiny_data, tmp_path, pooling="cls", overwrite=True), str(tiny_bert))

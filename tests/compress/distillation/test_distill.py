@@ -271,7 +271,7 @@ def test_an_interrupted_training_resumes_only_with_equal_data(
     train_epoch = fit._train_epoch
 
     def counted(*args: Any) -> float:
-        epochs.append(args[5])
+        epochs.append(args[1])
         return train_epoch(*args)
 
     monkeypatch.setattr(fit, "_train_epoch", counted)

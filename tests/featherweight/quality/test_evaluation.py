@@ -9,8 +9,10 @@ from featherweight.baselines import MostFrequentClass
 from featherweight.classifier import FloatArray, IntArray
 from featherweight.data.dataset import Split
 from featherweight.quality.evaluation import (
+    MIN_CONFIDENCES,
     Evaluation,
     bootstrap,
+    coverages,
     evaluate,
     expected_calibration_error,
     macro_f1,
@@ -27,7 +29,7 @@ def evaluation(
     labels: tuple[str, ...] = ABC,
     confidence: float = 1.0,
 ) -> Evaluation:
-    """An evaluation whose predictions are these, each given with the same confidence."""
+    """Returns an evaluation with these predictions, all with the same confidence."""
     rest = (1 - confidence) / (len(labels) - 1)
     probabilities = np.full((len(predictions), len(labels)), rest)
     probabilities[np.arange(len(predictions)), predictions] = confidence
@@ -68,7 +70,7 @@ def test_scores_per_class_are_those_worked_by_hand() -> None:
     assert per_class["a"] == pytest.approx(expected)
 
 
-def test_a_class_without_texts_and_answers_counts_as_zero() -> None:
+def test_class_without_texts_and_predictions_counts_as_zero() -> None:
     four = evaluation(TARGETS, PREDICTIONS, (*ABC, "d"))
     three = evaluation(TARGETS, PREDICTIONS)
     for score in ("macro_f1", "macro_precision", "macro_recall"):
@@ -110,7 +112,7 @@ def test_macro_f1_is_the_mean_over_all_classes() -> None:
 
 
 def two_classes(rows: Sequence[tuple[float, bool]]) -> tuple[IntArray, FloatArray]:
-    """Targets and probabilities of answers given as (confidence, whether it is right)."""
+    """Returns targets and probabilities for rows of (confidence, correct)."""
     probabilities = np.array([[confidence, 1 - confidence] for confidence, _ in rows])
     return np.array([0 if right else 1 for _, right in rows], dtype=np.int64), probabilities
 
@@ -122,7 +124,7 @@ def two_classes(rows: Sequence[tuple[float, bool]]) -> tuple[IntArray, FloatArra
         pytest.param([(1.0, False)], 1.0, id="sure-and-wrong"),
         pytest.param([(0.9, True), (0.9, False)], 0.4, id="one-bin-is-averaged"),
         pytest.param([(0.9, True), (0.9, True), (0.65, False)], 0.85 / 3, id="two-bins"),
-        # Bins are (k/15, (k+1)/15]: 12/15 and 0.79 share one, 0.81 has another.
+        # Bins are (k/15, (k+1)/15]: 12/15 and 0.79 are in one bin, 0.81 in another.
         pytest.param([(0.8, True), (0.79, False)], 0.59 / 2, id="edge-below"),
         pytest.param([(0.8, True), (0.81, False)], (0.2 + 0.81) / 2, id="edge-above"),
     ],
@@ -161,12 +163,12 @@ def test_intervals_are_those_of_resampling_the_texts() -> None:
 
     names = ["accuracy", "macro_f1", "macro_precision", "macro_recall"]
     assert list(answers.intervals) == names
-    # The bounds of so many resamples move by less than a tenth of the standard error, some 0.003.
+    # With this many resamples, the bounds vary by about 0.003.
     for name, expected in zip(names, bounds, strict=True):
         assert answers.intervals[name] == pytest.approx(expected, abs=0.012), name
 
 
-def test_intervals_hold_the_score_and_narrow_with_more_texts() -> None:
+def test_intervals_contain_the_score_and_narrow_with_more_texts() -> None:
     few = evaluation(TARGETS * 5, PREDICTIONS * 5)
     many = evaluation(TARGETS * 500, PREDICTIONS * 500)
     for name, (low, high) in few.intervals.items():
@@ -175,7 +177,7 @@ def test_intervals_hold_the_score_and_narrow_with_more_texts() -> None:
         assert (narrow[1] - narrow[0]) == pytest.approx((high - low) / 10, rel=0.25)
 
 
-def test_intervals_are_seeded_to_the_digit() -> None:
+def test_intervals_are_reproducible() -> None:
     matrix = evaluation(TARGETS, PREDICTIONS).confusion
     assert bootstrap(matrix) == bootstrap(matrix) == bootstrap(matrix, seed=0)
     assert bootstrap(matrix) != bootstrap(matrix, seed=1)
@@ -188,7 +190,7 @@ def test_intervals_of_a_perfect_model_with_an_absent_class() -> None:
     assert intervals["macro_f1"] == pytest.approx((2 / 3, 2 / 3))
 
 
-def test_json_has_exactly_the_keys_that_are_promised() -> None:
+def test_json_has_exactly_the_documented_keys() -> None:
     record = json.loads(json.dumps(evaluation(TARGETS, PREDICTIONS, confidence=0.8).to_json()))
     assert list(record) == [
         "model", "data", "split", "n", "parameters", "size_bytes", "accuracy", "macro_f1",
@@ -207,7 +209,7 @@ def test_json_has_exactly_the_keys_that_are_promised() -> None:
     assert type(record["per_class"]["a"]["support"]) is int
 
 
-def test_evaluate_keeps_what_the_classifier_answers() -> None:
+def test_evaluate_stores_the_predictions() -> None:
     train = Split("train", ("a", "b", "c"), np.array([1, 1, 0]))
     test = Split("test", ("d", "e"), np.array([1, 0]))
     answers = evaluate(MostFrequentClass(train, ("no", "yes")), test, "letters")
@@ -219,3 +221,28 @@ def test_evaluate_keeps_what_the_classifier_answers() -> None:
     assert answers.predictions.tolist() == [1, 1]
     assert answers.scores["accuracy"] == 0.5
     np.testing.assert_allclose(answers.probabilities, [[1 / 3, 2 / 3]] * 2)
+
+
+# Confidences 0.55, 0.65, 0.85, 0.97; the first and the third prediction are wrong.
+COVERAGE_PROBABILITIES = np.array([[0.55, 0.45], [0.35, 0.65], [0.85, 0.15], [0.03, 0.97]])
+COVERAGE_TARGETS = np.array([1, 1, 1, 1])
+
+
+def test_coverage_worked_by_hand() -> None:
+    rows = coverages(COVERAGE_TARGETS, COVERAGE_PROBABILITIES)
+    results = {row.min_confidence: (row.answered, row.accuracy) for row in rows}
+    assert tuple(results) == MIN_CONFIDENCES
+    assert results[0.0] == (4, 0.5)
+    assert results[0.6] == (3, pytest.approx(2 / 3))
+    assert results[0.7] == (2, 0.5)
+    assert results[0.95] == (1, 1.0)
+    # Wilson, 2 of 4: (2 + z²/2) / (4 + z²) ± z / (4 + z²) · sqrt(1 + z²/4), with z = 1.959964.
+    assert rows[0].interval == pytest.approx((0.150036, 0.849964), abs=1e-5)
+    assert rows[-1] == (0.99, 0, 0.0, None, None)
+    assert json.loads(json.dumps([row._asdict() for row in rows]))[0]["answered"] == 4
+
+
+def test_confidence_equal_to_the_minimum_is_accepted() -> None:
+    rows = coverages(COVERAGE_TARGETS[:1], np.array([[0.1, 0.9]]))
+    (row,) = [row for row in rows if row.min_confidence == 0.9]
+    assert (row.answered, row.share, row.accuracy) == (1, 1.0, 1.0)

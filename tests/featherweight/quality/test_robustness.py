@@ -24,7 +24,7 @@ NAMES = ["upper case", "punctuation and contractions", "typos", "emoji", "elonga
 
 
 class CapitalReader(Classifier):
-    """Answers 1 where a text has no upper-case letter, else 0."""
+    """Predicts 1 for texts without upper-case letters, else 0."""
 
     name = "capital reader"
     labels = ("loud", "quiet")
@@ -48,12 +48,12 @@ class CapitalReader(Classifier):
 
 
 def with_many_seeds(name: str, text: str) -> list[str]:
-    """One text under one perturbation, 60 times."""
+    """Perturbs a text with 60 seeds."""
     return [PERTURBATIONS[name](text, random.Random(seed)) for seed in range(60)]
 
 
-def one_slip_apart(word: str, typed: str) -> bool:
-    """Whether a letter was swapped, dropped, doubled or replaced."""
+def is_one_typo_apart(word: str, typed: str) -> bool:
+    """Returns whether exactly one letter was swapped, dropped, doubled or replaced."""
     places = range(len(word))
     swapped = {word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in places[:-1]}
     dropped = {word[:i] + word[i + 1 :] for i in places}
@@ -88,9 +88,7 @@ def test_upper_case_keeps_the_words() -> None:
         pytest.param("ım büyük", "Im büyük", id="dotless-i"),
     ],
 )
-def test_contractions_capitals_and_commas_are_put_where_people_put_them(
-    text: str, typed: str
-) -> None:
+def test_contractions_capitals_and_commas(text: str, typed: str) -> None:
     assert re.sub(r"[.!]\Z", "", punctuate(text, random.Random(0))) == typed
 
 
@@ -104,28 +102,28 @@ def test_contractions_capitals_and_commas_are_put_where_people_put_them(
         pytest.param("when i feel so i run", {".", "!"}, id="clause"),
     ],
 )
-def test_a_text_ends_in_the_sign_of_its_kind(text: str, endings: set[str]) -> None:
+def test_statements_and_questions_get_their_punctuation(text: str, endings: set[str]) -> None:
     typed = with_many_seeds("punctuation and contractions", text)
     assert {sentence[-1] for sentence in typed} == endings
     assert {sentence[:-1].lower() for sentence in typed} == {text}
 
 
 @pytest.mark.parametrize("text", ["Fine!", "So?", "Well …", "Hm... ", "Yes 🙂"])
-def test_a_text_that_ends_in_a_sign_gets_no_other(text: str) -> None:
+def test_existing_final_punctuation_is_kept(text: str) -> None:
     assert punctuate(text, random.Random(0)) == text
 
 
-def test_typos_are_one_slip_in_one_long_word_of_ten() -> None:
+def test_one_typo_per_ten_words_in_a_long_word() -> None:
     words = SENTENCE.split()  # 13
     for typed in with_many_seeds("typos", SENTENCE):
         changed = [pair for pair in zip(words, typed.split(), strict=True) if pair[0] != pair[1]]
         assert len(changed) == 1
         (word, slip) = changed[0]
         assert len(word) >= 4
-        assert one_slip_apart(word, slip)
+        assert is_one_typo_apart(word, slip)
 
 
-def test_typos_are_as_many_as_the_text_is_long() -> None:
+def test_number_of_typos_grows_with_the_text() -> None:
     words = ["garden"] * 38  # a tenth is 3.8
     for typed in with_many_seeds("typos", " ".join(words)):
         assert sum(word != "garden" for word in typed.split()) == 4
@@ -133,7 +131,7 @@ def test_typos_are_as_many_as_the_text_is_long() -> None:
 
 def test_typos_are_swapped_dropped_doubled_and_neighboring_letters() -> None:
     swapped, dropped, doubled = {"oSup", "Suop", "Sopu"}, {"Sup", "Sop", "Sou"}, {"Sooup", "Souup"}
-    # On the keyboard o is beside i and p, u beside y and i, p beside o.
+    # Neighbors on the keyboard: i and p of o, y and i of u, o of p.
     replaced = {"Siup", "Spup", "Soyp", "Soip", "Souo"}
     every = swapped | dropped | doubled | {"Soupp"} | replaced
     assert {mistype("Soup", random.Random(seed)) for seed in range(300)} == every
@@ -146,8 +144,8 @@ def test_short_words_names_and_links_get_no_typo(text: str) -> None:
     assert set(with_many_seeds("typos", text)) == {text}
 
 
-def test_a_word_without_keys_is_mistyped_too() -> None:
-    assert all(one_slip_apart("ёёёё", typed) for typed in with_many_seeds("typos", "ёёёё"))
+def test_word_without_qwerty_letters_gets_a_typo() -> None:
+    assert all(is_one_typo_apart("ёёёё", typed) for typed in with_many_seeds("typos", "ёёёё"))
 
 
 def test_one_emoji_comes_between_or_after_the_words() -> None:
@@ -195,39 +193,39 @@ def test_any_unicode_survives(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_text_depends_on_seed_name_and_place_only(name: str) -> None:
+def test_perturbed_text_depends_on_seed_name_and_index_only(name: str) -> None:
     texts = [SENTENCE] * 12
     typed = perturb(texts, name, seed=1)
     assert perturb(texts, name, seed=1) == typed
     assert perturb(["another text", *texts[1:]], name, seed=1)[1:] == typed[1:]
     assert perturb(texts[:3], name, seed=1) == typed[:3]
-    if name != "upper case":  # there is one way to do that
+    if name != "upper case":  # deterministic
         assert perturb(texts, name, seed=2) != typed
         assert len(set(typed)) > 1
 
 
-def test_the_texts_of_a_seed_stay_what_they_are() -> None:
-    # Worked out once: published figures rest on them.
+def test_perturbed_texts_of_a_seed_are_stable() -> None:
+    # Published results depend on them.
     assert perturb(["i feel so happy today"], "emoji") == ["i feel so happy today 🪟"]
     assert perturb(["i feel so happy today"], "typos") == ["i feel so happpy today"]
 
 
-def test_a_perturbation_that_is_not_there_is_named() -> None:
-    with pytest.raises(UsageError, match=r"no perturbation 'mirror': choose upper case, "):
+def test_unknown_perturbation_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown perturbation 'mirror': choose from upper"):
         perturb(["text"], "mirror")
 
 
-def test_accuracy_and_changed_answers_are_those_worked_by_hand() -> None:
-    # Plain, the answers are 1, 1, 0, 1: two of four are right.
+def test_robustness_worked_by_hand() -> None:
+    # Predictions on the original texts are 1, 1, 0, 1: two of four are correct.
     texts = ("feel good", "feel bad", "Feel ok", "12")
     split = Split("test", texts, np.array([0, 0, 0, 1], dtype=np.int64))
     results = {result.perturbation: result for result in robustness(CapitalReader(), split)}
     assert list(results) == NAMES
-    # In upper case all but the number are loud: 0, 0, 0, 1, all of them right.
+    # In upper case they are 0, 0, 0, 1 (the number has no case): all correct.
     assert results["upper case"] == Robustness("upper case", accuracy=1, changed=2 / 4, n=4)
-    # A capital letter at the start does the same.
+    # A capital letter at the start has the same effect.
     name = "punctuation and contractions"
     assert results[name] == Robustness(name, accuracy=1, changed=2 / 4, n=4)
-    # The others leave the case alone.
+    # The others do not change the case.
     for name in ("typos", "emoji", "elongations"):
         assert results[name] == Robustness(name, accuracy=2 / 4, changed=0, n=4)

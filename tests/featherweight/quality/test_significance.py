@@ -11,7 +11,6 @@ from featherweight.classifier import IntArray
 from featherweight.quality.significance import (
     Metric,
     PairedTest,
-    bootstrap_macro_f1,
     compare_groups,
     holm,
     mcnemar_accuracy,
@@ -25,14 +24,14 @@ def ids(values: Sequence[int]) -> IntArray:
 
 
 def answers(targets: IntArray, accuracy: float, seed: int) -> IntArray:
-    """Answers that are right with this probability and random otherwise."""
+    """Returns predictions that are correct with this probability and random otherwise."""
     rng = np.random.default_rng(seed)
     guesses = rng.integers(0, CLASSES, size=len(targets))
     return np.where(rng.random(len(targets)) < accuracy, targets, guesses)
 
 
 def broken(predictions: IntArray, share: float) -> IntArray:
-    """A copy in which this share of the answers is another class."""
+    """Returns a copy in which this share of the predictions is another class."""
     rows = np.random.default_rng(3).choice(len(predictions), int(share * len(predictions)), False)
     copy = predictions.copy()
     copy[rows] = (copy[rows] + 1) % CLASSES
@@ -50,23 +49,29 @@ def reference(targets: IntArray) -> IntArray:
     return answers(targets, 0.92, seed=1)
 
 
+def macro_f1_test(
+    targets: IntArray, reference: IntArray, contender: IntArray, num_labels: int, seed: int = 0
+) -> PairedTest:
+    return compare_groups(targets, [reference], [contender], num_labels, "macro_f1", seed)
+
+
 def paired(p_value: float, difference: float = 0.1, adjusted_p: float | None = None) -> PairedTest:
     return PairedTest("accuracy", 2000, difference, (0.05, 0.15), p_value, adjusted_p)
 
 
-def test_mcnemar_is_the_one_worked_by_hand() -> None:
-    # 10 texts: the reference alone is right on 1, the contender alone on 5, both on 3.
+def test_mcnemar_worked_by_hand() -> None:
+    # 10 texts: only the reference is correct on 1, only the contender on 5, both on 3.
     targets = ids([0] * 10)
     reference = ids([0] + [1] * 5 + [0] * 3 + [1])
     contender = ids([1] + [0] * 5 + [0] * 3 + [1])
     test = mcnemar_accuracy(targets, reference, contender)
     assert (test.metric, test.n) == ("accuracy", 10)
     assert test.difference == pytest.approx(0.4)
-    # Six tosses, at most one of them tails, doubled: 2 * (1 + 6) / 2^6.
+    # Binomial with n = 6, at most 1, two-sided: 2 * (1 + 6) / 2^6.
     assert test.p_value == pytest.approx(14 / 64)
 
 
-def test_mcnemar_is_that_of_scipy_and_statsmodels(targets: IntArray, reference: IntArray) -> None:
+def test_mcnemar_equals_scipy_and_statsmodels(targets: IntArray, reference: IntArray) -> None:
     contender = answers(targets, 0.9, seed=2)
     right, also_right = reference == targets, contender == targets
     only_reference = int((right & ~also_right).sum())
@@ -80,38 +85,38 @@ def test_mcnemar_is_that_of_scipy_and_statsmodels(targets: IntArray, reference: 
     assert p_value == pytest.approx(mcnemar(table, exact=True).pvalue)
 
 
-def test_wrong_answers_of_different_classes_are_no_difference_in_accuracy() -> None:
+def test_different_errors_are_no_difference_in_accuracy() -> None:
     test = mcnemar_accuracy(ids([0, 0, 1, 1]), ids([0, 1, 2, 1]), ids([0, 2, 0, 1]))
     assert (test.difference, test.interval, test.p_value) == (0, (0, 0), 1)
 
 
-def test_the_difference_in_macro_f1_is_the_one_worked_by_hand() -> None:
+def test_difference_in_macro_f1_worked_by_hand() -> None:
     targets = ids([0, 0, 1, 1])
-    # Reference: F1 of 2/3 for class 0 (one hit of 2 + 1) and 4/5 for class 1 (2 hits of 2 + 3).
-    test = bootstrap_macro_f1(targets, ids([0, 1, 1, 1]), ids([0, 0, 1, 1]), num_labels=2)
+    # Reference: F1 of 2/3 for class 0 (2 * 1 / (2 + 1)) and 4/5 for class 1 (2 * 2 / (2 + 3)).
+    test = macro_f1_test(targets, ids([0, 1, 1, 1]), ids([0, 0, 1, 1]), num_labels=2)
     assert test.difference == pytest.approx(1 - (2 / 3 + 4 / 5) / 2)
-    # A third class that never occurs counts as 0 on both sides.
-    test = bootstrap_macro_f1(targets, ids([0, 1, 1, 1]), ids([0, 0, 1, 1]), num_labels=3)
+    # A third class that never occurs counts as 0 for both.
+    test = macro_f1_test(targets, ids([0, 1, 1, 1]), ids([0, 0, 1, 1]), num_labels=3)
     assert test.difference == pytest.approx(2 / 3 - (2 / 3 + 4 / 5) / 3)
-    # One text a class: a perfect reference against F1s of 2/3 and 0.
-    test = bootstrap_macro_f1(ids([0, 1]), ids([0, 1]), ids([0, 0]), num_labels=2)
+    # One text per class: a perfect reference against F1 scores of 2/3 and 0.
+    test = macro_f1_test(ids([0, 1]), ids([0, 1]), ids([0, 0]), num_labels=2)
     assert test.difference == pytest.approx(1 / 3 - 1)
 
 
 def test_the_p_value_counts_the_resamples_on_the_other_side() -> None:
-    # The contender is right where the reference is wrong, on one text of two. A resample of the
-    # two misses that text with probability 1/4: two-sided p = 1/2, and no resample is below 0.
+    # The contender is correct on both texts, the reference on one. A resample of the
+    # two misses the other with probability 1/4: two-sided p = 1/2, and no resample is below 0.
     test = compare_groups(ids([0, 0]), [ids([0, 1])], [ids([0, 0])], 2, "accuracy")
     assert test.difference == 0.5
     assert test.interval == (0, 1)
     assert test.p_value == pytest.approx(2 * 0.25, abs=0.02)
-    # Never on the other side: the smallest p that 10,000 resamples can show.
+    # No resample on the other side: the smallest p-value of 10,000 resamples.
     test = compare_groups(ids([0, 0]), [ids([1, 1])], [ids([0, 0])], 2, "accuracy")
     assert test.p_value == pytest.approx(2 / 10_001)
 
 
 def plain_score(metric: Metric, targets: IntArray, predictions: IntArray) -> float:
-    """The score, written out class by class."""
+    """Computes the score class by class."""
     if metric == "accuracy":
         return float((targets == predictions).mean())
     f1 = []
@@ -123,9 +128,7 @@ def plain_score(metric: Metric, targets: IntArray, predictions: IntArray) -> flo
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
-def test_the_bootstrap_is_that_of_resampling_the_texts_one_by_one(
-    targets: IntArray, metric: Metric
-) -> None:
+def test_bootstrap_equals_resampling_texts_one_by_one(targets: IntArray, metric: Metric) -> None:
     some = targets[:150]
     one, other = answers(some, 0.7, seed=1), answers(some, 0.78, seed=2)
     rng = np.random.default_rng(9)
@@ -140,14 +143,12 @@ def test_the_bootstrap_is_that_of_resampling_the_texts_one_by_one(
     assert test.p_value == pytest.approx(2 * share, abs=0.06)
 
 
-def test_the_difference_in_macro_f1_is_that_of_sklearn(
-    targets: IntArray, reference: IntArray
-) -> None:
+def test_difference_in_macro_f1_equals_sklearn(targets: IntArray, reference: IntArray) -> None:
     contender = answers(targets, 0.9, seed=2)
     one, other = (
         f1_score(targets, predictions, average="macro") for predictions in (reference, contender)
     )
-    test = bootstrap_macro_f1(targets, reference, contender, CLASSES)
+    test = macro_f1_test(targets, reference, contender, CLASSES)
     assert test.difference == pytest.approx(other - one)
 
 
@@ -156,30 +157,28 @@ def test_two_copies_of_one_model_show_no_difference(targets: IntArray, reference
     for test in holm(
         [
             mcnemar_accuracy(targets, reference, copy),
-            bootstrap_macro_f1(targets, reference, copy, CLASSES),
+            macro_f1_test(targets, reference, copy, CLASSES),
         ]
     ):
         assert (test.difference, test.interval, test.p_value) == (0, (0, 0), 1)
         assert test.verdict == "no difference shown (n = 2000)"
 
 
-def test_a_copy_with_five_percent_of_its_answers_broken_is_worse(
+def test_copy_with_five_percent_wrong_predictions_is_worse(
     targets: IntArray, reference: IntArray
 ) -> None:
     copy = broken(reference, 0.05)
     tests = [
         mcnemar_accuracy(targets, reference, copy),
-        bootstrap_macro_f1(targets, reference, copy, CLASSES),
+        macro_f1_test(targets, reference, copy, CLASSES),
     ]
     assert [test.verdict for test in holm(tests)] == ["worse", "worse"]
     assert all(test.interval[0] < test.difference < test.interval[1] < 0 for test in tests)
     assert mcnemar_accuracy(targets, copy, reference).verdict == "better"
 
 
-def test_a_group_of_one_is_the_model_itself(targets: IntArray, reference: IntArray) -> None:
+def test_interval_of_mcnemar_is_from_the_bootstrap(targets: IntArray, reference: IntArray) -> None:
     contender = answers(targets, 0.9, seed=2)
-    group = compare_groups(targets, [reference], [contender], CLASSES, "macro_f1")
-    assert group == bootstrap_macro_f1(targets, reference, contender, CLASSES)
     accuracy = compare_groups(targets, [reference], [contender], CLASSES, "accuracy")
     assert accuracy.interval == mcnemar_accuracy(targets, reference, contender).interval
 
@@ -200,18 +199,18 @@ def test_groups_of_the_same_members_show_no_difference(targets: IntArray, metric
     assert (test.difference, test.interval, test.p_value) == (0, (0, 0), 1)
 
 
-def test_a_comparison_is_reproducible_to_the_digit(targets: IntArray, reference: IntArray) -> None:
+def test_comparison_is_reproducible(targets: IntArray, reference: IntArray) -> None:
     contender = answers(targets, 0.9, seed=2)
-    first = bootstrap_macro_f1(targets, reference, contender, CLASSES, seed=4)
-    assert bootstrap_macro_f1(targets, reference, contender, CLASSES, seed=4) == first
-    other = bootstrap_macro_f1(targets, reference, contender, CLASSES, seed=5)
+    first = macro_f1_test(targets, reference, contender, CLASSES, seed=4)
+    assert macro_f1_test(targets, reference, contender, CLASSES, seed=4) == first
+    other = macro_f1_test(targets, reference, contender, CLASSES, seed=5)
     assert other.interval != first.interval
     assert other.difference == first.difference
 
 
-def test_holm_is_the_one_worked_by_hand() -> None:
+def test_holm_worked_by_hand() -> None:
     tests = [paired(0.03), paired(0.005), paired(0.02), paired(0.6)]
-    # In order 0.005, 0.02, 0.03, 0.6 times 4, 3, 2, 1, and none below the one before it.
+    # Sorted: 0.005, 0.02, 0.03, 0.6 times 4, 3, 2, 1, made monotonic.
     assert [test.adjusted_p for test in holm(tests)] == pytest.approx([0.06, 0.02, 0.06, 0.6])
     assert [test.p_value for test in holm(tests)] == [0.03, 0.005, 0.02, 0.6]
     assert [test.verdict for test in holm(tests)] == [
@@ -222,7 +221,7 @@ def test_holm_is_the_one_worked_by_hand() -> None:
     ]
 
 
-def test_holm_of_no_tests_is_none() -> None:
+def test_holm_of_no_tests() -> None:
     assert holm([]) == []
 
 
@@ -240,7 +239,7 @@ def test_the_verdict_follows_the_adjusted_p_and_the_sign(test: PairedTest, verdi
     assert test.verdict == verdict
 
 
-def test_the_json_holds_every_field_and_the_verdict() -> None:
+def test_json_has_every_field_and_the_verdict() -> None:
     assert json.loads(json.dumps(paired(0.01, 0.1, 0.02).to_json())) == {
         "metric": "accuracy",
         "n": 2000,

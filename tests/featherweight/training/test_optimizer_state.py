@@ -17,7 +17,7 @@ def network() -> nn.Module:
 
 
 def walk(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[Tensor]:
-    """Takes steps and returns the weights after them."""
+    """Takes steps and returns the weights."""
     for step in range(steps):
         optimizer.zero_grad()
         module(torch.full((2, 3), 1.0 + step)).square().sum().backward()
@@ -26,7 +26,7 @@ def walk(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> lis
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam, torch.optim.RMSprop])
-def test_restored_optimizer_steps_as_the_saved_one(kind: Kind, tmp_path: Path) -> None:
+def test_restored_optimizer_takes_the_same_steps(kind: Kind, tmp_path: Path) -> None:
     module = network()
     optimizer = kind(module.parameters(), lr=0.1)
     walk(module, optimizer, 3)
@@ -70,7 +70,7 @@ def test_parameters_are_numbered_through_the_groups() -> None:
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
 
 
-def test_step_sizes_stay_as_they_are() -> None:
+def test_learning_rate_is_unchanged() -> None:
     module = network()
     saved = torch.optim.AdamW(module.parameters(), lr=0.1)
     walk(module, saved, 1)
@@ -79,14 +79,14 @@ def test_step_sizes_stay_as_they_are() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.001
 
 
-def test_nothing_saved_restores_nothing() -> None:
+def test_empty_state() -> None:
     optimizer = torch.optim.AdamW(network().parameters())
     restore_optimizer(optimizer, {})
     assert optimizer_tensors(optimizer) == {}
 
 
 @pytest.mark.parametrize("name", ["exp_avg", "one.exp_avg", "0.exp_avg.more", "", ".exp_avg"])
-def test_tensors_that_are_none_of_an_optimizer_are_refused(name: str) -> None:
+def test_invalid_tensors_are_refused(name: str) -> None:
     optimizer = torch.optim.AdamW(network().parameters())
     with pytest.raises(ValueError, match=r".+"):
         restore_optimizer(optimizer, {name: torch.zeros(1)})

@@ -24,18 +24,22 @@ from featherweight.training.run_records import (
 
 @dataclass(frozen=True)
 class Config(OutputConfig, TrainingConfig, DataConfig):
-    """Flags of some training."""
+    """Options of a training."""
+
+    kind = "lstm"
 
 
 @dataclass(frozen=True)
 class OtherConfig(OutputConfig, DataConfig):
-    """Flags of another verb."""
+    """Options of another verb."""
+
+    kind = "features"
 
     pooling: str = "mean"
 
 
-def begun(config: Any, name: str, *, age: int = 0) -> Run:
-    """A run that was begun and cut off, so many seconds ago."""
+def interrupted(config: Any, name: str, *, age: int = 0) -> Run:
+    """Creates an interrupted run that is `age` seconds old."""
     dataset, findings = prepare_data(config)
     records = first_records(config, dataset, findings)
     run = Run.create(config.output_dir, name, overwrite=False, records=records)
@@ -72,7 +76,7 @@ def test_data_is_checked_and_leaks_are_dropped_only_if_asked(
     assert "1 texts were dropped" in caplog.text
 
 
-def test_clean_data_is_passed_in_silence(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+def test_clean_data_logs_nothing(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     prepare_data(config)
     assert caplog.text == ""
 
@@ -88,22 +92,36 @@ def test_first_records_are_json(config: Config) -> None:
     assert set(records) == {"config.json", "labels.json", "data.json", "environment.json"}
     copy = json.loads(json.dumps(records))
     assert copy["labels.json"] == ["anger", "joy", "sadness"]
-    assert copy["config.json"].keys() == {field.name for field in fields(config)}
+    assert copy["config.json"].keys() == {"kind", *(field.name for field in fields(config))}
+    assert copy["config.json"]["kind"] == "lstm"
 
 
-def test_resolved_paths_hold_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolved_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     values = resolved(Config(data="mine", output_dir=Path("out")))
     assert values["data"] == str(tmp_path / "mine")
     assert values["output_dir"] == str(tmp_path / "out")
-    # An id of the Hub is no path here, and stays.
+    # A Hub id is not a path.
     assert resolved(Config(data="owner/data"))["data"] == "owner/data"
 
 
 def test_named_run_that_was_cut_off_is_found(config: Config, dataset: Dataset) -> None:
-    run = begun(config, "mine")
+    run = interrupted(config, "mine")
     assert cut_off_run(replace(config, name="mine", resume=True), dataset).path == run.path  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["mine", ""])
+def test_run_that_does_not_record_its_kind_is_found(
+    config: Config, dataset: Dataset, name: str
+) -> None:
+    run = interrupted(config, "mine")
+    saved = run.read_json("config.json")
+    del saved["kind"]
+    run.write_json("config.json", saved | {"preset": "feather"})
+    found = cut_off_run(replace(config, name=name, resume=True), dataset)
+    assert found is not None
+    assert found.path == run.path
 
 
 def test_named_run_that_never_began_is_none(config: Config, dataset: Dataset) -> None:
@@ -112,10 +130,10 @@ def test_named_run_that_never_began_is_none(config: Config, dataset: Dataset) ->
 
 @pytest.mark.parametrize("weights", [MODEL, f"transformer/{MODEL}"])
 def test_finished_run_is_not_resumed(config: Config, dataset: Dataset, weights: str) -> None:
-    run = begun(config, "mine")
+    run = interrupted(config, "mine")
     run.file(weights).parent.mkdir(exist_ok=True)
     run.file(weights).touch()
-    # What its training goes on from is still there: the last step was not done.
+    # There is still a checkpoint: the last step of the training is missing.
     assert cut_off_run(replace(config, name="mine"), dataset) is not None
     run.file(CHECKPOINTS).rmdir()
     run.file(CHECKPOINT).touch()
@@ -130,18 +148,18 @@ def test_finished_run_is_not_resumed(config: Config, dataset: Dataset, weights: 
 def test_without_a_name_the_newest_of_the_same_verb_is_found(
     config: Config, dataset: Dataset
 ) -> None:
-    begun(config, "old", age=20)
-    run = begun(config, "new", age=10)
-    begun(OtherConfig(data=config.data, output_dir=config.output_dir), "other verb")
+    interrupted(config, "old", age=20)
+    run = interrupted(config, "new", age=10)
+    interrupted(OtherConfig(data=config.data, output_dir=config.output_dir), "other verb")
     found = cut_off_run(config, dataset)
     assert found is not None
     assert found.path == run.path
 
 
-def test_without_any_run_there_is_nothing_to_resume(config: Config, dataset: Dataset) -> None:
+def test_nothing_to_resume_without_a_run(config: Config, dataset: Dataset) -> None:
     with pytest.raises(UsageError, match="nothing to resume"):
         cut_off_run(config, dataset)
-    begun(OtherConfig(data=config.data, output_dir=config.output_dir), "other verb")
+    interrupted(OtherConfig(data=config.data, output_dir=config.output_dir), "other verb")
     with pytest.raises(UsageError, match="nothing to resume"):
         cut_off_run(config, dataset)
 
@@ -153,7 +171,7 @@ def test_without_any_run_there_is_nothing_to_resume(config: Config, dataset: Dat
 def test_other_flags_are_refused_and_named(
     config: Config, dataset: Dataset, changes: dict[str, Any]
 ) -> None:
-    begun(config, "mine")
+    interrupted(config, "mine")
     (flag,) = changes
     for name in ("mine", ""):
         with pytest.raises(UsageError, match=f"--{flag} .* same flags") as caught:
@@ -161,8 +179,8 @@ def test_other_flags_are_refused_and_named(
         assert "\n" not in str(caught.value)
 
 
-def test_flags_on_the_place_of_the_run_may_differ(config: Config, dataset: Dataset) -> None:
-    run = begun(replace(config, name="mine"), "mine")
+def test_output_flags_may_differ(config: Config, dataset: Dataset) -> None:
+    run = interrupted(replace(config, name="mine"), "mine")
     for changes in ({"resume": True}, {"name": "", "resume": True}):
         found = cut_off_run(replace(config, **changes), dataset)  # type: ignore[arg-type]
         assert found is not None
@@ -172,7 +190,7 @@ def test_flags_on_the_place_of_the_run_may_differ(config: Config, dataset: Datas
 def test_other_data_is_refused(config: Config, tiny_data: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
     config = replace(config, data=str(tmp_path / "data"))
-    begun(config, "mine")
+    interrupted(config, "mine")
     with (tmp_path / "data" / "validation.csv").open("a", encoding="utf-8") as file:
         file.write("one more,joy\n")
     with pytest.raises(UsageError, match="has changed"):
@@ -180,7 +198,7 @@ def test_other_data_is_refused(config: Config, tiny_data: Path, tmp_path: Path) 
 
 
 def test_damaged_run_is_refused(config: Config, dataset: Dataset) -> None:
-    run = begun(config, "mine")
+    run = interrupted(config, "mine")
     run.file("data.json").unlink()
     with pytest.raises(WeightsError, match=r"data\.json"):
         cut_off_run(replace(config, name="mine"), dataset)
@@ -189,7 +207,7 @@ def test_damaged_run_is_refused(config: Config, dataset: Dataset) -> None:
         cut_off_run(replace(config, name="mine"), dataset)
 
 
-def test_log_goes_on_where_it_was_left(tmp_path: Path) -> None:
+def test_log_is_appended(tmp_path: Path) -> None:
     logger = logging.getLogger("featherweight")
     handlers = list(logger.handlers)
     with logged_to(tmp_path / "training.log"):
@@ -207,19 +225,19 @@ def test_log_goes_on_where_it_was_left(tmp_path: Path) -> None:
     ("texts", "batch_size", "min_steps", "passes"),
     [(36, 8, 1, 1), (36, 8, 5, 1), (36, 8, 6, 2), (36, 8, 11, 3), (1, 32, 400, 400), (8, 8, 1, 1)],
 )
-def test_small_splits_are_gone_through_several_times(
+def test_small_splits_are_repeated(
     texts: int, batch_size: int, min_steps: int, passes: int
 ) -> None:
     config = TrainingConfig(min_steps=min_steps)
     assert config.passes_per_epoch(texts, batch_size) == passes
-    # The batches of all processes and accumulated ones are a step, not those of the flag.
+    # The argument counts, which may be larger than the flag (several processes, accumulation).
     assert replace(config, batch_size=1).passes_per_epoch(texts, batch_size) == passes
 
 
 def test_class_weights_balance_the_classes() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1])
     balanced = class_weights(labels, 3, TrainingConfig(class_weights="balanced"))
-    # A class without texts is counted as if it had one.
+    # A class without texts counts as one with a single text.
     assert balanced == pytest.approx([6 / 12, 6 / 6, 6 / 3])
     assert balanced.dtype == np.float32
     assert class_weights(labels, 3, TrainingConfig()).tolist() == [1.0, 1.0, 1.0]
@@ -238,6 +256,6 @@ def test_epoch_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "/a", "a/"])
-def test_name_is_no_path(name: str) -> None:
+def test_name_must_not_be_a_path(name: str) -> None:
     with pytest.raises(UsageError, match="--name"):
         OutputConfig(name=name)
