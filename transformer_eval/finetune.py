@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from featherweight.data.checks import Findings
 from featherweight.data.dataset import Dataset
 from featherweight.device import resolve_device, seed_everything
-from featherweight.errors import FeatherweightError, UsageError
+from featherweight.errors import FeatherweightError, UsageError, first_line
 from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.reports.plots import training_curves
 from featherweight.reports.reporting import write_evaluation
@@ -115,7 +115,7 @@ def _first_process_first(state: PartialState) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        broadcast_object_list([str(error) or type(error).__name__])
+        broadcast_object_list([first_line(error)])
         raise
     broadcast_object_list([""])
 

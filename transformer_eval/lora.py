@@ -71,7 +71,7 @@ def with_adapter(network: Any, folder: Path) -> Any:
     """
     for name in (_CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise WeightsError(f"{folder} has no {name}: adapters are loaded only from safetensors")
+            raise WeightsError(f"{folder} has no {name}: adapters are loaded from safetensors only")
     try:
         facts = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         names = ("r", "lora_alpha", "target_modules", "modules_to_save")

@@ -536,7 +536,7 @@ def test_weights_that_do_not_fit_the_config_are_refused(
 ) -> None:
     change(folder, **entries)
 
-    assert "other sizes than its config.json says" in refusal(folder)
+    assert "its weights have other sizes than its config.json" in refusal(folder)
 
 
 @each_family
