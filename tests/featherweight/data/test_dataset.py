@@ -123,7 +123,7 @@ def test_the_cut_is_the_same_each_time_and_keeps_the_order(tmp_path: Path) -> No
     path = write(tmp_path / "a.csv", many({"joy": 40, "fear": 40}))
     first, second = load(path), load(path)
     assert first.validation.texts == second.validation.texts
-    # AnsweredBatch out: a cut that moved with the version of a library would move every result.
+    # Written out: a cut that moved with the version of a library would move every result.
     assert first.split("test").texts == (
         "joy 12",
         "joy 13",

@@ -68,7 +68,7 @@ def test_the_card_holds_one_program_that_loads_from_the_hub(
 def test_a_card_without_a_section_on_use_gets_one(run: Path) -> None:
     (run / "README.md").write_text("# tiny\n\nWritten by hand.\n")
     _, text = card(run)
-    assert "AnsweredBatch by hand.\n\n## Use\n\n```python\n" in text
+    assert "Written by hand.\n\n## Use\n\n```python\n" in text
 
 
 def test_the_card_points_to_no_file_that_stays_behind(run: Path) -> None:

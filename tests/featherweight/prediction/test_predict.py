@@ -13,21 +13,20 @@ import numpy as np
 import pytest
 
 from featherweight import load, run_inference
-from featherweight.classifier import Batch, Classifier, FloatArray
+from featherweight.classifier import Batch, FloatArray
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.prediction.predict import PredictConfig, predict, predict_file, predictions_path
 from featherweight.run import MODEL
+from tests.helpers.stub_classifier import StubClassifier
 
 TEXTS = ["i am so happy", "i cried all night", "furious with the bank", "", "zzzz"]
 COLUMNS = ["text", "predicted_label", "predicted_emotion", "confidence"]
 
 
-class FirstLetter(Classifier):
+class FirstLetter(StubClassifier):
     """Answers 1 to a text that begins with "y", else 0, with a confidence of 3/4."""
 
-    name = "first letter"
     labels = ("no", "yes")
-    device = "cpu"
 
     def __init__(self) -> None:
         self.largest_batch = 0
@@ -38,12 +37,6 @@ class FirstLetter(Classifier):
 
     def forward(self, batch: Batch) -> FloatArray:
         return np.log(np.array([[0.25, 0.75] if yes else [0.75, 0.25] for yes in batch]))
-
-    def num_parameters(self) -> int:
-        return 0
-
-    def size_bytes(self) -> int:
-        return 0
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> Path:

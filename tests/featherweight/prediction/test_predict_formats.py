@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featherweight.classifier import Batch, Classifier, FloatArray
+from featherweight.classifier import Batch, FloatArray
 from featherweight.errors import UsageError
 from featherweight.prediction.config import PredictConfig
 from featherweight.prediction.predict import predict
 from featherweight.prediction.streaming import predict_file
+from tests.helpers.stub_classifier import StubClassifier
 
 
-class Length(Classifier):
+class Length(StubClassifier):
     """Is the surer that a text is long, the longer it is."""
 
-    name = "length"
     labels = ("short", "long")
-    device = "cpu"
 
     def encode(self, texts: Sequence[str]) -> Batch:
         return texts

@@ -14,16 +14,15 @@ from featherweight.errors import DataError, UsageError
 from featherweight.prediction import resumable_file
 from featherweight.prediction.resumable_file import part_path, progress_path
 from featherweight.prediction.streaming import predict_file
+from tests.helpers.stub_classifier import StubClassifier
 
 ROWS = 5_000  # five batches
 
 
-class Longest(Classifier):
+class Longest(StubClassifier):
     """Answers by the length of a text, until it breaks off before a batch."""
 
-    name = "longest"
     labels = ("short", "long")
-    device = "cpu"
 
     def __init__(self, batches: int = 1_000, error: BaseException | None = None) -> None:
         self.batches = batches
