@@ -5,7 +5,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -41,6 +41,7 @@ from featherweight.run import (
     atomic_directory,
     atomic_open,
     newest_run,
+    without_folders,
 )
 from lstm.classifier import TextClassifier
 
@@ -184,14 +185,9 @@ def _training(run: Run) -> dict[str, Any]:
 
 def _told(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the flags that a training follows from, without paths of this machine."""
-
-    def public(value: Any) -> Any:
-        if isinstance(value, list):
-            return [public(it) for it in value]
-        rooted = isinstance(value, str) and PureWindowsPath(value).root
-        return PureWindowsPath(value).name if rooted else value
-
-    return {name: public(value) for name, value in flags.items() if name not in _NOT_TRAINING}
+    return {
+        name: without_folders(value) for name, value in flags.items() if name not in _NOT_TRAINING
+    }
 
 
 def _is_bundled(origin: Origin) -> bool:

@@ -23,15 +23,15 @@ from featherweight.data.examples import text_rows
 from featherweight.data.rows import listing, open_rows
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.loading import newest_or_pretrained
-from featherweight.prediction.answer_formats import (
-    AnswerFormat,
-    CsvAnswers,
-    abstaining,
-    answer_format,
-    answer_schema,
-)
 from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells
 from featherweight.prediction.config import PredictConfig
+from featherweight.prediction.output_formats import (
+    CsvFormat,
+    OutputFormat,
+    apply_min_confidence,
+    output_format,
+    output_schema,
+)
 from featherweight.prediction.streaming import require_free_columns
 from featherweight.run import atomic_directory, atomic_open
 from featherweight.weights import is_bundle
@@ -75,7 +75,7 @@ def predict_shards(config: PredictConfig) -> None:
     schema = _common_schema(shards, config.text_column)
     with open_rows(shards[0]) as rows:
         name = Path(f"part{_NAMES[flag][0]}")
-        answers = answer_format(name, rows, config.text_column, config.raw)
+        answers = output_format(name, rows, config.text_column, config.raw)
     with atomic_directory(output_path.resolve()) as whole, cluster(__name__):
         sink = _Folder(whole, name, answers, config.text_column)
         _run(shards, schema, bundle, sink, config)
@@ -139,7 +139,7 @@ def _common_schema(shards: Sequence[Path], text_column: str) -> Any:
         with open_rows(shard) as rows:
             require_free_columns(rows)
             text_rows(rows, text_column)
-            schema = answer_schema(rows)
+            schema = output_schema(rows)
         common = common or schema
         here, there = (dict(zip(it.names, it.types, strict=True)) for it in (schema, common))
         odd = [name for name in {**there, **here} if here.get(name) != there.get(name)]
@@ -207,7 +207,7 @@ class _Answers:
         """Returns a table with the columns of the answers added."""
         probabilities = self._bundle.predict_proba(table[self._text_column].to_pylist())
         answers = [
-            abstaining(cell, self._min_confidence)
+            apply_min_confidence(cell, self._min_confidence)
             for cell in prediction_cells(self._labels, probabilities)
         ]
         labels, names, confidences = zip(*answers, strict=True)
@@ -224,7 +224,7 @@ class _Folder(Datasink[None]):
         rows: How many were written, once all are.
     """
 
-    def __init__(self, path: Path, name: Path, answers: AnswerFormat, text_column: str) -> None:
+    def __init__(self, path: Path, name: Path, answers: OutputFormat, text_column: str) -> None:
         self.rows = 0
         self._path = path
         self._name = name
@@ -259,7 +259,7 @@ class _Folder(Datasink[None]):
                     append(self._content(table))
 
     def _content(self, table: Any) -> Any:
-        if not isinstance(self._answers, CsvAnswers):
+        if not isinstance(self._answers, CsvFormat):
             return table
         answered = []
         for row in table.to_pylist():

@@ -1,7 +1,7 @@
-"""Batches answered by a process on each core, in their order.
+"""Predictions for batches in order, optionally by one process per core.
 
-Processes, since threads have one interpreter between them: of 26 µs that a text takes a bundle of
-290,000 parameters, 7 are spent in Python, so that threads could not use four cores.
+Processes instead of threads, which share one interpreter: of the 26 µs that a bundle of 290,000
+parameters needs per text, 7 are spent in Python, so threads could not use four cores.
 """
 
 import multiprocessing
@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ from typing import Any
 from featherweight.classifier import Classifier
 from featherweight.errors import FeatherweightError
 from featherweight.loading import load
-from featherweight.prediction.answer_formats import AnswerFormat, abstaining
 from featherweight.prediction.cells import prediction_cells
+from featherweight.prediction.output_formats import OutputFormat, apply_min_confidence
 
-Batch = Sequence[tuple[str, dict[str, object]]]  # texts, and the values of their rows by column
+Batch = Sequence[tuple[str, dict[str, object]]]  # (text, values by column) of each row
 
-_QUEUED = 2  # batches a process, so that none waits for the next
+_QUEUED = 2  # batches per process, so that none has to wait for the next
 
 
 @dataclass(frozen=True)
-class AnsweredBatch:
-    """An answered batch.
+class PredictedBatch:
+    """The predictions for a batch.
 
     Attributes:
-        content: What is appended to the file of answers.
+        content: Content to append to the output file.
         labels: The most probable class id of each row.
-        truncated_texts: How many texts were cut at the maximum length.
+        truncated_texts: Number of texts cut at the maximum length.
     """
 
     content: Any
@@ -44,29 +44,29 @@ class AnsweredBatch:
 
 @dataclass(frozen=True)
 class BatchPredictor:
-    """Answers batches.
+    """Predicts one batch at a time.
 
     Attributes:
-        classifier: Who answers.
-        answers: How the answers are written.
-        min_confidence: Probability below which the label is empty.
+        classifier: The model.
+        output: Format of the output file.
+        min_confidence: Leave the label empty if its probability is below this value.
     """
 
     classifier: Classifier
-    answers: AnswerFormat
+    output: OutputFormat
     min_confidence: float
 
-    def __call__(self, batch: Batch) -> AnsweredBatch:
-        """Answers one batch."""
+    def __call__(self, batch: Batch) -> PredictedBatch:
+        """Returns the predictions for one batch."""
         truncated = self.classifier.truncated_texts
         probabilities = self.classifier.predict_proba([text for text, _ in batch])
         cells = list(prediction_cells(self.classifier.labels, probabilities))
-        answered = [
-            (text, abstaining(cell, self.min_confidence), row)
-            for (text, row), cell in zip(batch, cells, strict=True)
+        rows = [
+            (text, apply_min_confidence(cell, self.min_confidence), values)
+            for (text, values), cell in zip(batch, cells, strict=True)
         ]
-        return AnsweredBatch(
-            self.answers.batch(answered),
+        return PredictedBatch(
+            self.output.batch(rows),
             [label for label, _, _ in cells],
             self.classifier.truncated_texts - truncated,
         )
@@ -82,65 +82,67 @@ def cores() -> int:
     return max(1, available // max(1, int(threads) if threads.isdecimal() else 1))
 
 
-def on_all_cores(
-    answerer: BatchPredictor, weights: Path, batches: Iterable[Batch]
-) -> Iterator[AnsweredBatch]:
-    """Yields the answered batches in their order, at most a few of them ahead.
+def predict_batches(
+    predictor: BatchPredictor, batches: Iterable[Batch], bundle: Path | None = None
+) -> Generator[PredictedBatch, None, None]:
+    """Yields the predictions for batches in order, computed at most a few batches ahead.
 
     Args:
-        answerer: Who answers.
-        weights: Where its classifier is loaded from.
-        batches: What to answer.
+        predictor: The model and output format.
+        batches: The input.
+        bundle: Load the model from here in a process on each core; None: use this process.
 
     Raises:
-        FeatherweightError: A process was killed.
+        FeatherweightError: A worker process was killed.
     """
     processes = cores()
+    if bundle is None or processes == 1:
+        yield from map(predictor, batches)
+        return
     pool = ProcessPoolExecutor(
         processes,
-        # A fork would copy the locks of libraries' threads as they happen to be.
+        # A fork would copy locks that other threads of the libraries happen to hold.
         multiprocessing.get_context("spawn"),
-        _begin,
-        (weights, answerer.answers, answerer.min_confidence),
+        _start_worker,
+        (bundle, predictor.output, predictor.min_confidence),
     )
-    ahead: deque[Future[AnsweredBatch]] = deque()
+    queue: deque[Future[PredictedBatch]] = deque()
+
+    def next_result() -> PredictedBatch:
+        batch = queue.popleft().result()
+        predictor.classifier.truncated_texts += batch.truncated_texts
+        return batch
+
     try:
         for batch in batches:
-            ahead.append(pool.submit(_answer, batch))
-            if len(ahead) == _QUEUED * processes:
-                yield _counted(ahead.popleft().result(), answerer.classifier)
-        while ahead:
-            yield _counted(ahead.popleft().result(), answerer.classifier)
+            queue.append(pool.submit(_predict_batch, batch))
+            if len(queue) == _QUEUED * processes:
+                yield next_result()
+        while queue:
+            yield next_result()
     except BrokenProcessPool:
-        raise FeatherweightError(
-            "a process that answers was killed: is there too little memory?"
-        ) from None
+        raise FeatherweightError("a worker process was killed: is there enough memory?") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _counted(written: AnsweredBatch, classifier: Classifier) -> AnsweredBatch:
-    classifier.truncated_texts += written.truncated_texts
-    return written
+_predictor: BatchPredictor  # of a worker process
 
 
-_answerer: BatchPredictor  # of a process that answers
+def _start_worker(bundle: Path, output: OutputFormat, min_confidence: float) -> None:
+    global _predictor
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _predictor = BatchPredictor(load(bundle, "cpu"), output, min_confidence)
 
 
-def _begin(weights: Path, answers: AnswerFormat, min_confidence: float) -> None:
-    global _answerer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends them
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _answerer = BatchPredictor(load(weights, "cpu"), answers, min_confidence)
-
-
-def _end_with_parent() -> None:
-    # A parent that was killed told nobody, and its pipes stay open in the other processes.
+def _exit_with_parent() -> None:
+    # A killed parent notifies nobody, and its pipes stay open in the other workers.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _answer(batch: Batch) -> AnsweredBatch:
-    return _answerer(batch)
+def _predict_batch(batch: Batch) -> PredictedBatch:
+    return _predictor(batch)

@@ -6,6 +6,7 @@ from typing import Any
 from tabulate import tabulate
 
 from featherweight.comparison.text import three_digits
+from featherweight.hub.card import LOCAL_USE
 from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells, write_rows
 from featherweight.quality.evaluation import Evaluation
 from featherweight.reports.plots import confusion_matrix
@@ -170,10 +171,7 @@ def model_card(
         "## Data\n\n| split | texts | sha256 of the content |\n| --- | ---: | --- |\n"
         f"{splits}\n\n"
         "What the checks found in it stands in `data.json`.\n\n"
-        "## Use\n\n```python\nfrom featherweight import load\n\n"
-        'classifier = load(".")\n'
-        'print(classifier.predict(["i feel so happy today"]))\n```\n\n'
-        f"{curves}"
+        f"{LOCAL_USE}\n{curves}"
     )
 
 
