@@ -253,7 +253,6 @@ class _Folder(Datasink[None]):
         """Writes tables of answers into the file of that number."""
         path = self._path / f"{self._name.stem}-{number:06}{self._name.suffix}"
         with atomic_open(path, "wb") as file, self._answers.appending(file) as append:
-            append(self._answers.head())
             for table in tables:
                 if len(table):  # that of a shard without rows has no columns either
                     append(self._content(table))

@@ -12,16 +12,10 @@ from featherweight.errors import DataError
 
 @dataclass(frozen=True)
 class Occurrence:
-    """One row of a split.
-
-    Attributes:
-        split: "train", "validation" or "test".
-        row: Position in the split, from 1.
-        label: Name of its label.
-    """
+    """One row of a split."""
 
     split: str
-    row: int
+    row: int  # position in the split, from 1
     label: str
 
 

@@ -12,19 +12,12 @@ from featherweight.errors import DataError
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts and label values of a split, before labels are mapped to class ids.
-
-    Attributes:
-        texts: The N texts.
-        values: The N label values as written in the data.
-        numbers: Line or row of each example in its file, from 1.
-        place: Names such a line or row in an error message.
-    """
+    """N texts and label values of a split, before labels are mapped to class ids."""
 
     texts: list[str]
-    values: list[str]
-    numbers: list[int]
-    place: Callable[[int], str]
+    values: list[str]  # labels as written in the data
+    numbers: list[int]  # line or row in the file, from 1
+    place: Callable[[int], str]  # names such a line or row in an error message
 
     def __len__(self) -> int:
         return len(self.texts)

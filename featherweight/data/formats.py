@@ -9,6 +9,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -66,7 +67,7 @@ def _refuse_binary(path: Path, start: bytes) -> None:
 
 
 def read_csv(path: Path, lines: Iterator[str], delimiter: str = ",") -> Contents:
-    """Reads delimited rows below a header line."""
+    """Reads delimited and possibly quoted rows below a header line."""
     rows = _cells(path, lines, delimiter)
     columns = next((tuple(cells) for _, cells in rows if "".join(cells).strip()), ())
     if not columns:
@@ -83,11 +84,6 @@ def read_csv(path: Path, lines: Iterator[str], delimiter: str = ",") -> Contents
                 )
 
     return columns, records()
-
-
-def read_tsv(path: Path, lines: Iterator[str]) -> Contents:
-    """Reads tab-separated rows below a header line, with the quoting of CSV."""
-    return read_csv(path, lines, "\t")
 
 
 def _cells(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -107,11 +103,19 @@ def _cells(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[i
 
 def read_json_lines(path: Path, lines: Iterator[str]) -> Contents:
     """Reads one JSON object per line; the keys of the first are the columns."""
-    objects = _objects(path, lines)
-    first = next(objects, None)
+    return _contents(path, _objects(path, lines), "a JSON object on each line")
+
+
+def read_labeled_lines(path: Path, lines: Iterator[str]) -> Contents:
+    """Reads lines of `text;label`, split at the last semicolon; there is no header."""
+    return _contents(path, _pairs(path, lines), "lines of text;label")
+
+
+def _contents(path: Path, records: Iterator[Record], needed: str) -> Contents:
+    first = next(records, None)
     if first is None:
-        raise DataError(f"{path} is empty: it needs a JSON object on each line")
-    return tuple(first[1]), chain([first], objects)
+        raise DataError(f"{path} is empty: it needs {needed}")
+    return tuple(first[1]), chain([first], records)
 
 
 def _objects(path: Path, lines: Iterator[str]) -> Iterator[Record]:
@@ -127,22 +131,14 @@ def _objects(path: Path, lines: Iterator[str]) -> Iterator[Record]:
         yield number, values
 
 
-def read_labeled_lines(path: Path, lines: Iterator[str]) -> Contents:
-    """Reads lines of `text;label`, split at the last semicolon; there is no header."""
-    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    first = next(numbered, None)
-    if first is None:
-        raise DataError(f"{path} is empty: it needs lines of text;label")
-
-    def records() -> Iterator[Record]:
-        for number, line in chain([first], numbered):
-            text, semicolon, label = line.rstrip("\r\n").rpartition(";")
-            if not semicolon:
-                raise DataError(f"{path}, line {number}: no label; write ';' and the label "
-                                "after the text")  # fmt: skip
-            yield number, {"text": text, "label": label}
-
-    return ("text", "label"), records()
+def _pairs(path: Path, lines: Iterator[str]) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        text, semicolon, label = line.rstrip("\r\n").rpartition(";")
+        if not semicolon:
+            raise DataError(f"{path}, line {number}: no label; write it after the text and a ';'")
+        yield number, {"text": text, "label": label}
 
 
 def read_parquet(
@@ -199,7 +195,7 @@ def _unzipped(path: Path, file: IO[bytes]) -> IO[bytes]:
 
 TEXT_FORMATS: dict[str, Callable[[Path, Iterator[str]], Contents]] = {
     ".csv": read_csv,
-    ".tsv": read_tsv,
+    ".tsv": partial(read_csv, delimiter="\t"),
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".txt": read_labeled_lines,

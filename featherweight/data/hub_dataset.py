@@ -19,15 +19,11 @@ _INSTEAD = (
 )
 
 
-class HubTable:
-    """The rows of one split, a `Table`.
-
-    Attributes:
-        columns: Names of the columns.
-    """
+class HubTable(Table):
+    """The rows of one split, named such as "dair-ai/emotion (test)"."""
 
     def __init__(self, title: str, split: Any, wanted: tuple[str, ...]) -> None:
-        self.columns: tuple[str, ...] = tuple(split.column_names)
+        self.columns = tuple(split.column_names)
         self._title = title
         # Other columns may be images or audio, which are slow or impossible to decode.
         self._split = split.select_columns([name for name in self.columns if name in wanted])
@@ -42,10 +38,6 @@ class HubTable:
             for values in zip(*batch.values(), strict=True):
                 number += 1
                 yield number, dict(zip(batch, values, strict=True))
-
-    def place(self, number: int) -> str:
-        """Returns the position of a row, such as "dair-ai/emotion (test), row 17"."""
-        return f"{self}, row {number}"
 
 
 def load_hub(

@@ -1,20 +1,22 @@
 """Rows of a data file of any format, read one at a time with constant memory."""
 
 import gzip
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from featherweight.data.formats import TEXT_FORMATS, Record, read_lines, read_parquet
 from featherweight.errors import DataError
 
 FORMATS = (*TEXT_FORMATS, ".parquet")
+KNOWN_FORMATS = " ".join(FORMATS) + ", also with .gz appended"  # for messages
 _MAX_LISTED = 10
 
 
-class Table(Protocol):
+class Table(ABC):
     """Named columns and numbered rows, from a file or from the Hub.
 
     Attributes:
@@ -22,22 +24,22 @@ class Table(Protocol):
     """
 
     columns: tuple[str, ...]
+    unit = "row"
 
-    def __str__(self) -> str:
-        """Returns the name of the table for error messages, such as "train.csv"."""
-        ...
+    @abstractmethod
+    def __str__(self) -> str: ...
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Record]:
         """Yields each row's number and its values by column."""
-        ...
 
     def place(self, number: int) -> str:
         """Returns the position of a row for error messages, such as "train.csv, line 17"."""
-        ...
+        return f"{self}, {self.unit} {number}"
 
 
 @dataclass
-class Rows:
+class Rows(Table):
     """The rows of an open file, iterated once.
 
     Attributes:
@@ -56,6 +58,7 @@ class Rows:
 
     def __post_init__(self) -> None:
         self.size_bytes = self.path.stat().st_size
+        self.unit = "line" if self.row_count is None else "row"
         self._last = 0
 
     def __str__(self) -> str:
@@ -79,10 +82,6 @@ class Rows:
         if self.row_count is None:
             return self.file.tell()
         return self.size_bytes * self._last // max(self.row_count, 1)
-
-    def place(self, number: int) -> str:
-        """Returns the position of a row for error messages, such as "train.csv, line 17"."""
-        return f"{self}, {'line' if self.row_count is None else 'row'} {number}"
 
 
 @contextmanager
@@ -109,7 +108,7 @@ def open_rows(path: Path) -> Iterator[Rows]:
         kind = file_format(path)
         row_count = None
         if not kind:
-            raise DataError(f"{path} has an unknown format; supported are {known_formats()}")
+            raise DataError(f"{path} has an unknown format; supported are {KNOWN_FORMATS}")
         if kind == ".parquet":
             columns, records, row_count = read_parquet(path, file, resources)
         else:
@@ -132,11 +131,6 @@ def file_stem(path: Path) -> str:
     """Returns a file's name without its supported extension: "train" for train.csv.gz."""
     name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     return name[: len(name) - len(file_format(path))]
-
-
-def known_formats() -> str:
-    """Returns the supported extensions for a message."""
-    return " ".join(FORMATS) + ", also with .gz appended"
 
 
 def listing(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from featherweight.data.examples import Examples, hold_out, read_examples
 from featherweight.data.hub_dataset import load_hub
 from featherweight.data.labels import LABELS_FILE, parse_names, read_names
-from featherweight.data.rows import file_format, file_stem, known_formats, open_rows
+from featherweight.data.rows import KNOWN_FORMATS, file_format, file_stem, open_rows
 from featherweight.errors import DataError, UsageError
 from featherweight.hub.client import HUB_ID
 
@@ -21,14 +21,9 @@ BUNDLED = "bundled"
 CORPUS = Path(__file__).parents[1] / "corpus"
 HELD_OUT = 0.1  # share of the texts for a split that the data does not have
 SEED = 0
-_SPLITS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
+_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
+    ("validation", "valid", "val", "dev"), "validation"
+)
 _UNSAFE = re.compile(r"[^\w.-]+")  # characters to avoid in a file name
 
 
@@ -64,28 +59,19 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Source:
-    """Data as read, before labels are mapped to class ids.
+    """Data as read, before labels are mapped to class ids."""
 
-    Attributes:
-        name: Short and valid as a file name.
-        parts: Examples by split: always train and validation, test if available.
-        names: Class names that the data defines, in id order; empty if it defines none.
-        names_from: The origin of the names, for error messages.
-    """
-
-    name: str
-    parts: dict[str, Examples]
-    names: tuple[str, ...]
-    names_from: str
+    name: str  # short and valid as a file name
+    parts: dict[str, Examples]  # by split: always train and validation, test if available
+    names: tuple[str, ...]  # class names that the data defines, in id order; may be empty
+    names_from: str  # their origin, for error messages
 
 
 def find_source(config: DataConfig) -> Source:
     """Finds and reads the data, and logs every choice that the flags left open.
 
     Raises:
-        DataError: The data cannot be found, downloaded or read, or a row is invalid.
-        UsageError: Flags contradict each other.
-        MissingExtraError: The data needs a library that is not installed.
+        FeatherweightError: See `load_dataset`.
     """
     if config.train_path or config.val_path or config.test_path:
         return _named_files(config)
@@ -126,7 +112,7 @@ def _folder(folder: Path, name: str, config: DataConfig) -> Source:
     if "train" not in paths:
         raise DataError(
             f"{folder} has no train file; a data folder contains train, and optionally validation "
-            f"and test, with one of the extensions {known_formats()}"
+            f"and test, with one of the extensions {KNOWN_FORMATS}"
         )
     return _with_validation(_read_files(name, paths, config))
 

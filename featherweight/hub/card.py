@@ -70,21 +70,19 @@ def _metadata(run: Run, license: str) -> Any:
     except (KeyError, TypeError):
         path = run.file("evaluation.json")
         raise WeightsError(f"{path} was not written by test: run test to write it again") from None
-    in_pipeline = run.file(TRANSFORMER).is_dir() and not _pipeline_obstacle(run)
+    is_transformer = run.file(TRANSFORMER).is_dir()
+    in_pipeline = is_transformer and not _pipeline_obstacle(run)
+    kinds = ["transformer" if is_transformer else "lstm"]
+    if run.exported:
+        kinds = [str(Run(run.file(ONNX)).read_json(ONNX_FACTS).get("kind")), "onnx"]
     return ModelCardData(
         license=license or None,
         library_name="transformers" if in_pipeline else "featherweight",
         pipeline_tag="text-classification",
-        tags=["featherweight", *_kinds(run)],
+        tags=["featherweight", *kinds],
         model_name=name,
         eval_results=results,
     )
-
-
-def _kinds(run: Run) -> list[str]:
-    if run.exported:
-        return [str(Run(run.file(ONNX)).read_json(ONNX_FACTS).get("kind")), "onnx"]
-    return ["transformer" if run.file(TRANSFORMER).is_dir() else "lstm"]
 
 
 def _pipeline_obstacle(run: Run) -> str:

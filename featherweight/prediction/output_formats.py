@@ -20,17 +20,9 @@ _GROUP_BATCHES = 64  # batches per row group of a Parquet file
 
 
 class OutputFormat(Protocol):
-    """How predictions are written; sent to every worker process.
+    """How predictions are written; sent to every worker process."""
 
-    Attributes:
-        resumable: Whether an interrupted file can be continued.
-    """
-
-    resumable: bool
-
-    def head(self) -> Any:
-        """Returns the content before the first batch."""
-        ...
+    resumable: bool  # whether an interrupted file can be continued
 
     def batch(self, rows: Sequence[PredictedRow]) -> Any:
         """Returns the content for a batch."""
@@ -38,29 +30,26 @@ class OutputFormat(Protocol):
 
     @contextmanager
     def appending(self, file: IO[bytes]) -> Iterator[Callable[[Any], object]]:
-        """Yields a function that appends such content to an open file."""
+        """Yields a function that appends such content to an open file, empty or resumed."""
         yield file.write
 
 
 @dataclass(frozen=True)
 class CsvFormat(OutputFormat):
-    """CSV: the text, the prediction, every other column.
-
-    Attributes:
-        text_column: Name of the text column.
-        others: Names of the other columns.
-        raw: Write cells unchanged that a spreadsheet would execute as formulas.
-    """
+    """CSV: the text, the prediction, every other column."""
 
     text_column: str
     others: tuple[str, ...]
-    raw: bool
+    raw: bool  # write cells unchanged that a spreadsheet would execute as formulas
 
     resumable = True
 
-    def head(self) -> bytes:
-        """Returns the header line."""
-        return self._lines([(self.text_column, *PREDICTION_COLUMNS, *self.others)])
+    @contextmanager
+    def appending(self, file: IO[bytes]) -> Iterator[Callable[[Any], object]]:
+        """Writes the header line to an empty file."""
+        if not file.tell():
+            file.write(self._lines([(self.text_column, *PREDICTION_COLUMNS, *self.others)]))
+        yield file.write
 
     def batch(self, rows: Sequence[PredictedRow]) -> bytes:
         """Returns one line per row."""
@@ -83,10 +72,6 @@ class JsonLinesFormat(OutputFormat):
 
     resumable = True
 
-    def head(self) -> bytes:
-        """Returns nothing."""
-        return b""
-
     def batch(self, rows: Sequence[PredictedRow]) -> bytes:
         """Returns one JSON object per line and row."""
         lines = [
@@ -98,19 +83,11 @@ class JsonLinesFormat(OutputFormat):
 
 @dataclass(frozen=True)
 class ParquetFormat(OutputFormat):
-    """Parquet: the columns of the row with their types, followed by the prediction.
+    """Parquet: the columns of the row with their types, followed by the prediction."""
 
-    Attributes:
-        schema: The Arrow schema of the file.
-    """
-
-    schema: Any
+    schema: Any  # the Arrow schema of the file
 
     resumable = False  # the index of a Parquet file is written at its end
-
-    def head(self) -> Any:
-        """Returns an Arrow table without rows."""
-        return self.schema.empty_table()
 
     def batch(self, rows: Sequence[PredictedRow]) -> Any:
         """Returns an Arrow table."""

@@ -17,11 +17,8 @@ from featherweight.prediction.streaming import predict_file
 logger = logging.getLogger("featherweight")
 
 _FLAG_OF = {
-    ".csv": "--csv",
-    ".tsv": "--csv",
-    ".txt": "--csv",
-    ".jsonl": "--jsonl",
-    ".ndjson": "--jsonl",
+    **dict.fromkeys((".csv", ".tsv", ".txt"), "--csv"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "--jsonl"),
     ".parquet": "--parquet",
 }
 _MAX_WIDTH = 40  # characters of a text in the printed table
@@ -80,15 +77,16 @@ def _predict_texts(classifier: Classifier, config: PredictConfig) -> str:
     cells = prediction_cells(classifier.labels, classifier.predict_proba(config.texts))
     predictions = [apply_min_confidence(cell, config.min_confidence) for cell in cells]
     columns = ("text", *PREDICTION_COLUMNS)
-    if config.json:
-        rows = [
-            dict(zip(columns, (text, label, name, float(confidence)), strict=True))
-            for text, (label, name, confidence) in zip(config.texts, predictions, strict=True)
-        ]
-        return json.dumps(rows, ensure_ascii=False)
-    lines = [
-        (_shortened(text), "" if label is None else str(label), name, f"{float(confidence):.4f}")
+    rows = [
+        (text, label, name, float(confidence))
         for text, (label, name, confidence) in zip(config.texts, predictions, strict=True)
+    ]
+    if config.json:
+        objects = [dict(zip(columns, row, strict=True)) for row in rows]
+        return json.dumps(objects, ensure_ascii=False)
+    lines = [
+        (_shortened(text), "" if label is None else str(label), name, f"{confidence:.4f}")
+        for text, label, name, confidence in rows
     ]
     return _table([columns, *lines])
 

@@ -22,16 +22,13 @@ _RECORD_SECONDS = 1.0  # between two records: waiting for the disk after each ba
 
 
 class ResumableFile:
-    """An open file that is being written; see `open_resumable`.
-
-    Attributes:
-        file: The open file, positioned at its end.
-        rows: Rows written so far.
-    """
+    """An open `file` that is being written and has `rows` so far; see `open_resumable`."""
 
     def __init__(self, path: Path, origin: Mapping[str, Any], resume: bool) -> None:
         self._path = path
-        self._part, self._progress = part_path(path), progress_path(path)
+        self._part, self._progress = (
+            path.with_name(f"{path.name}.{kind}") for kind in ("part", "progress")
+        )
         self._origin = json.loads(json.dumps(origin))
         self._recorded_at = time.monotonic()
         self.rows, size_bytes = self._read_progress() if resume else (0, 0)
@@ -124,13 +121,3 @@ def open_resumable(path: Path, origin: Mapping[str, Any], resume: bool) -> Itera
     except BaseException as error:
         output._interrupt(error)
         raise
-
-
-def part_path(path: Path) -> Path:
-    """Returns the path of the incomplete file."""
-    return path.with_name(f"{path.name}.part")
-
-
-def progress_path(path: Path) -> Path:
-    """Returns the path of the progress record."""
-    return path.with_name(f"{path.name}.progress")

@@ -74,8 +74,6 @@ def predict_file(
             open_resumable(output_path, origin, resume) as partial,
             output.appending(partial.file) as append,
         ):
-            if not partial.rows:
-                append(output.head())
             next(islice(texts, partial.rows, partial.rows), None)
             large = rows.size_bytes >= _MIN_PARALLEL_BYTES
             bundle = weights if weights and large and is_bundle(weights) else None

@@ -29,28 +29,16 @@ _QUEUED = 2  # batches per process, so that none has to wait for the next
 
 @dataclass(frozen=True)
 class PredictedBatch:
-    """The predictions for a batch.
+    """The predictions for a batch."""
 
-    Attributes:
-        content: Content to append to the output file.
-        labels: The most probable class id of each row.
-        truncated_texts: Number of texts cut at the maximum length.
-    """
-
-    content: Any
-    labels: list[int]
-    truncated_texts: int
+    content: Any  # to append to the output file
+    labels: list[int]  # the most probable class id of each row
+    truncated_texts: int  # number of texts cut at the maximum length
 
 
 @dataclass(frozen=True)
 class BatchPredictor:
-    """Predicts one batch at a time.
-
-    Attributes:
-        classifier: The model.
-        output: Format of the output file.
-        min_confidence: Leave the label empty if its probability is below this value.
-    """
+    """Predicts one batch at a time."""
 
     classifier: Classifier
     output: OutputFormat
