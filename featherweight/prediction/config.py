@@ -23,7 +23,7 @@ class PredictConfig:
     parquet: Path | None = None
     """Input file: .parquet."""
     output_path: Path | None = None
-    """Output file: .csv, .jsonl or .parquet (cannot be resumed). If omitted:
+    """Output file: .csv, .jsonl, or .parquet, which cannot be resumed. If omitted:
     <input name>_predictions.csv in the folder of the input."""
     engine: Literal["local", "ray"] = "local"
     """Run on this machine, or on each machine of a Ray cluster: the one at RAY_ADDRESS, or a new
@@ -36,7 +36,7 @@ class PredictConfig:
     text_column: str = "text"
     """Column of the input with the texts."""
     raw: bool = False
-    """Write cells unchanged that a spreadsheet would execute as formulas."""
+    """Do not escape cells that a spreadsheet would execute as formulas."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on; auto uses CUDA if available."""
     output_dir: Path = Path("outputs")

@@ -40,7 +40,7 @@ class CsvFormat(OutputFormat):
 
     text_column: str
     others: tuple[str, ...]
-    raw: bool  # write cells unchanged that a spreadsheet would execute as formulas
+    raw: bool  # do not escape cells that a spreadsheet would execute as formulas
 
     resumable = True
 
@@ -129,7 +129,7 @@ def output_format(output_path: Path, rows: Rows, text_column: str, raw: bool) ->
         output_path: The output file.
         rows: The input.
         text_column: Name of the input's text column.
-        raw: Write cells unchanged that a spreadsheet would execute as formulas.
+        raw: Do not escape cells that a spreadsheet would execute as formulas.
 
     Raises:
         UsageError: The extension is not supported, or not with this input.

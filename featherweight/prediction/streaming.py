@@ -43,7 +43,7 @@ def predict_file(
         path: CSV, TSV, JSONL, Parquet or `text;label` lines, optionally gzipped.
         output_path: A .csv, .jsonl or .parquet file; an existing one is replaced.
         text_column: Name of the input's text column.
-        raw: Write CSV cells unchanged that a spreadsheet would execute as formulas.
+        raw: Do not escape CSV cells that a spreadsheet would execute as formulas.
         progress: Show a progress bar on stderr.
         min_confidence: Leave the label empty if its probability is below this value.
         weights: Where the classifier was loaded from; if it is a bundle and the file is large, a

@@ -7,13 +7,14 @@ parameters needs per text, 7 are spent in Python, so threads could not use four 
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from featherweight.classifier import Classifier
@@ -87,13 +88,6 @@ def predict_batches(
     if bundle is None or processes == 1:
         yield from map(predictor, batches)
         return
-    pool = ProcessPoolExecutor(
-        processes,
-        # A fork would copy locks that other threads of the libraries happen to hold.
-        multiprocessing.get_context("spawn"),
-        _start_worker,
-        (bundle, predictor.output, predictor.min_confidence),
-    )
     queue: deque[Future[PredictedBatch]] = deque()
 
     def next_result() -> PredictedBatch:
@@ -101,36 +95,74 @@ def predict_batches(
         predictor.classifier.truncated_texts += batch.truncated_texts
         return batch
 
-    try:
-        for batch in batches:
-            queue.append(pool.submit(_predict_batch, batch))
-            if len(queue) == _QUEUED * processes:
+    with _worker_processes(predictor, bundle, processes) as connections:
+        pool = ThreadPoolExecutor(processes)  # each thread waits for one process
+        try:
+            for batch in batches:
+                queue.append(pool.submit(_call_worker, connections, batch))
+                if len(queue) == _QUEUED * processes:
+                    yield next_result()
+            while queue:
                 yield next_result()
-        while queue:
-            yield next_result()
-    except BrokenProcessPool:
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _worker_processes(
+    predictor: BatchPredictor, bundle: Path, count: int
+) -> Iterator[SimpleQueue[Connection]]:
+    """Starts processes and yields the connections to them, which are all idle.
+
+    A pipe of its own for each process, unlike the shared one of `ProcessPoolExecutor`, ends when
+    the process is killed, also in the middle of a result.
+    """
+    # A fork would copy locks that other threads of the libraries happen to hold.
+    context = multiprocessing.get_context("spawn")
+    connections: SimpleQueue[Connection] = SimpleQueue()
+    workers = []
+    try:
+        for _ in range(count):
+            connection, end = context.Pipe()
+            arguments = end, bundle, predictor.output, predictor.min_confidence
+            workers.append(context.Process(target=_serve, args=arguments, daemon=True))
+            workers[-1].start()
+            end.close()
+            connections.put(connection)
+        yield connections
+    finally:
+        while not connections.empty():
+            connections.get().close()
+        for worker in workers:
+            worker.join()
+
+
+def _call_worker(connections: SimpleQueue[Connection], batch: Batch) -> PredictedBatch:
+    connection = connections.get()
+    try:
+        connection.send(batch)
+        result: PredictedBatch | Exception = connection.recv()
+    except (EOFError, OSError):
         raise FeatherweightError("a worker process was killed: is there enough memory?") from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        connections.put(connection)
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-_predictor: BatchPredictor  # of a worker process
-
-
-def _start_worker(bundle: Path, output: OutputFormat, min_confidence: float) -> None:
-    global _predictor
+def _serve(
+    connection: Connection, bundle: Path, output: OutputFormat, min_confidence: float
+) -> None:
+    """Predicts batches until the connection ends, which it also does if the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _predictor = BatchPredictor(load(bundle, "cpu"), output, min_confidence)
-
-
-def _exit_with_parent() -> None:
-    # A killed parent notifies nobody, and its pipes stay open in the other workers.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _predict_batch(batch: Batch) -> PredictedBatch:
-    return _predictor(batch)
+    predictor = BatchPredictor(load(bundle, "cpu"), output, min_confidence)
+    with suppress(EOFError, OSError):
+        while True:
+            batch = connection.recv()
+            result: PredictedBatch | Exception
+            try:
+                result = predictor(batch)
+            except Exception as error:
+                result = error
+            connection.send(result)
