@@ -32,7 +32,7 @@ def test_a_broken_shard_is_the_one_line_of_the_command(tmp_path: Path, exported:
     done = predict("--csv", tmp_path / "shards", "--weights", exported)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"featherweight: {broken}, line 3: 1 field(s) where the header has 2")
+    assert line.startswith(f"featherweight: {broken}, line 3: 1 field(s), but the header has 2")
     assert sorted(it.name for it in tmp_path.iterdir()) == ["shards"]
 
 

@@ -202,7 +202,7 @@ def test_a_broken_row_is_named_and_leaves_nothing(
         predict(folder, output, exported)
     line = sum(1 for _ in (folder / "b.csv").open(encoding="utf-8", newline=""))
     assert str(caught.value) == (
-        f"{folder / 'b.csv'}, line {line}: 'text' is NaN or null; write a text or remove the row"
+        f"{folder / 'b.csv'}, line {line}: 'text' is NaN or null; add a text or remove the row"
     )
     assert type(caught.value) is DataError  # and none of Ray's own kinds
     assert names(folder.parent) == ["shards"]
@@ -245,7 +245,7 @@ def test_a_machine_without_the_package_is_named(
     ("files", "flags", "kind", "named"),
     [
         ({"a.csv": "tweet\nhi\n"}, {}, DataError, r"a\.csv has no column 'text'.*--text_column"),
-        ({"a.csv": "text,confidence\nhi,1\n"}, {}, UsageError, r"a\.csv has a column confidence"),
+        ({"a.csv": "text,confidence\nhi,1\n"}, {}, UsageError, r"a\.csv already has a column confidence"),
         ({"a.csv": "text\n", "b.csv": "text,id\n"}, {}, DataError, r"b\.csv .*a\.csv \(id\)"),
         ({"a.csv": "text\n", "b.csv": ""}, {}, DataError, r"b\.csv is empty"),
         ({"a.csv": "text\n", "b.csv": b"PAR1"}, {}, DataError, r"b\.csv is a binary file"),
@@ -302,5 +302,5 @@ def test_a_run_is_no_bundle(folder: Path, output: Path, tiny_run: Path, capsys: 
 def test_without_ray_a_folder_is_no_file(folder: Path, capsys: Capture) -> None:
     assert call("predict", "--csv", folder, "--weights", "pretrained") == 2
     assert error_line(capsys).endswith(
-        f"--csv {folder} is a folder: name a file, or add --engine ray for all"
+        f"--csv {folder} is a folder: give a file, or add --engine ray"
     )
