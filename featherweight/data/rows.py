@@ -17,11 +17,7 @@ _MAX_LISTED = 10
 
 
 class Table(ABC):
-    """Named columns and numbered rows, from a file or from the Hub.
-
-    Attributes:
-        columns: Names of the columns, in order.
-    """
+    """Named columns and numbered rows, from a file or from the Hub."""
 
     columns: tuple[str, ...]
     unit = "row"
@@ -40,21 +36,13 @@ class Table(ABC):
 
 @dataclass
 class Rows(Table):
-    """The rows of an open file, iterated once.
-
-    Attributes:
-        path: The file.
-        columns: Names of the columns; in JSON lines, the keys of the first object.
-        records: The rows.
-        file: The open file.
-        row_count: Number of rows of a Parquet file, or None.
-    """
+    """The rows of an open file, iterated once."""
 
     path: Path
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # in JSON lines, the keys of the first object
     records: Iterator[Record]
     file: IO[bytes]
-    row_count: int | None = None
+    row_count: int | None = None  # of a Parquet file
 
     def __post_init__(self) -> None:
         self.size_bytes = self.path.stat().st_size

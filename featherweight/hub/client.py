@@ -31,21 +31,12 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository on the Hub, and the wording of its error messages.
-
-    Attributes:
-        id: Such as "dair-ai/emotion".
-        noun: "data set" or "model".
-        elsewhere: What else the user could have meant by the id, such as "local file or folder";
-            empty if the id is from the registry of models.
-        instead: What the user can do if the Hub is no help.
-        error: The type of error to raise.
-    """
+    """A repository on the Hub, and the wording of its error messages."""
 
     id: str
-    noun: str
-    elsewhere: str
-    instead: str
+    noun: str  # "data set" or "model"
+    elsewhere: str  # what else the user could have meant by the id; empty if it is from a registry
+    instead: str  # what the user can do if the Hub is no help
     error: type[FeatherweightError]
 
     def request(self, call: Callable[[], T]) -> T:
@@ -105,7 +96,7 @@ class Repository:
         )
 
     def _refused(self) -> FeatherweightError:
-        # The Hub answers 401 both for repositories that do not exist and for private ones.
+        # The Hub sends 401 both for repositories that do not exist and for private ones.
         return self.error(
             f"the Hub denies access to {self.id}: check the spelling; if it is private or gated, "
             "request access on its page and log in with: hf auth login"

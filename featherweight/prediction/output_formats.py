@@ -123,13 +123,7 @@ def apply_min_confidence(prediction: tuple[int, str, str], min_confidence: float
 
 
 def output_format(output_path: Path, rows: Rows, text_column: str, raw: bool) -> OutputFormat:
-    """Returns the format for the extension of the output file.
-
-    Args:
-        output_path: The output file.
-        rows: The input.
-        text_column: Name of the input's text column.
-        raw: Do not escape cells that a spreadsheet would execute as formulas.
+    """Returns the format for the extension of the output file; for the flags, see `predict_file`.
 
     Raises:
         UsageError: The extension is not supported, or not with this input.

@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def listening(handler: type[BaseHTTPRequestHandler], hub: Any) -> Iterator[None]:
-    """Lets a handler answer for a hub, which is told its endpoint, and released at the end."""
+    """Serves a hub with a handler, sets its endpoint, and releases waiting requests at the end."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"

@@ -245,7 +245,12 @@ def test_a_machine_without_the_package_is_named(
     ("files", "flags", "kind", "named"),
     [
         ({"a.csv": "tweet\nhi\n"}, {}, DataError, r"a\.csv has no column 'text'.*--text_column"),
-        ({"a.csv": "text,confidence\nhi,1\n"}, {}, UsageError, r"a\.csv already has a column confidence"),
+        (
+            {"a.csv": "text,confidence\nhi,1\n"},
+            {},
+            UsageError,
+            "already has a column confidence",
+        ),
         ({"a.csv": "text\n", "b.csv": "text,id\n"}, {}, DataError, r"b\.csv .*a\.csv \(id\)"),
         ({"a.csv": "text\n", "b.csv": ""}, {}, DataError, r"b\.csv is empty"),
         ({"a.csv": "text\n", "b.csv": b"PAR1"}, {}, DataError, r"b\.csv is a binary file"),
