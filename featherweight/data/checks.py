@@ -1,4 +1,4 @@
-"""What the data hides: repeated texts, conflicting labels, leaks between splits, empty texts."""
+"""Data checks: repeated texts, conflicting labels, leaks between splits, empty texts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,47 +12,41 @@ from featherweight.errors import DataError
 
 @dataclass(frozen=True)
 class Occurrence:
-    """One row of a split.
-
-    Attributes:
-        split: "train", "validation" or "test".
-        row: Position in the split, from 1.
-        label: Name of its label.
-    """
+    """One row of a split."""
 
     split: str
-    row: int
+    row: int  # position in the split, from 1
     label: str
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A text and the rows that hold it, in the order train, validation, test."""
+    """A text and its rows, in the order train, validation, test."""
 
     text: str
     occurrences: tuple[Occurrence, ...]
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits it stands in, each named once."""
+        """The splits that contain the text."""
         return tuple(dict.fromkeys(occurrence.split for occurrence in self.occurrences))
 
     @property
     def is_conflict(self) -> bool:
-        """Whether its rows carry more than one label."""
+        """Whether the rows have different labels."""
         return len({occurrence.label for occurrence in self.occurrences}) > 1
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What `check` found; white space around a text makes it no other text.
+    """What `check` found; texts are compared without surrounding white space.
 
     Attributes:
-        repeated: Texts that stand more than once in a split, with their rows in it.
-        conflicting: Texts with more than one label, with all their rows in all splits.
-        shared: Texts that stand in more than one split, with all their rows.
+        repeated: Texts that occur more than once in a split, with their rows in that split.
+        conflicting: Texts with more than one label, with their rows in all splits.
+        shared: Texts that occur in more than one split, with all their rows.
         empty: Rows without a text.
-        missing_classes: Labels of which a split has no text, by split.
+        missing_classes: Labels without any text in a split, by split.
     """
 
     repeated: tuple[Finding, ...]
@@ -62,7 +56,7 @@ class Findings:
     missing_classes: dict[str, tuple[str, ...]]
 
     def lines(self) -> list[str]:
-        """Returns at most six summaries of one line each; none if nothing was found."""
+        """Returns at most six one-line summaries, none if nothing was found."""
         lines = []
         if self.repeated:
             counts = _by_split(finding.splits for finding in self.repeated)
@@ -71,68 +65,70 @@ class Findings:
                 f"{count} in {split} ({conflicts.get(split, 0)} with different labels)"
                 for split, count in counts.items()
             ]
-            lines.append("texts that stand more than once: " + ", ".join(parts))
+            lines.append("repeated texts: " + ", ".join(parts))
         if self.conflicting:
             lines.append(f"texts with different labels, over all splits: {len(self.conflicting)}")
         leaks = [finding.splits[1:] for finding in self.shared if finding.splits[0] == "train"]
         if leaks:
             lines.append(
-                f"training texts that stand elsewhere too: {_tally(leaks)}; "
+                f"training texts that also occur in other splits: {_counts(leaks)}; "
                 "--drop_leaks removes them from train"
             )
         if len(self.shared) > len(leaks):
-            lines.append(f"texts that validation and test share: {len(self.shared) - len(leaks)}")
+            lines.append(f"texts in both validation and test: {len(self.shared) - len(leaks)}")
         if self.empty:
-            lines.append(f"empty texts: {_tally([row.split] for row in self.empty)}")
+            lines.append(f"empty texts: {_counts([row.split] for row in self.empty)}")
         if self.missing_classes:
-            lacks = [f"{split} lacks {listing(v)}" for split, v in self.missing_classes.items()]
-            lines.append("classes without a text: " + "; ".join(lacks))
+            parts = [
+                f"{listing(names)} in {split}" for split, names in self.missing_classes.items()
+            ]
+            lines.append("classes without a text: " + "; ".join(parts))
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """Returns everything that was found, fit for `json.dumps`."""
+        """Returns all findings as values that `json.dumps` accepts."""
         return asdict(self)
 
 
 def check(dataset: Dataset) -> Findings:
-    """Looks for what makes a data set measure something else than it seems to."""
+    """Finds properties of a data set that make measurements on it misleading."""
     occurrences: dict[str, list[Occurrence]] = {}
     for split in dataset.splits:
         for row, (text, label) in enumerate(zip(split.texts, split.labels, strict=True), 1):
-            found = Occurrence(split.name, row, dataset.labels[label])
-            occurrences.setdefault(text.strip(), []).append(found)
+            occurrence = Occurrence(split.name, row, dataset.labels[label])
+            occurrences.setdefault(text.strip(), []).append(occurrence)
     empty = tuple(occurrences.pop("", ()))
-    several = [Finding(text, tuple(rows)) for text, rows in occurrences.items() if len(rows) > 1]
+    repeated = [Finding(text, tuple(rows)) for text, rows in occurrences.items() if len(rows) > 1]
     return Findings(
-        repeated=tuple(_within_a_split(several)),
-        conflicting=tuple(finding for finding in several if finding.is_conflict),
-        shared=tuple(finding for finding in several if len(finding.splits) > 1),
+        repeated=tuple(_within_a_split(repeated)),
+        conflicting=tuple(finding for finding in repeated if finding.is_conflict),
+        shared=tuple(finding for finding in repeated if len(finding.splits) > 1),
         empty=empty,
         missing_classes=_missing_classes(dataset),
     )
 
 
 def drop_leaks(dataset: Dataset) -> tuple[Dataset, int]:
-    """Removes from train the texts that stand in validation or test.
+    """Removes from train the texts that also occur in validation or test.
 
     Returns:
-        The data set without them, and the number of rows that were removed.
+        The data set without them, and the number of rows removed.
 
     Raises:
-        DataError: No training text is left.
+        DataError: No training text remains.
     """
     held_out = {text.strip() for split in dataset.splits[1:] for text in split.texts} - {""}
     train = dataset.train
-    kept = [i for i, text in enumerate(train.texts) if text.strip() not in held_out]
-    if not kept:
-        raise DataError(f"every training text of {dataset.name} stands in validation or test too")
-    texts = tuple(train.texts[i] for i in kept)
-    rest = replace(train, texts=texts, labels=train.labels[kept])
-    return replace(dataset, train=rest), len(train) - len(kept)
+    rows = [i for i, text in enumerate(train.texts) if text.strip() not in held_out]
+    if not rows:
+        raise DataError(f"every training text of {dataset.name} also occurs in validation or test")
+    texts = tuple(train.texts[i] for i in rows)
+    remaining = replace(train, texts=texts, labels=train.labels[rows])
+    return replace(dataset, train=remaining), len(train) - len(rows)
 
 
-def _within_a_split(several: Iterable[Finding]) -> Iterator[Finding]:
-    for finding in several:
+def _within_a_split(findings: Iterable[Finding]) -> Iterator[Finding]:
+    for finding in findings:
         for split in finding.splits:
             rows = tuple(row for row in finding.occurrences if row.split == split)
             if len(rows) > 1:
@@ -154,6 +150,6 @@ def _by_split(splits: Iterable[Iterable[str]]) -> dict[str, int]:
     return {split: counts[split] for split in ("train", "validation", "test") if counts[split]}
 
 
-def _tally(splits: Iterable[Iterable[str]]) -> str:
-    """Returns "31 in train, 2 in test"."""
+def _counts(splits: Iterable[Iterable[str]]) -> str:
+    """Returns text such as "31 in train, 2 in test"."""
     return ", ".join(f"{count} in {split}" for split, count in _by_split(splits).items())

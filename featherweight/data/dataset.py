@@ -40,7 +40,7 @@ class Split:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the texts and their label names, whatever format they came in."""
+        """Hex digest of texts and label names, independent of the file format."""
         digest = hashlib.sha256()
         for text, label in zip(self.texts, self.labels.tolist(), strict=True):
             name = self.label_names[label] if self.label_names else str(label)
@@ -53,11 +53,11 @@ class Dataset:
     """The splits of one data set.
 
     Attributes:
-        name: Short and fit for a file name.
+        name: Short and valid as a file name.
         labels: The C label names; the index is the class id.
-        train: The texts to learn from.
-        validation: The texts that choose hyperparameters and checkpoints.
-        test: The texts that results are measured on, where there are any.
+        train: Texts to train on.
+        validation: Texts for choosing hyperparameters and checkpoints.
+        test: Texts for the final evaluation, or None.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Dataset:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """The splits that there are, in the order train, validation, test."""
-        measured = () if self.test is None else (self.test,)
-        return (self.train, self.validation, *measured)
+        """The available splits, in the order train, validation, test."""
+        test = () if self.test is None else (self.test,)
+        return (self.train, self.validation, *test)
 
     def identity(self) -> dict[str, Any]:
-        """Returns its name, its labels, and size and sha256 of each split, fit for JSON."""
+        """Returns name, labels, and size and SHA-256 of each split, as JSON values."""
         return {
             "name": self.name,
             "labels": list(self.labels),
@@ -88,49 +88,48 @@ class Dataset:
         Raises:
             UsageError: There is no such split.
         """
-        for split in self.splits:
-            if split.name == name:
-                return split
-        there = listing(split.name for split in self.splits)
-        raise UsageError(f"{self.name} has no split {name!r}; it has {there}")
+        splits = {split.name: split for split in self.splits}
+        if name not in splits:
+            raise UsageError(f"{self.name} has no split {name!r}, only {listing(splits)}")
+        return splits[name]
 
 
 def load_dataset(config: DataConfig, label_names: Sequence[str] | None = None) -> Dataset:
-    """Loads texts and labels, and holds out what the data does not bring as a split.
+    """Loads texts and labels, and holds out validation texts if the data has no such split.
 
     Args:
-        config: Where the data is.
+        config: The location of the data.
         label_names: Labels of a trained model, in id order. The data's labels are mapped
-            onto them by name; integers without names of their own are ids of the model.
+            to them by name; integers without names are class ids of the model.
 
     Raises:
-        DataError: The data cannot be found, reached or read, or a row of it cannot be used.
+        DataError: The data cannot be found, downloaded or read, or a row is invalid.
         UsageError: Flags contradict each other.
         MissingExtraError: The data needs a library that is not installed.
     """
     source = find_source(config)
     values = set(source.parts["train"].values)
     if label_names is not None:
-        labels, given_by = tuple(label_names), "the trained model"
+        labels, origin = tuple(label_names), "the trained model"
     elif len(values) < 2:
         raise DataError(
             f"{source.name}: every training text has the label {listing(values)}; "
-            "a classifier needs two classes or more"
+            "a classifier needs at least two classes"
         )
     elif source.names:
-        labels, given_by = source.names, source.names_from
+        labels, origin = source.names, source.names_from
     else:
-        labels, given_by = sorted_names(values), "the training texts"
+        labels, origin = sorted_names(values), "the training texts"
     name_of = numbered_names(values, source.names or labels)
     splits = {}
     for name, examples in source.parts.items():
-        ids = _class_ids(examples, name_of, labels, given_by)
+        ids = _class_ids(examples, name_of, labels, origin)
         splits[name] = Split(name, tuple(examples.texts), ids, labels)
     return Dataset(source.name, labels, **splits)
 
 
 def _class_ids(
-    examples: Examples, name_of: Mapping[str, str], labels: tuple[str, ...], given_by: str
+    examples: Examples, name_of: Mapping[str, str], labels: tuple[str, ...], origin: str
 ) -> IntArray:
     id_of = {name: i for i, name in enumerate(labels)}
     names = [name_of.get(value, value) for value in examples.values]
@@ -138,6 +137,6 @@ def _class_ids(
         if name not in id_of:
             raise DataError(
                 f"{examples.place(number)}: unknown label {name!r}; "
-                f"known from {given_by} are {listing(labels)}"
+                f"the labels from {origin} are {listing(labels)}"
             )
     return np.array([id_of[name] for name in names], dtype=np.int64)

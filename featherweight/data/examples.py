@@ -1,4 +1,4 @@
-"""Rows -> checked texts and label values, and the stratified cut through them."""
+"""Rows -> validated texts and label values, and their stratified split."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,12 @@ from featherweight.errors import DataError
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts and label values of a split, before the labels have ids.
-
-    Attributes:
-        texts: The N texts.
-        values: The N label values as they stand in the data.
-        numbers: The line or row of each in its file, from 1.
-        place: Names such a line or row in an error message.
-    """
+    """N texts and label values of a split, before labels are mapped to class ids."""
 
     texts: list[str]
-    values: list[str]
-    numbers: list[int]
-    place: Callable[[int], str]
+    values: list[str]  # labels as written in the data
+    numbers: list[int]  # line or row in the file, from 1
+    place: Callable[[int], str]  # names such a line or row in an error message
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -40,10 +33,10 @@ class Examples:
 
 
 def text_rows(rows: Table, text_column: str) -> Iterator[tuple[int, str, dict[str, object]]]:
-    """Returns an iterator of (number, text, values by column); the number as `rows` counts.
+    """Returns an iterator of (number, text, values by column); the number is that of `rows`.
 
     Raises:
-        DataError: There is no such column; while iterating, a row holds no text in it.
+        DataError: The column is missing; while iterating, a row has no valid text in it.
     """
     _require(rows, text_column, "--text_column")
 
@@ -61,7 +54,7 @@ def read_examples(rows: Table, text_column: str, label_column: str) -> Examples:
     """Reads all rows of a split.
 
     Raises:
-        DataError: A column is missing, a row holds no text or no label, or there is no row.
+        DataError: A column is missing, a row has no text or no label, or there are no rows.
     """
     texts = text_rows(rows, text_column)
     _require(rows, label_column, "--label_column")
@@ -74,51 +67,50 @@ def read_examples(rows: Table, text_column: str, label_column: str) -> Examples:
         examples.texts.append(text)
         examples.numbers.append(number)
     if not examples:
-        raise DataError(f"{rows} has the columns {listing(rows.columns)} and no rows: add some")
+        raise DataError(f"{rows} has the columns {listing(rows.columns)} but no rows: add some")
     return examples
 
 
 def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
-    """Cuts examples in two, each class by the same share and in the order of the data.
+    """Splits examples in two, stratified by class and in the order of the data.
 
-    A class of two texts or more has at least one on the cut-off side, and every class keeps
-    at least one on the other.
+    A class of two or more texts has at least one held out, and every class keeps at least one.
 
     Args:
-        examples: What is cut.
-        share: The share to cut off, in (0, 0.5].
-        seed: Seed of the draw.
+        examples: The examples to split.
+        share: Share to hold out, in (0, 0.5].
+        seed: Seed of the random choice.
 
     Returns:
-        The rest and what was cut off.
+        The remaining and the held-out examples.
     """
-    # RandomState and not default_rng: numpy promises that its stream never changes.
+    # RandomState instead of default_rng: numpy guarantees that its stream never changes.
     random = np.random.RandomState(seed)
     by_class: dict[str, list[int]] = {}
     for index, value in enumerate(examples.values):
         by_class.setdefault(value, []).append(index)
-    cut: set[int] = set()
+    held_out: set[int] = set()
     for _, indices in sorted(by_class.items()):
         count = max(1, round(share * len(indices))) if len(indices) > 1 else 0
-        cut.update(random.permutation(indices)[:count].tolist())
-    rest = [index for index in range(len(examples)) if index not in cut]
-    return examples.take(rest), examples.take(sorted(cut))
+        held_out.update(random.permutation(indices)[:count].tolist())
+    remaining = [index for index in range(len(examples)) if index not in held_out]
+    return examples.take(remaining), examples.take(sorted(held_out))
 
 
 def _require(rows: Table, column: str, flag: str) -> None:
     if column not in rows.columns:
         raise DataError(
-            f"{rows} has no column {column!r} but {listing(rows.columns)}: name one with {flag}"
+            f"{rows} has no column {column!r}, only {listing(rows.columns)}: choose one with {flag}"
         )
 
 
 def _problem(text: object) -> str:
     if text is None or text != text or text in ("nan", "NaN"):
-        return "is NaN or null; write a text or remove the row"
+        return "is NaN or null; add a text or remove the row"
     if not isinstance(text, str):
-        return f"is of type {type(text).__name__}, not a text"
+        return f"is of type {type(text).__name__}, not a string"
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "holds half of a surrogate pair, which is no text in UTF-8"
+        return "contains half of a surrogate pair, which is not valid UTF-8"
     return ""

@@ -1,4 +1,4 @@
-"""The formats of a file of rows: each reader turns a stream into columns and numbered records."""
+"""File formats: each reader turns an open file into columns and numbered records."""
 
 import csv
 import gzip
@@ -9,6 +9,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -19,23 +20,23 @@ Record = tuple[int, dict[str, object]]  # (line or row number from 1, values by 
 Contents = tuple[tuple[str, ...], Iterator[Record]]  # (columns, records)
 Stream = io.BufferedReader | gzip.GzipFile
 
-_BATCH_ROWS = 1024  # rows of a Parquet file that are in memory at a time
-_LONGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit of 131,072 refuses long texts
+_BATCH_ROWS = 1024  # rows of a Parquet file in memory at a time
+_MAX_FIELD = 2**31 - 1  # characters; the csv module's default of 131,072 rejects long texts
 _BINARY = (b"PAR1", b"PK\x03\x04", b"\x89PNG", b"%PDF", b"BZh", b"\xfd7zXZ")
-_BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
-_QUOTING = "put a text that holds a delimiter or a quote in quotes, with its own quotes doubled"
+_GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
+_QUOTING = "quote a text that contains a delimiter or a quote, and double its quotes"
 
 
 def read_lines(path: Path, stream: Stream) -> Iterator[str]:
-    """Yields the lines of a UTF-8 file with their ends, without a byte-order mark.
+    """Yields the lines of a UTF-8 file with their line ends, without a byte-order mark.
 
     Raises:
-        DataError: The bytes are not UTF-8, not text at all, or broken gzip.
+        DataError: The file is not UTF-8, binary, or corrupt gzip.
     """
     number = 0
     try:
         _refuse_binary(path, stream.peek(1024)[:1024])
-        # Decoded line by line and not by io.TextIOWrapper, so that an error can name its line.
+        # Decoded line by line instead of by io.TextIOWrapper so that an error can name its line.
         for number, line in enumerate(stream, 1):
             if b"\0" in line:
                 raise DataError(f"{path}, line {number}: a NUL byte; is this a binary file?")
@@ -46,34 +47,27 @@ def read_lines(path: Path, stream: Stream) -> Iterator[str]:
         raise DataError(
             f"{path}, line {number}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8"
         ) from None
-    except _BROKEN_GZIP as error:
-        raise DataError(
-            f"{path}, after line {number}: broken gzip ({error}); fetch or write it anew"
-        ) from error
+    except _GZIP_ERRORS as error:
+        raise _corrupt_gzip(f"{path}, after line {number}", error) from error
     except OSError as error:
         raise DataError(f"{path}, after line {number}: {error.strerror or error}") from error
 
 
-def _refuse_binary(path: Path, head: bytes) -> None:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+def _corrupt_gzip(place: str, error: Exception) -> DataError:
+    return DataError(f"{place}: corrupt gzip ({error}); download or create the file again")
+
+
+def _refuse_binary(path: Path, start: bytes) -> None:
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}, line 1: not UTF-8 but UTF-16; save the file as UTF-8")
-    if head.startswith(b"\x1f\x8b"):
-        raise DataError(f"{path} is compressed with gzip: let its name end in .gz")
-    if b"\0" in head or head.startswith(_BINARY):
-        raise DataError(f"{path} is a binary file, not the text that its name promises")
+    if start.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path} is compressed with gzip: rename it to end in .gz")
+    if b"\0" in start or start.startswith(_BINARY):
+        raise DataError(f"{path} is a binary file, although its extension is that of a text file")
 
 
-def read_csv(path: Path, lines: Iterator[str]) -> Contents:
-    """Reads comma-separated rows under a header line."""
-    return _read_delimited(path, lines, ",")
-
-
-def read_tsv(path: Path, lines: Iterator[str]) -> Contents:
-    """Reads tab-separated rows under a header line, quoted as CSV is."""
-    return _read_delimited(path, lines, "\t")
-
-
-def _read_delimited(path: Path, lines: Iterator[str], delimiter: str) -> Contents:
+def read_csv(path: Path, lines: Iterator[str], delimiter: str = ",") -> Contents:
+    """Reads delimited and possibly quoted rows below a header line."""
     rows = _cells(path, lines, delimiter)
     columns = next((tuple(cells) for _, cells in rows if "".join(cells).strip()), ())
     if not columns:
@@ -85,7 +79,7 @@ def _read_delimited(path: Path, lines: Iterator[str], delimiter: str) -> Content
                 yield number, dict(zip(columns, cells, strict=True))
             elif "".join(cells).strip():  # otherwise the line is blank
                 raise DataError(
-                    f"{path}, line {number}: {len(cells)} field(s) where the header has "
+                    f"{path}, line {number}: {len(cells)} field(s), but the header has "
                     f"{len(columns)}; {_QUOTING}"
                 )
 
@@ -93,28 +87,35 @@ def _read_delimited(path: Path, lines: Iterator[str], delimiter: str) -> Content
 
 
 def _cells(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(_LONGEST_FIELD)
+    csv.field_size_limit(_MAX_FIELD)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
-        number = reader.line_num + 1  # where the row begins; the reader counts where it ends
+        number = reader.line_num + 1  # where the row starts; the reader counts where it ends
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            what = str(error).partition(" - ")[0]
-            raise DataError(f"{path}, line {number}: {what}; {_QUOTING}") from None
+            reason = str(error).partition(" - ")[0]
+            raise DataError(f"{path}, line {number}: {reason}; {_QUOTING}") from None
         yield number, cells
 
 
 def read_json_lines(path: Path, lines: Iterator[str]) -> Contents:
-    """Reads one JSON object a line; the keys of the first are the columns."""
-    objects = _objects(path, lines)
-    first = next(objects, None)
-    if first is None:
-        raise DataError(f"{path} is empty: it needs a JSON object on each line")
+    """Reads one JSON object per line; the keys of the first are the columns."""
+    return _contents(path, _objects(path, lines), "a JSON object on each line")
 
-    return tuple(first[1]), chain([first], objects)
+
+def read_labeled_lines(path: Path, lines: Iterator[str]) -> Contents:
+    """Reads lines of `text;label`, split at the last semicolon; there is no header."""
+    return _contents(path, _pairs(path, lines), "lines of text;label")
+
+
+def _contents(path: Path, records: Iterator[Record], needed: str) -> Contents:
+    first = next(records, None)
+    if first is None:
+        raise DataError(f"{path} is empty: it needs {needed}")
+    return tuple(first[1]), chain([first], records)
 
 
 def _objects(path: Path, lines: Iterator[str]) -> Iterator[Record]:
@@ -124,30 +125,20 @@ def _objects(path: Path, lines: Iterator[str]) -> Iterator[Record]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: broken JSON ({error})") from None
+            raise DataError(f"{path}, line {number}: invalid JSON ({error})") from None
         if not isinstance(values, dict):
             raise DataError(f"{path}, line {number}: not a JSON object with named fields")
         yield number, values
 
 
-def read_labeled_lines(path: Path, lines: Iterator[str]) -> Contents:
-    """Reads lines of `text;label`, split at the last semicolon; there is no header."""
-    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    first = next(numbered, None)
-    if first is None:
-        raise DataError(f"{path} is empty: it needs lines of text;label")
-
-    def records() -> Iterator[Record]:
-        for number, line in chain([first], numbered):
-            text, semicolon, label = line.rstrip("\r\n").rpartition(";")
-            if not semicolon:
-                raise DataError(
-                    f"{path}, line {number}: too few fields; it needs a ';' and the label "
-                    "behind the text"
-                )
-            yield number, {"text": text, "label": label}
-
-    return ("text", "label"), records()
+def _pairs(path: Path, lines: Iterator[str]) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        text, semicolon, label = line.rstrip("\r\n").rpartition(";")
+        if not semicolon:
+            raise DataError(f"{path}, line {number}: no label; write it after the text and a ';'")
+        yield number, {"text": text, "label": label}
 
 
 def read_parquet(
@@ -156,26 +147,26 @@ def read_parquet(
     """Reads a Parquet file; returns its columns, records and number of rows.
 
     Args:
-        path: The file; a name that ends in .gz says gzip.
+        path: The file; a name that ends in .gz means gzip.
         file: The open file.
-        resources: What is to be closed with it.
+        resources: Closed together with the file.
 
     Raises:
-        DataError: The file is empty or broken.
+        DataError: The file is empty or corrupt.
         MissingExtraError: pyarrow is not installed.
     """
     with requires("train"):
         import pyarrow
         from pyarrow.parquet import ParquetFile
-    broken = (pyarrow.ArrowException, OSError, UnicodeDecodeError)
+    errors = (pyarrow.ArrowException, OSError, UnicodeDecodeError)
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty")
     if path.suffix.lower() == ".gz":
         file = resources.enter_context(_unzipped(path, file))
     try:
         parquet = ParquetFile(file)
-    except broken as error:
-        raise DataError(f"{path} is not Parquet, or broken ({first_line(error)})") from error
+    except errors as error:
+        raise DataError(f"{path} is not a valid Parquet file ({first_line(error)})") from error
 
     def records() -> Iterator[Record]:
         number = 0
@@ -184,27 +175,27 @@ def read_parquet(
                 for values in batch.to_pylist():
                     number += 1
                     yield number, values
-        except broken as error:
-            what = first_line(error)
-            raise DataError(f"{path}, after row {number}: broken Parquet ({what})") from error
+        except errors as error:
+            reason = first_line(error)
+            raise DataError(f"{path}, after row {number}: corrupt Parquet ({reason})") from error
 
     return tuple(parquet.schema_arrow.names), records(), int(parquet.metadata.num_rows)
 
 
 def _unzipped(path: Path, file: IO[bytes]) -> IO[bytes]:
-    # Parquet is read from its end, and gzip cannot seek there: hence a copy on disk.
-    unzipped = tempfile.TemporaryFile()  # noqa: SIM115 (it outlives this function)
+    # Parquet is read from its end, to which gzip cannot seek: hence a copy on disk.
+    unzipped = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
     try:
         shutil.copyfileobj(gzip.GzipFile(fileobj=file), unzipped)
-    except _BROKEN_GZIP as error:
+    except _GZIP_ERRORS as error:
         unzipped.close()
-        raise DataError(f"{path}: broken gzip ({error}); fetch or write it anew") from error
+        raise _corrupt_gzip(str(path), error) from error
     return unzipped
 
 
 TEXT_FORMATS: dict[str, Callable[[Path, Iterator[str]], Contents]] = {
     ".csv": read_csv,
-    ".tsv": read_tsv,
+    ".tsv": partial(read_csv, delimiter="\t"),
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".txt": read_labeled_lines,

@@ -1,8 +1,7 @@
-"""A data set of the Hub -> tables, through the `datasets` library and its cache."""
+"""Data sets of the Hub -> tables, through the `datasets` library and its cache."""
 
 import logging
 from collections.abc import Iterator, Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,22 +14,18 @@ logger = logging.getLogger("featherweight")
 
 _BATCH_ROWS = 1000
 _INSTEAD = (
-    "give --data a folder or a file, or --data bundled; "
-    "what was fetched before is read from the cache"
+    "give --data a folder or a file, or use --data bundled; "
+    "earlier downloads are read from the cache"
 )
 
 
-class HubTable:
-    """The rows of one split.
-
-    Attributes:
-        columns: Names of the columns.
-    """
+class HubTable(Table):
+    """The rows of one split, named such as "dair-ai/emotion (test)"."""
 
     def __init__(self, title: str, split: Any, wanted: tuple[str, ...]) -> None:
-        self.columns: tuple[str, ...] = tuple(split.column_names)
+        self.columns = tuple(split.column_names)
         self._title = title
-        # The others may be images or audio, which are slow to decode or cannot be.
+        # Other columns may be images or audio, which are slow or impossible to decode.
         self._split = split.select_columns([name for name in self.columns if name in wanted])
 
     def __str__(self) -> str:
@@ -44,35 +39,31 @@ class HubTable:
                 number += 1
                 yield number, dict(zip(batch, values, strict=True))
 
-    def place(self, number: int) -> str:
-        """Returns what an error message calls a row, such as "dair-ai/emotion (test), row 17"."""
-        return f"{self}, row {number}"
-
 
 def load_hub(
     dataset_id: str, text_column: str, label_column: str
 ) -> tuple[Mapping[str, Table], tuple[str, ...]]:
-    """Loads a data set, from the cache where the Hub cannot be reached.
+    """Loads a data set, from the cache if the Hub cannot be reached.
 
-    HF_ENDPOINT, HF_HUB_OFFLINE, the cache's place (HF_HOME) and a login are honoured.
+    Respects HF_ENDPOINT, HF_HUB_OFFLINE, the cache location (HF_HOME) and a login.
 
     Args:
         dataset_id: Such as "dair-ai/emotion".
-        text_column: Name of the column of texts.
-        label_column: Name of the column of labels, whose class names are looked up.
+        text_column: Column of the texts.
+        label_column: Column of the labels, whose class names are looked up.
 
     Returns:
-        A table for each split, and the class names in id order, empty if it has none.
+        A table for each split, and the class names in id order, empty if there are none.
 
     Raises:
-        DataError: There is no such data set, it asks for a login, or neither the Hub nor
-            the cache can give it.
+        DataError: There is no such data set, it requires a login, or it is available neither
+            from the Hub nor from the cache.
         MissingExtraError: `datasets` is not installed.
     """
     with requires("train"):
         import datasets
 
-    repository = Repository(dataset_id, "data set", "file or folder here", _INSTEAD, DataError)
+    repository = Repository(dataset_id, "data set", "local file or folder", _INSTEAD, DataError)
     try:
         splits = _from_hub(repository)
     except Unreachable as obstacle:
@@ -90,15 +81,15 @@ def _from_hub(repository: Repository) -> Mapping[str, Any]:
     import datasets
     from huggingface_hub import HfApi
 
-    if datasets.config.HF_HUB_OFFLINE:  # it has a switch of its own too
+    if datasets.config.HF_HUB_OFFLINE:  # the library has its own switch
         raise Unreachable(OFFLINE)
-    repository.ask(lambda: HfApi().dataset_info(repository.id, timeout=ANSWER_S))
+    repository.request(lambda: HfApi().dataset_info(repository.id, timeout=ANSWER_S))
     try:
         builder = within(METADATA_S, lambda: datasets.load_dataset_builder(repository.id))
         builder.download_and_prepare()
         return builder.as_dataset()
-    except FutureTimeoutError:
-        raise Unreachable(f"the Hub stalls for {METADATA_S:g} s") from None
+    except Unreachable:
+        raise
     except Exception as error:
         raise repository.failed(error) from error
 
@@ -117,7 +108,7 @@ def _from_cache(repository: Repository, obstacle: Unreachable) -> Mapping[str, A
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Keeps the libraries off the network; they read HF_HUB_OFFLINE at import, long ago."""
+    """Keeps the libraries offline; they read HF_HUB_OFFLINE only when they are imported."""
     import datasets
     import huggingface_hub
 

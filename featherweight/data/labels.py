@@ -1,4 +1,4 @@
-"""Label values -> class names: as they stand, or by number where a list names the numbers."""
+"""Label values -> class names."""
 
 import math
 import re
@@ -9,21 +9,22 @@ from featherweight.errors import DataError, UsageError
 
 LABELS_FILE = "labels.txt"
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+_NO_LABEL = "no label; add one or remove the row"
 
 
 def label_value(value: object) -> str:
-    """Returns the text of a label cell; an integer, or a whole float, in its digits.
+    """Returns a label cell as text; an integer, or a float without fraction, as its digits.
 
     Raises:
-        ValueError: The cell holds no label; the message completes "line 7: ...".
+        ValueError: The cell has no valid label; the message completes "line 7: ...".
     """
     if isinstance(value, str):
         value = value.strip()
         if value in ("", "nan", "NaN"):
-            raise ValueError("no label; complete or remove the row")
+            raise ValueError(_NO_LABEL)
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise ValueError("no label; complete or remove the row")
+        raise ValueError(_NO_LABEL)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
@@ -32,17 +33,17 @@ def label_value(value: object) -> str:
 
 
 def sorted_names(values: Collection[str]) -> tuple[str, ...]:
-    """Returns the distinct values in order: integers as numbers, names by the alphabet."""
+    """Returns the distinct values in order: integers numerically, names alphabetically."""
     if all(map(_INTEGER.fullmatch, values)):
         return tuple(sorted(set(values), key=int))
     return tuple(sorted(set(values)))
 
 
 def numbered_names(values: Collection[str], names: Sequence[str]) -> dict[str, str]:
-    """Maps the integers that stand in the data onto the names that a list gives them.
+    """Maps integers in the data to the class names with those ids.
 
-    Empty where the data holds names, and where a name is itself an integer (the stars of a
-    review, say): integers are names like any other then.
+    The map is empty if the data has names, or if a class name is itself an integer (such as
+    the stars of a review): integers are then ordinary names.
 
     Args:
         values: The label values of the training texts.
@@ -53,26 +54,26 @@ def numbered_names(values: Collection[str], names: Sequence[str]) -> dict[str, s
     return {str(i): name for i, name in enumerate(names)}
 
 
-def parse_names(flag: str, option: str = "--labels") -> tuple[str, ...]:
-    """Returns the names of `--labels a,b,c`, or of another option; none of an empty flag.
+def parse_names(value: str, flag: str = "--labels") -> tuple[str, ...]:
+    """Returns the names of `--labels a,b,c`, or of another flag; none for an empty value.
 
     Raises:
-        UsageError: There is one name only, an empty one, or one that stands twice.
+        UsageError: There is only one name, an empty one, or a duplicate.
     """
-    if not flag.strip():
+    if not value.strip():
         return ()
-    names = tuple(name.strip() for name in flag.split(","))
+    names = tuple(name.strip() for name in value.split(","))
     problem = _problem(names)
     if problem:
-        raise UsageError(f"{option} {flag}: {problem}")
+        raise UsageError(f"{flag} {value}: {problem}")
     return names
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Returns the names of a file with one name a line, in id order; none if there is no file.
+    """Returns the names in a file with one name per line, in id order; none without the file.
 
     Raises:
-        DataError: There is one name only, one that stands twice, or the file is not UTF-8.
+        DataError: There is only one name or a duplicate, or the file is not UTF-8.
     """
     if not path.is_file():
         return ()
@@ -93,6 +94,6 @@ def _problem(names: tuple[str, ...]) -> str:
     if "" in names:
         return "a name is empty"
     if len(names) < 2:
-        return "it needs two names or more"
-    twice = [name for name in names if names.count(name) > 1]
-    return f"{twice[0]} stands twice" if twice else ""
+        return "at least two names are needed"
+    duplicates = [name for name in names if names.count(name) > 1]
+    return f"{duplicates[0]} is listed twice" if duplicates else ""

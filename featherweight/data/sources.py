@@ -1,4 +1,4 @@
-"""DataConfig -> the examples of each split: where data is looked for, and what is held out."""
+"""DataConfig -> the examples of each split: locates the data and holds out missing splits."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from typing import TypeVar
 from featherweight.data.examples import Examples, hold_out, read_examples
 from featherweight.data.hub_dataset import load_hub
 from featherweight.data.labels import LABELS_FILE, parse_names, read_names
-from featherweight.data.rows import file_format, file_stem, known_formats, open_rows
+from featherweight.data.rows import KNOWN_FORMATS, file_format, file_stem, open_rows
 from featherweight.errors import DataError, UsageError
 from featherweight.hub.client import HUB_ID
 
@@ -19,79 +19,66 @@ T = TypeVar("T")
 
 BUNDLED = "bundled"
 CORPUS = Path(__file__).parents[1] / "corpus"
-HELD_OUT = 0.1  # share of the texts that goes to a split which the data does not bring
+HELD_OUT = 0.1  # share of the texts for a split that the data does not have
 SEED = 0
-_SPLITS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
-_UNFIT = re.compile(r"[^\w.-]+")  # what a file name had better not hold
+_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
+    ("validation", "valid", "val", "dev"), "validation"
+)
+_UNSAFE = re.compile(r"[^\w.-]+")  # characters to avoid in a file name
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the texts come from and what their columns are called."""
+    """Data and its columns."""
 
     data: str = BUNDLED
-    """Hub id (dair-ai/emotion), folder of train/validation/test files, one file, or "bundled"."""
+    """Hub id (dair-ai/emotion), folder with train, validation and test files, single file, or
+    "bundled"."""
 
     train_path: Path | None = None
-    """File of training texts, in place of --data: .csv .tsv .jsonl .parquet .txt, also .gz."""
+    """Training file, instead of --data: .csv, .tsv, .jsonl, .parquet or .txt, optionally .gz."""
 
     val_path: Path | None = None
-    """File of validation texts; without it, 10 % of the training texts are held out."""
+    """Validation file; if omitted, 10 % of the training texts are held out."""
 
     test_path: Path | None = None
-    """File of test texts."""
+    """Test file."""
 
     text_column: str = "text"
-    """Name of the column that holds the text."""
+    """Column with the text."""
 
     label_column: str = "label"
-    """Name of the column that holds the label, a name or an integer."""
+    """Column with the label, a name or an integer."""
 
     labels: str = ""
-    """Label names in id order, separated by commas; empty: found in the data."""
+    """Comma-separated label names in id order; if omitted, they are taken from the data."""
 
     drop_leaks: bool = False
-    """Remove from the training texts those that stand in validation or test too."""
+    """Remove training texts that also occur in validation or test."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What was read, before its labels have ids.
+    """Data as read, before labels are mapped to class ids."""
 
-    Attributes:
-        name: Short and fit for a file name.
-        parts: Examples by split; train and validation always, test where there is one.
-        names: The class names that came with the data, in id order; empty if none did.
-        names_from: Who gave them, for an error message.
-    """
-
-    name: str
-    parts: dict[str, Examples]
-    names: tuple[str, ...]
-    names_from: str
+    name: str  # short and valid as a file name
+    parts: dict[str, Examples]  # by split: always train and validation, test if available
+    names: tuple[str, ...]  # class names that the data defines, in id order; may be empty
+    names_from: str  # their origin, for error messages
 
 
 def find_source(config: DataConfig) -> Source:
-    """Finds and reads the data, and says on the log what it chose by itself.
+    """Finds and reads the data, and logs every choice that the flags left open.
 
     Raises:
-        DataError: The data cannot be found, reached or read, or a row of it cannot be used.
-        UsageError: Flags contradict each other.
-        MissingExtraError: The data needs a library that is not installed.
+        FeatherweightError: See `load_dataset`.
     """
     if config.train_path or config.val_path or config.test_path:
         return _named_files(config)
     if config.data == BUNDLED:
         logger.info(
-            "the bundled corpus demonstrates, it does not measure; "
-            "the benchmark is --data dair-ai/emotion"
+            "the bundled corpus is for demonstration only; "
+            "to measure quality, use --data dair-ai/emotion"
         )
         return _folder(CORPUS, BUNDLED, config)
     if not config.data:
@@ -111,11 +98,11 @@ def find_source(config: DataConfig) -> Source:
 
 def _named_files(config: DataConfig) -> Source:
     if config.data != BUNDLED:
-        raise UsageError("--data excludes --train_path, --val_path and --test_path: give one kind")
+        raise UsageError("--data cannot be combined with --train_path, --val_path or --test_path")
     if config.train_path is None:
-        raise UsageError("--val_path and --test_path need a --train_path beside them")
-    given = {"train": config.train_path, "validation": config.val_path, "test": config.test_path}
-    paths = {split: path.expanduser() for split, path in given.items() if path is not None}
+        raise UsageError("--val_path and --test_path require --train_path")
+    flags = {"train": config.train_path, "validation": config.val_path, "test": config.test_path}
+    paths = {split: path.expanduser() for split, path in flags.items() if path is not None}
     return _with_validation(_read_files(_file_title(paths["train"]), paths, config))
 
 
@@ -124,16 +111,16 @@ def _folder(folder: Path, name: str, config: DataConfig) -> Source:
     paths = _by_split(str(folder), {name: path for name, path in files.items() if path.is_file()})
     if "train" not in paths:
         raise DataError(
-            f"{folder} has no train file; a data folder holds train, and maybe validation and "
-            f"test, each as one of {known_formats()}"
+            f"{folder} has no train file; a data folder contains train, and optionally validation "
+            f"and test, with one of the extensions {KNOWN_FORMATS}"
         )
     return _with_validation(_read_files(name, paths, config))
 
 
 def _one_file(path: Path, config: DataConfig) -> Source:
     source = _read_files(_file_title(path), {"train": path}, config)
-    rest, test = _cut(source.name, source.parts["train"], HELD_OUT)
-    train, validation = _cut(source.name, rest, HELD_OUT / (1 - HELD_OUT))
+    remaining, test = _hold_out(source.name, source.parts["train"], HELD_OUT)
+    train, validation = _hold_out(source.name, remaining, HELD_OUT / (1 - HELD_OUT))
     logger.info(
         f"{path} is split 80/10/10 into {len(train)} training, {len(validation)} validation and "
         f"{len(test)} test texts, stratified, seed {SEED}"
@@ -142,15 +129,15 @@ def _one_file(path: Path, config: DataConfig) -> Source:
 
 
 def _hub(config: DataConfig) -> Source:
-    names, names_from = parse_names(config.labels), "--labels"
-    found, class_names = load_hub(config.data, config.text_column, config.label_column)
-    tables = _by_split(config.data, found)
+    hub_tables, class_names = load_hub(config.data, config.text_column, config.label_column)
+    tables = _by_split(config.data, hub_tables)
     if "train" not in tables:
         raise DataError(f"{config.data} has no train split on the Hub")
     parts = {
         split: read_examples(table, config.text_column, config.label_column)
         for split, table in tables.items()
     }
+    names, names_from = parse_names(config.labels), "--labels"
     if not names:
         names, names_from = class_names, "the Hub"
     name = config.data.rpartition("/")[2]
@@ -166,44 +153,44 @@ def _read_files(name: str, paths: Mapping[str, Path], config: DataConfig) -> Sou
     for split, path in paths.items():
         with open_rows(path) as rows:
             parts[split] = read_examples(rows, config.text_column, config.label_column)
-    return Source(_UNFIT.sub("-", name) or "data", parts, names, names_from)
+    return Source(_UNSAFE.sub("-", name) or "data", parts, names, names_from)
 
 
 def _file_title(path: Path) -> str:
-    """Returns "reviews" for reviews.csv, and the folder's name for a file called train.csv."""
+    """Returns "reviews" for reviews.csv, and the folder's name for a file named train.csv."""
     stem = file_stem(path)
     return path.resolve().parent.name if stem.lower() in _SPLITS else stem
 
 
-def _by_split(where: str, found: Mapping[str, T]) -> dict[str, T]:
-    """Sorts files or Hub splits, given by name, into train, validation and test."""
+def _by_split(origin: str, candidates: Mapping[str, T]) -> dict[str, T]:
+    """Maps files or Hub splits, given by name, to train, validation and test."""
     chosen: dict[str, str] = {}
-    for name in found:
+    for name in candidates:
         split = _SPLITS.get(file_stem(Path(name)).lower())
         if split in chosen:
             raise DataError(
-                f"{where} has two candidates for {split}, {chosen[split]} and {name}: "
+                f"{origin} has two candidates for {split}, {chosen[split]} and {name}: "
                 "keep one, or name the files with --train_path, --val_path and --test_path"
             )
         if split:
             chosen[split] = name
-    return {split: found[name] for split, name in chosen.items()}
+    return {split: candidates[name] for split, name in chosen.items()}
 
 
 def _with_validation(source: Source) -> Source:
     if "validation" in source.parts:
         return source
     train = source.parts["train"]
-    rest, held_out = _cut(source.name, train, HELD_OUT)
+    remaining, held_out = _hold_out(source.name, train, HELD_OUT)
     logger.info(
         f"{source.name} has no validation split: {len(held_out)} of its {len(train)} training "
         f"texts are held out, stratified, seed {SEED}"
     )
-    return replace(source, parts=source.parts | {"train": rest, "validation": held_out})
+    return replace(source, parts=source.parts | {"train": remaining, "validation": held_out})
 
 
-def _cut(name: str, examples: Examples, share: float) -> tuple[Examples, Examples]:
-    rest, cut = hold_out(examples, share, SEED)
-    if not cut:
-        raise DataError(f"{name} has too few texts to hold some out: give it more of each class")
-    return rest, cut
+def _hold_out(name: str, examples: Examples, share: float) -> tuple[Examples, Examples]:
+    remaining, held_out = hold_out(examples, share, SEED)
+    if not held_out:
+        raise DataError(f"{name} has too few texts to hold some out: add texts to each class")
+    return remaining, held_out

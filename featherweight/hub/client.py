@@ -1,4 +1,4 @@
-"""What every request to the Hub shares: an end to the waiting, one-line errors, and downloads."""
+"""Requests to the Hub: timeouts, one-line errors and downloads."""
 
 import re
 from collections.abc import Callable
@@ -6,55 +6,45 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from featherweight.errors import FeatherweightError
+from featherweight.errors import FeatherweightError, first_line
+from featherweight.weights import file_sha256
 
 T = TypeVar("T")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-# Seconds until a Hub without an answer counts as unreachable. Ten are promised, and who waits has
-# waited for the libraries before.
+# Seconds until a Hub that does not respond counts as unreachable. The promise is ten, and the user
+# has already waited for the import of the libraries.
 ANSWER_S = 4.0
 METADATA_S = 30.0  # seconds for the ten or so small requests before a download
 OFFLINE = "HF_HUB_OFFLINE is set"
-_CHUNK_BYTES = 1 << 20
-_URL = re.compile(r"\w+://\S+")  # may be signed, or hold a password
+_URL = re.compile(r"\w+://\S+")  # may be signed, or contain a password
 
 
 class Unreachable(Exception):
-    """The Hub cannot be asked; the message says what stands in the way."""
+    """The Hub does not respond or gives no usable response; the message says why."""
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of the Hub that somebody asked for, and what its error messages say.
-
-    Attributes:
-        id: Such as "dair-ai/emotion".
-        noun: "data set" or "model".
-        elsewhere: What else the same word could have meant, such as "file or folder here"; empty:
-            nothing, for it is a name of ours that stands for this repository.
-        instead: What to do where the Hub cannot give it.
-        error: The kind of its errors.
-    """
+    """A repository on the Hub, and the wording of its error messages."""
 
     id: str
-    noun: str
-    elsewhere: str
-    instead: str
+    noun: str  # "data set" or "model"
+    elsewhere: str  # what else the user could have meant by the id; empty if it is from a registry
+    instead: str  # what the user can do if the Hub is no help
     error: type[FeatherweightError]
 
-    def ask(self, question: Callable[[], T]) -> T:
-        """Asks the Hub a first, short question.
+    def request(self, call: Callable[[], T]) -> T:
+        """Makes the first, short request to the Hub.
 
         Raises:
-            Unreachable: There is no answer within `ANSWER_S`, or none that helps.
-            FeatherweightError: There is no such repository or commit, or it asks for a login.
+            Unreachable: There is no response within `ANSWER_S`, or no usable one.
+            FeatherweightError: There is no such repository or commit, or it requires a login.
         """
         from huggingface_hub import constants
         from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
@@ -66,69 +56,62 @@ class Repository:
             raise self._missing() from None
         if constants.HF_HUB_OFFLINE:
             raise Unreachable(OFFLINE)
-        host = urlsplit(constants.ENDPOINT).hostname  # without the password that a URL may hold
         try:
-            return within(ANSWER_S, question)
-        except FutureTimeoutError:
-            raise Unreachable(f"{host} does not answer within {ANSWER_S:g} s") from None
+            return within(ANSWER_S, call)
         except RevisionNotFoundError:
             raise self.error(
-                f"the Hub has {self.id}, but no longer the commit that was tried: {self.instead}"
+                f"the Hub has {self.id} but no longer its pinned commit: {self.instead}"
             ) from None
-        except Exception as error:  # every transport has its own kinds, a proxy answers anything
+        except Exception as error:  # each transport has its own types, a proxy may send any status
             code = status(error)
             if code == 404:
                 raise self._missing() from None
             if code in (401, 403):
                 raise self._refused() from None
-            why = f"it answers {code}" if code else type(error).__name__
-            raise Unreachable(f"{host} cannot be reached ({why})") from None
+            raise unreachable(error) from None
 
     def failed(self, error: Exception) -> FeatherweightError:
-        """Returns what to raise for an error that came after the first question."""
+        """Returns the error to raise if loading fails after the first request."""
         from huggingface_hub import get_token
 
         code = status(error)
-        if code in (401, 403):  # the files may be gated where the page is not
+        if code in (401, 403):  # the files may be gated although the page is public
             return self._refused()
-        # The message of an HTTP error is left out: it is long, and quotes a URL.
-        why = f"it answers {code}" if code else f"{type(error).__name__}: {error}".splitlines()[0]
+        cause = reason(error) if code else f"{type(error).__name__}: {first_line(error)}"
         token = get_token()
-        why = _URL.sub("…", why.replace(token, "***") if token else why)
-        return self.error(f"{self.id} cannot be loaded from the Hub ({why}): {self.instead}")
+        cause = _URL.sub("…", cause.replace(token, "***") if token else cause)
+        return self.error(f"{self.id} cannot be loaded from the Hub ({cause}): {self.instead}")
 
     def not_cached(self, obstacle: Unreachable) -> FeatherweightError:
-        """Returns what to raise where neither the Hub nor the cache can give it."""
-        start = f"{self.id} of the Hub"
-        if self.elsewhere:
-            start = f"{self.id} is no {self.elsewhere}, and as a {self.noun} of the Hub it"
-        return self.error(f"{start} is not in the cache, while {obstacle}: {self.instead}")
+        """Returns the error to raise if neither the Hub nor the cache has the repository."""
+        hint = f" and is not a {self.elsewhere}" if self.elsewhere else ""
+        return self.error(f"{obstacle}, and {self.id} is not in the cache{hint}: {self.instead}")
 
     def _missing(self) -> FeatherweightError:
         if not self.elsewhere:
             return self.error(f"the Hub no longer has the {self.noun} {self.id}: {self.instead}")
         return self.error(
-            f"{self.id} is neither a {self.elsewhere} nor a {self.noun} of the Hub: "
+            f"{self.id} is neither a {self.elsewhere} nor a {self.noun} on the Hub: "
             "check the spelling"
         )
 
     def _refused(self) -> FeatherweightError:
-        # The Hub answers 401 for what does not exist as well as for what is private.
+        # The Hub sends 401 both for repositories that do not exist and for private ones.
         return self.error(
-            f"the Hub does not give {self.id} to you: check the spelling; if it is private or "
-            "gated, ask for access on its page and log in with: hf auth login"
+            f"the Hub denies access to {self.id}: check the spelling; if it is private or gated, "
+            "request access on its page and log in with: hf auth login"
         )
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """Calls in a thread of its own and waits for it so long.
+    """Calls a function in a thread and waits for its result for a limited time.
 
-    The libraries wait and retry for minutes, and the time limit that they take covers neither
-    the look-up of a name nor the attempts at a host's other addresses.
+    The libraries wait and retry for minutes, and their own timeout covers neither the DNS lookup
+    nor attempts at a host's other addresses.
 
     Raises:
-        TimeoutError: Of `concurrent.futures`; the call may go on, unseen.
-        Exception: What the call raises.
+        Unreachable: There is no result in time; the call may continue in the background.
+        Exception: Whatever the call raises.
     """
     future: Future[T] = Future()
 
@@ -139,11 +122,29 @@ def within(seconds: float, call: Callable[[], T]) -> T:
             future.set_exception(error)
 
     Thread(target=run, daemon=True).start()
-    return future.result(seconds)
+    try:
+        return future.result(seconds)
+    except FutureTimeoutError:
+        raise Unreachable(f"{_host()} did not respond within {seconds:g} s") from None
+
+
+def unreachable(error: Exception) -> Unreachable:
+    """Returns the `Unreachable` that describes why a request failed."""
+    if isinstance(error, Unreachable):
+        return error
+    return Unreachable(f"{_host()} cannot be reached ({reason(error)})")
+
+
+def reason(error: Exception) -> str:
+    """Returns why a request failed, without messages that may quote a token or a signed URL."""
+    if isinstance(error, Unreachable):
+        return str(error)
+    code = status(error)
+    return f"HTTP {code}" if code else type(error).__name__
 
 
 def status(error: BaseException | None) -> int | None:
-    """Returns the HTTP status of an error or of what it was raised from."""
+    """Returns the HTTP status of an error or of the error that caused it."""
     while error is not None:
         code: int | None = getattr(getattr(error, "response", None), "status_code", None)
         if code is not None:
@@ -152,16 +153,22 @@ def status(error: BaseException | None) -> int | None:
     return None
 
 
+def _host() -> str | None:
+    from huggingface_hub import constants
+
+    return urlsplit(constants.ENDPOINT).hostname  # without the password that a URL may contain
+
+
 def download(model_id: str, commit: str, file: Any) -> Path:
-    """Downloads one file of a model into the cache; a large one shows progress on a terminal.
+    """Downloads one file of a model into the cache; a large file shows progress on a terminal.
 
     Args:
-        model_id: Its repository.
+        model_id: The repository.
         commit: Full hash of a commit.
-        file: Entry of the repository's list of files, with the files' metadata.
+        file: Entry of the repository's file list, with the file's metadata.
 
     Returns:
-        Where it lies, in the folder of that commit.
+        The path in the cache folder of that commit.
 
     Raises:
         Exception: Whatever the libraries raise.
@@ -175,14 +182,14 @@ def download(model_id: str, commit: str, file: Any) -> Path:
         return Path(cached)
     if file.lfs:
         _fetch_blob(model_id, commit, file)
-    silent: Any = partial(tqdm, disable=True)  # what is left is small
+    silent: Any = partial(tqdm, disable=True)  # the remaining files are small
     return Path(hf_hub_download(model_id, name, revision=commit, tqdm_class=silent))
 
 
 def _fetch_blob(model_id: str, commit: str, file: Any) -> None:
-    """Fetches a large file's content to where the library looks for it before it downloads.
+    """Downloads a large file's content to the path where the library checks before downloading.
 
-    The library itself (huggingface_hub 2) starts a file that was cut off all over again.
+    The library itself (huggingface_hub 2) restarts an interrupted download from the beginning.
     """
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
@@ -216,15 +223,7 @@ def _fetch_blob(model_id: str, commit: str, file: Any) -> None:
                 displayed_filename=file.rfilename,
                 tqdm_class=bar,
             )
-        if _digest(part) != file.lfs.sha256:
+        if file_sha256(part) != file.lfs.sha256:
             part.unlink()
-            raise OSError(f"{file.rfilename} arrived damaged")
+            raise OSError(f"{file.rfilename} was damaged in transit")
         part.replace(blob)
-
-
-def _digest(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -6,17 +6,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class PushConfig:
-    """Which run goes to the Hub, and where."""
+    """Run and repository."""
 
     weights: Path | None = None
-    """Run directory; without it: the newest run."""
+    """Run directory. If omitted: the newest run."""
     repo_id: str = ""
-    """Repository on the Hub, as owner/name; it is made if it is not there."""
+    """Repository on the Hub, as owner/name; created if it does not exist."""
     private: bool = False
-    """Let only yourself see a repository that is made; an old one must be private already."""
+    """Create the repository as private; an existing one must already be private."""
     license: str = ""
-    """License of the model for its card, such as mit or apache-2.0; empty: none is stated."""
+    """License for the model card, such as mit or apache-2.0. If omitted: none is stated."""
     dry_run: bool = False
-    """Show what would be sent, and send nothing."""
+    """List the files without uploading anything."""
     output_dir: Path = Path("outputs")
-    """Folder in which the newest run is looked for."""
+    """Folder that is searched for the newest run."""

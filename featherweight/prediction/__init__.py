@@ -1,1 +1,1 @@
-"""`predict`: texts, and files of any size at constant memory."""
+"""`predict`: predictions for texts, and for files of any size with constant memory."""

@@ -1,4 +1,4 @@
-"""Answers as cells of a CSV file that a spreadsheet opens without running anything."""
+"""Predictions as cells of a CSV file that is safe to open in a spreadsheet."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import IO, Any
 from featherweight.classifier import FloatArray
 
 PREDICTION_COLUMNS = ("predicted_label", "predicted_emotion", "confidence")
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = frozenset("=+-@\t\r")
 
 
 def prediction_cells(
@@ -19,18 +19,18 @@ def prediction_cells(
 
 
 def safe_cell(value: object) -> object:
-    """Puts an apostrophe before a text that a spreadsheet would run; numbers stay numbers.
+    """Prefixes a text that a spreadsheet would execute with an apostrophe; numbers stay numbers.
 
     Source: https://owasp.org/www-community/attacks/CSV_Injection
     """
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS) and not _is_number(value):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str) or value[:1] not in _FORMULA_STARTS or _is_number(value):
+        return value
+    return f"'{value}"
 
 
 def write_rows(file: IO[Any], rows: Iterable[Sequence[object]], raw: bool = False) -> None:
     """Writes rows as CSV, each cell made safe unless `raw`."""
-    # Line ends of RFC 4180: with bare "\n" the writer would leave a "\r" in a cell unquoted.
+    # Line ends of RFC 4180: with "\n" the writer would leave a "\r" in a cell unquoted.
     writer = csv.writer(file, lineterminator="\r\n")
     for row in rows:
         writer.writerow(row if raw else [safe_cell(cell) for cell in row])

@@ -9,46 +9,46 @@ from featherweight.errors import UsageError
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """What to answer, and where the answers go."""
+    """Input, model and output."""
 
     texts: list[str] = field(default_factory=list)
-    """Texts to answer."""
+    """Texts to classify."""
     weights: Path | None = None
-    """Bundle, run directory, portable .safetensors file or "pretrained"; without it: the newest
-    run, or the pretrained bundle where there is none."""
+    """Run directory, bundle, portable .safetensors file, or "pretrained". If omitted: the newest
+    run, or the pretrained bundle if there is no run."""
     csv: Path | None = None
-    """File of texts: .csv, .tsv, or .txt with lines of text;label; also gzipped."""
+    """Input file: .csv, .tsv, or .txt with lines of text;label, optionally gzipped."""
     jsonl: Path | None = None
-    """File of texts with a JSON object a line: .jsonl or .ndjson, also gzipped."""
+    """Input file with one JSON object per line: .jsonl or .ndjson, optionally gzipped."""
     parquet: Path | None = None
-    """File of texts: .parquet."""
+    """Input file: .parquet."""
     output_path: Path | None = None
-    """File for the answers, .csv, .jsonl or .parquet (which cannot be resumed); without it:
-    <input name>_predictions.csv beside the input."""
+    """Output file: .csv, .jsonl, or .parquet, which cannot be resumed. If omitted:
+    <input name>_predictions.csv in the folder of the input."""
     engine: Literal["local", "ray"] = "local"
-    """Answer on this machine, or with a bundle on each machine of a Ray cluster: that of
-    RAY_ADDRESS, or one that is started here. With ray, --csv or --parquet names a folder of files
-    and --output_path a new folder (without it: <folder>_predictions); all machines see both."""
+    """Run on this machine, or on each machine of a Ray cluster: the one at RAY_ADDRESS, or a new
+    local one. With ray, the model must be a bundle, --csv or --parquet is a folder of files, and
+    --output_path a new folder (if omitted: <folder>_predictions); all machines must see both."""
     resume: bool = False
-    """Go on with a file of answers that was cut off, at the last batch that it holds."""
+    """Continue an interrupted output file after its last complete batch."""
     min_confidence: float = 0.0
-    """Probability below which the label is empty."""
+    """Leave the label empty if its probability is below this value."""
     text_column: str = "text"
-    """Column of the input that holds the texts."""
+    """Column of the input with the texts."""
     raw: bool = False
-    """Leave cells as they are that a spreadsheet would run as formulas."""
+    """Do not escape cells that a spreadsheet would execute as formulas."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes CUDA if there is any."""
+    """Device to compute on; auto uses CUDA if available."""
     output_dir: Path = Path("outputs")
-    """Folder in which the newest run is looked for."""
+    """Folder that is searched for the newest run."""
     json: bool = False
-    """Print one JSON list instead of a table."""
+    """Print a JSON list instead of a table."""
 
     def __post_init__(self) -> None:
         """Checks the numbers.
 
         Raises:
-            UsageError: A number is out of its range; the message names the flag.
+            UsageError: A number is out of range; the message names the flag.
         """
         if not 0 <= self.min_confidence <= 1:
             raise UsageError(f"--min_confidence must be in [0, 1], not {self.min_confidence}")

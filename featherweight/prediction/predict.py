@@ -1,4 +1,4 @@
-"""Predicting texts, or a file of any size."""
+"""`predict`: classifies texts, or the rows of a file of any size."""
 
 import json
 import logging
@@ -9,33 +9,30 @@ from featherweight.classifier import Classifier
 from featherweight.data.rows import file_format
 from featherweight.errors import UsageError
 from featherweight.loading import load, newest_or_pretrained
-from featherweight.prediction.answer_formats import abstaining
 from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells
 from featherweight.prediction.config import PredictConfig
+from featherweight.prediction.output_formats import apply_min_confidence
 from featherweight.prediction.streaming import predict_file
 
 logger = logging.getLogger("featherweight")
 
 _FLAG_OF = {
-    ".csv": "--csv",
-    ".tsv": "--csv",
-    ".txt": "--csv",
-    ".jsonl": "--jsonl",
-    ".ndjson": "--jsonl",
+    **dict.fromkeys((".csv", ".tsv", ".txt"), "--csv"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "--jsonl"),
     ".parquet": "--parquet",
 }
-_WIDEST_CELL = 40  # characters of a text that the table shows
+_MAX_WIDTH = 40  # characters of a text in the printed table
 
 
 def predict(config: PredictConfig) -> None:
-    """Prints the answers to texts, or writes those to a file.
+    """Prints the predictions for texts, or writes those for a file.
 
     Raises:
-        UsageError: Neither or both of texts and a file, or there is no run.
+        UsageError: Neither or both of texts and a file are given, or there is no run.
         WeightsError: The weights cannot be used.
         DataError: The file cannot be used.
     """
-    path = _file(config)
+    path = _input_file(config)
     if bool(config.texts) == bool(path):
         raise UsageError(
             'give either texts ("i feel so happy today") or one file: --csv, --jsonl or --parquet'
@@ -44,63 +41,63 @@ def predict(config: PredictConfig) -> None:
         raise UsageError("a text is not UTF-8: set the terminal to UTF-8, or give --csv")
     for flag in ("output_path", "resume"):
         if getattr(config, flag) and not path:
-            raise UsageError(f"--{flag} goes with --csv, --jsonl or --parquet")
+            raise UsageError(f"--{flag} requires --csv, --jsonl or --parquet")
     weights = config.weights or newest_or_pretrained(config.output_dir)
     classifier = load(weights, config.device)
     if path:
         output_path = config.output_path or predictions_path(path)
-        answers = predict_file(
+        ids = predict_file(
             classifier, path, output_path, config.text_column, config.raw, progress=True,
             min_confidence=config.min_confidence, weights=weights, resume=config.resume,
         )  # fmt: skip
-        logger.info("%d rows answered: %s", sum(1 for _ in answers), output_path)
+        logger.info("%d rows predicted: %s", sum(1 for _ in ids), output_path)
     else:
-        print(_answers(classifier, config))
+        print(_predict_texts(classifier, config))
     if classifier.truncated_texts:
-        logger.info("%d texts were cut at the maximum length", classifier.truncated_texts)
+        logger.info("%d texts were truncated to the maximum length", classifier.truncated_texts)
 
 
-def _file(config: PredictConfig) -> Path | None:
-    """Returns the file that is to be answered, or None where there is none."""
-    given = {"--csv": config.csv, "--jsonl": config.jsonl, "--parquet": config.parquet}
-    files = [(flag, path) for flag, path in given.items() if path]
+def _input_file(config: PredictConfig) -> Path | None:
+    flags = {"--csv": config.csv, "--jsonl": config.jsonl, "--parquet": config.parquet}
+    files = [(flag, path) for flag, path in flags.items() if path]
     if not files:
         return None
     if len(files) > 1:
-        raise UsageError(f"give one of {' and '.join(flag for flag, _ in files)}, not both")
+        raise UsageError(f"give only one of {' and '.join(flag for flag, _ in files)}")
     ((flag, path),) = files
     if path.is_dir():
-        raise UsageError(f"{flag} {path} is a folder: name a file, or add --engine ray for all")
-    due = _FLAG_OF.get(file_format(path), flag)
-    if due != flag:
-        raise UsageError(f"{flag} {path}: by its name, that is a file for {due}")
+        raise UsageError(f"{flag} {path} is a folder: give a file, or add --engine ray")
+    expected = _FLAG_OF.get(file_format(path), flag)
+    if expected != flag:
+        raise UsageError(f"{flag} {path}: files with this extension require {expected}")
     return path
 
 
-def _answers(classifier: Classifier, config: PredictConfig) -> str:
+def _predict_texts(classifier: Classifier, config: PredictConfig) -> str:
     cells = prediction_cells(classifier.labels, classifier.predict_proba(config.texts))
-    answers = [abstaining(cell, config.min_confidence) for cell in cells]
+    predictions = [apply_min_confidence(cell, config.min_confidence) for cell in cells]
     columns = ("text", *PREDICTION_COLUMNS)
+    rows = [
+        (text, label, name, float(confidence))
+        for text, (label, name, confidence) in zip(config.texts, predictions, strict=True)
+    ]
     if config.json:
-        rows = [
-            dict(zip(columns, (text, label, name, float(confidence)), strict=True))
-            for text, (label, name, confidence) in zip(config.texts, answers, strict=True)
-        ]
-        return json.dumps(rows, ensure_ascii=False)
+        objects = [dict(zip(columns, row, strict=True)) for row in rows]
+        return json.dumps(objects, ensure_ascii=False)
     lines = [
-        (_cut(text), "" if label is None else str(label), name, f"{float(confidence):.4f}")
-        for text, (label, name, confidence) in zip(config.texts, answers, strict=True)
+        (_shortened(text), "" if label is None else str(label), name, f"{confidence:.4f}")
+        for text, label, name, confidence in rows
     ]
     return _table([columns, *lines])
 
 
-def _cut(text: str) -> str:
+def _shortened(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _WIDEST_CELL else f"{line[: _WIDEST_CELL - 1]}…"
+    return line if len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 1]}…"
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
-    """Aligns cells below a header; by hand, since whoever only predicts has no library for it."""
+    """Aligns cells below a header, without tabulate, which is not installed with the core."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     header, *rows = lines
     return "\n".join(
@@ -110,24 +107,24 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def run_inference(weights: str | Path, csv: str | Path) -> list[int]:
-    """Predicts the `text` column of a file and writes the answers beside it.
+    """Classifies the `text` column of a file and writes the predictions to a new file.
 
     Args:
         weights: A run directory, a bundle or a portable `.safetensors` file.
-        csv: The input; the answers go to `<input name>_predictions.csv` in the same folder.
+        csv: The input; the output is `<input name>_predictions.csv` in the same folder.
 
     Returns:
         The class id of each row.
 
     Raises:
         WeightsError: The weights cannot be used.
-        DataError: The file cannot be used; nothing is written then.
+        DataError: The file cannot be used; nothing is written.
     """
     path = Path(csv)
     return list(predict_file(load(weights), path, predictions_path(path)))
 
 
 def predictions_path(path: Path) -> Path:
-    """Returns `<input name>_predictions.csv` beside the input."""
+    """Returns `<input name>_predictions.csv` in the folder of the input."""
     name = path.name.removesuffix(".gz")
     return path.with_name(f"{Path(name).stem}_predictions.csv")

@@ -1,8 +1,7 @@
-"""A file that grows batch by batch, and how far it came: a killed run goes on where it was.
+"""A file that is written batch by batch, and can be resumed if the process is killed.
 
-`OUT.part` grows until it is whole and becomes OUT. `OUT.progress` says how many rows and bytes of
-it are safe on the disk, and what they are the answers to; whatever stands behind them is cut off
-when the run goes on.
+`OUT.part` is renamed to OUT when it is complete. `OUT.progress` records how many rows and bytes
+of it are safely on disk, and what they were computed from; on resuming, the rest is truncated.
 """
 
 import json
@@ -19,64 +18,54 @@ from featherweight.run import atomic_open
 
 logger = logging.getLogger("featherweight")
 
-_RECORD_SECONDS = 1.0  # between two records: to wait for the disk after each batch would be slow
+_RECORD_SECONDS = 1.0  # between two records: waiting for the disk after each batch would be slow
 
 
 class ResumableFile:
-    """An open file that grows.
-
-    Attributes:
-        file: Where it grows, at its end.
-        rows: Rows that it holds.
-    """
+    """An open `file` that is being written and has `rows` so far; see `open_resumable`."""
 
     def __init__(self, path: Path, origin: Mapping[str, Any], resume: bool) -> None:
-        """Opens a file, or what there is of it.
-
-        Args:
-            path: The file to be.
-            origin: What its content follows from, fit for JSON; a record of another is refused.
-            resume: Go on with what there is.
-
-        Raises:
-            UsageError: There is nothing to go on with, or it follows from something else.
-        """
         self._path = path
-        self._part, self._progress = part_path(path), progress_path(path)
+        self._part, self._progress = (
+            path.with_name(f"{path.name}.{kind}") for kind in ("part", "progress")
+        )
         self._origin = json.loads(json.dumps(origin))
         self._recorded_at = time.monotonic()
-        self.rows, size_bytes = self._recorded() if resume else (0, 0)
+        self.rows, size_bytes = self._read_progress() if resume else (0, 0)
         self._recorded_rows = self.rows
         if not resume:
-            # First, lest a record of an earlier run should seem to be of this one.
+            # Before the file is opened: the record of an earlier run must not apply to this one.
             self._progress.unlink(missing_ok=True)
         self.file: IO[bytes] = self._part.open("r+b" if resume else "wb")
         self.file.truncate(size_bytes)
         self.file.seek(size_bytes)
 
-    def _recorded(self) -> tuple[int, int]:
-        """Returns the rows and bytes that are there."""
-        anew = "run the same command without --resume to begin anew"
+    def _read_progress(self) -> tuple[int, int]:
+        """Returns the recorded rows and bytes."""
+        restart = "run the same command without --resume to start over"
         try:
             record = json.loads(self._progress.read_text(encoding="utf-8"))
             rows, size_bytes = int(record["rows"]), int(record["bytes"])
             origin = dict(record["origin"])
-            there = self._part.stat().st_size
+            part_bytes = self._part.stat().st_size
         except FileNotFoundError:
-            raise UsageError(f"--resume: {self._path} has not been cut off; {anew}") from None
+            raise UsageError(f"--resume: {self._path} was not interrupted; {restart}") from None
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise UsageError(f"--resume: {self._progress} is no record of ours; {anew}") from None
+            raise UsageError(
+                f"--resume: {self._progress} was not written by featherweight; {restart}"
+            ) from None
         changed = [name for name in self._origin if origin.get(name) != self._origin[name]]
         if changed:
             raise UsageError(
-                f"--resume: {' and '.join(changed)} changed since {self._path} was begun; {anew}"
+                f"--resume: {' and '.join(changed)} changed since {self._path} was started; "
+                f"{restart}"
             )
-        if there < size_bytes:
-            raise UsageError(f"--resume: {self._part} is shorter than its record; {anew}")
+        if part_bytes < size_bytes:
+            raise UsageError(f"--resume: {self._part} is shorter than recorded; {restart}")
         return rows, size_bytes
 
     def record_progress(self, rows: int) -> None:
-        """Notes that so many rows were appended, and once in a while puts that on the disk."""
+        """Counts appended rows, and about once per second records them on disk."""
         self.rows += rows
         if time.monotonic() - self._recorded_at < _RECORD_SECONDS:
             return
@@ -97,48 +86,38 @@ class ResumableFile:
         self._part.replace(self._path)
         self._progress.unlink(missing_ok=True)
 
-    def _break_off(self, error: BaseException) -> None:
-        """Keeps what can be gone on with; an input to be mended will be another input."""
-        with suppress(OSError):  # what could not be written is not recorded either
+    def _interrupt(self, error: BaseException) -> None:
+        """Keeps the recorded rows, unless the input is invalid: its correction is a new input."""
+        with suppress(OSError):  # bytes that could not be written are not recorded either
             self.file.close()
         if isinstance(error, DataError) or not self._recorded_rows:
             self._part.unlink(missing_ok=True)
             self._progress.unlink(missing_ok=True)
             return
         logger.info(
-            "%d rows are kept: go on with the same command and --resume", self._recorded_rows
+            "%d rows are saved: continue with the same command and --resume", self._recorded_rows
         )
 
 
 @contextmanager
 def open_resumable(path: Path, origin: Mapping[str, Any], resume: bool) -> Iterator[ResumableFile]:
-    """Opens a file that takes the place of `path` once it is whole.
+    """Opens a file that replaces `path` once it is complete.
 
-    An error leaves the old file, and beside it what a later call can go on with; a `DataError`,
-    or any error before the first record, leaves nothing more.
+    An error leaves the old file, and next to it the part that a later call can resume; a
+    `DataError`, or any error before the first record, leaves no part.
 
     Args:
-        path: The file to be.
-        origin: What its content follows from, fit for JSON.
-        resume: Go on with what an earlier call left.
+        path: The output file.
+        origin: What the content is computed from, as JSON values.
+        resume: Continue the part that an earlier call left.
 
     Raises:
-        UsageError: There is nothing to go on with, or it follows from something else.
+        UsageError: There is nothing to resume, or it was computed from something else.
     """
-    partial = ResumableFile(path, origin, resume)
+    output = ResumableFile(path, origin, resume)
     try:
-        yield partial
-        partial._finish()
+        yield output
+        output._finish()
     except BaseException as error:
-        partial._break_off(error)
+        output._interrupt(error)
         raise
-
-
-def part_path(path: Path) -> Path:
-    """Returns where a file grows."""
-    return path.with_name(f"{path.name}.part")
-
-
-def progress_path(path: Path) -> Path:
-    """Returns where is said how far it came."""
-    return path.with_name(f"{path.name}.progress")

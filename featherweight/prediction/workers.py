@@ -1,72 +1,61 @@
-"""Batches answered by a process on each core, in their order.
+"""Predictions for batches in order, optionally by one process per core.
 
-Processes, since threads have one interpreter between them: of 26 µs that a text takes a bundle of
-290,000 parameters, 7 are spent in Python, so that threads could not use four cores.
+Processes instead of threads, which share one interpreter: of the 26 µs that a bundle of 290,000
+parameters needs per text, 7 are spent in Python, so threads could not use four cores.
 """
 
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from featherweight.classifier import Classifier
 from featherweight.errors import FeatherweightError
 from featherweight.loading import load
-from featherweight.prediction.answer_formats import AnswerFormat, abstaining
 from featherweight.prediction.cells import prediction_cells
+from featherweight.prediction.output_formats import OutputFormat, apply_min_confidence
 
-Batch = Sequence[tuple[str, dict[str, object]]]  # texts, and the values of their rows by column
+Batch = Sequence[tuple[str, dict[str, object]]]  # (text, values by column) of each row
 
-_QUEUED = 2  # batches a process, so that none waits for the next
+_QUEUED = 2  # batches per process, so that none has to wait for the next
 
 
 @dataclass(frozen=True)
-class AnsweredBatch:
-    """An answered batch.
+class PredictedBatch:
+    """The predictions for a batch."""
 
-    Attributes:
-        content: What is appended to the file of answers.
-        labels: The most probable class id of each row.
-        truncated_texts: How many texts were cut at the maximum length.
-    """
-
-    content: Any
-    labels: list[int]
-    truncated_texts: int
+    content: Any  # to append to the output file
+    labels: list[int]  # the most probable class id of each row
+    truncated_texts: int  # number of texts cut at the maximum length
 
 
 @dataclass(frozen=True)
 class BatchPredictor:
-    """Answers batches.
-
-    Attributes:
-        classifier: Who answers.
-        answers: How the answers are written.
-        min_confidence: Probability below which the label is empty.
-    """
+    """Predicts one batch at a time."""
 
     classifier: Classifier
-    answers: AnswerFormat
+    output: OutputFormat
     min_confidence: float
 
-    def __call__(self, batch: Batch) -> AnsweredBatch:
-        """Answers one batch."""
+    def __call__(self, batch: Batch) -> PredictedBatch:
+        """Returns the predictions for one batch."""
         truncated = self.classifier.truncated_texts
         probabilities = self.classifier.predict_proba([text for text, _ in batch])
         cells = list(prediction_cells(self.classifier.labels, probabilities))
-        answered = [
-            (text, abstaining(cell, self.min_confidence), row)
-            for (text, row), cell in zip(batch, cells, strict=True)
+        rows = [
+            (text, apply_min_confidence(cell, self.min_confidence), values)
+            for (text, values), cell in zip(batch, cells, strict=True)
         ]
-        return AnsweredBatch(
-            self.answers.batch(answered),
+        return PredictedBatch(
+            self.output.batch(rows),
             [label for label, _, _ in cells],
             self.classifier.truncated_texts - truncated,
         )
@@ -82,65 +71,98 @@ def cores() -> int:
     return max(1, available // max(1, int(threads) if threads.isdecimal() else 1))
 
 
-def on_all_cores(
-    answerer: BatchPredictor, weights: Path, batches: Iterable[Batch]
-) -> Iterator[AnsweredBatch]:
-    """Yields the answered batches in their order, at most a few of them ahead.
+def predict_batches(
+    predictor: BatchPredictor, batches: Iterable[Batch], bundle: Path | None = None
+) -> Generator[PredictedBatch, None, None]:
+    """Yields the predictions for batches in order, computed at most a few batches ahead.
 
     Args:
-        answerer: Who answers.
-        weights: Where its classifier is loaded from.
-        batches: What to answer.
+        predictor: The model and output format.
+        batches: The input.
+        bundle: Load the model from here in a process on each core; None: use this process.
 
     Raises:
-        FeatherweightError: A process was killed.
+        FeatherweightError: A worker process was killed.
     """
     processes = cores()
-    pool = ProcessPoolExecutor(
-        processes,
-        # A fork would copy the locks of libraries' threads as they happen to be.
-        multiprocessing.get_context("spawn"),
-        _begin,
-        (weights, answerer.answers, answerer.min_confidence),
-    )
-    ahead: deque[Future[AnsweredBatch]] = deque()
+    if bundle is None or processes == 1:
+        yield from map(predictor, batches)
+        return
+    queue: deque[Future[PredictedBatch]] = deque()
+
+    def next_result() -> PredictedBatch:
+        batch = queue.popleft().result()
+        predictor.classifier.truncated_texts += batch.truncated_texts
+        return batch
+
+    with _worker_processes(predictor, bundle, processes) as connections:
+        pool = ThreadPoolExecutor(processes)  # each thread waits for one process
+        try:
+            for batch in batches:
+                queue.append(pool.submit(_call_worker, connections, batch))
+                if len(queue) == _QUEUED * processes:
+                    yield next_result()
+            while queue:
+                yield next_result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _worker_processes(
+    predictor: BatchPredictor, bundle: Path, count: int
+) -> Iterator[SimpleQueue[Connection]]:
+    """Starts processes and yields the connections to them, which are all idle.
+
+    A pipe of its own for each process, unlike the shared one of `ProcessPoolExecutor`, ends when
+    the process is killed, also in the middle of a result.
+    """
+    # A fork would copy locks that other threads of the libraries happen to hold.
+    context = multiprocessing.get_context("spawn")
+    connections: SimpleQueue[Connection] = SimpleQueue()
+    workers = []
     try:
-        for batch in batches:
-            ahead.append(pool.submit(_answer, batch))
-            if len(ahead) == _QUEUED * processes:
-                yield _counted(ahead.popleft().result(), answerer.classifier)
-        while ahead:
-            yield _counted(ahead.popleft().result(), answerer.classifier)
-    except BrokenProcessPool:
-        raise FeatherweightError(
-            "a process that answers was killed: is there too little memory?"
-        ) from None
+        for _ in range(count):
+            connection, end = context.Pipe()
+            arguments = end, bundle, predictor.output, predictor.min_confidence
+            workers.append(context.Process(target=_serve, args=arguments, daemon=True))
+            workers[-1].start()
+            end.close()
+            connections.put(connection)
+        yield connections
     finally:
-        pool.shutdown(cancel_futures=True)
+        while not connections.empty():
+            connections.get().close()
+        for worker in workers:
+            worker.join()
 
 
-def _counted(written: AnsweredBatch, classifier: Classifier) -> AnsweredBatch:
-    classifier.truncated_texts += written.truncated_texts
-    return written
+def _call_worker(connections: SimpleQueue[Connection], batch: Batch) -> PredictedBatch:
+    connection = connections.get()
+    try:
+        connection.send(batch)
+        result: PredictedBatch | Exception = connection.recv()
+    except (EOFError, OSError):
+        raise FeatherweightError("a worker process was killed: is there enough memory?") from None
+    finally:
+        connections.put(connection)
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-_answerer: BatchPredictor  # of a process that answers
-
-
-def _begin(weights: Path, answers: AnswerFormat, min_confidence: float) -> None:
-    global _answerer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends them
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _answerer = BatchPredictor(load(weights, "cpu"), answers, min_confidence)
-
-
-def _end_with_parent() -> None:
-    # A parent that was killed told nobody, and its pipes stay open in the other processes.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _answer(batch: Batch) -> AnsweredBatch:
-    return _answerer(batch)
+def _serve(
+    connection: Connection, bundle: Path, output: OutputFormat, min_confidence: float
+) -> None:
+    """Predicts batches until the connection ends, which it also does if the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
+    predictor = BatchPredictor(load(bundle, "cpu"), output, min_confidence)
+    with suppress(EOFError, OSError):
+        while True:
+            batch = connection.recv()
+            result: PredictedBatch | Exception
+            try:
+                result = predictor(batch)
+            except Exception as error:
+                result = error
+            connection.send(result)

@@ -5,6 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from featherweight.hub.card import LOCAL_USE
 from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells, write_rows
 from featherweight.quality.evaluation import Evaluation
 from featherweight.reports.numbers import DASH, interval, number_table, three_digits, with_interval
@@ -176,10 +177,7 @@ def model_card(
         "## Data\n\n| split | texts | sha256 of the content |\n| --- | ---: | --- |\n"
         f"{splits}\n\n"
         "The results of the data checks are in `data.json`.\n\n"
-        "## Use\n\n```python\nfrom featherweight import load\n\n"
-        'classifier = load(".")\n'
-        'print(classifier.predict(["i feel so happy today"]))\n```\n\n'
-        f"{curves}"
+        f"{LOCAL_USE}\n{curves}"
     )
 
 

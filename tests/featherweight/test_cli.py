@@ -210,7 +210,7 @@ def test_predict_classifies_a_file(
     arguments = ["predict", "--weights", tiny_run, "--csv", path, *(["--raw"] if raw else [])]
     assert call(*arguments) == 0
     assert capsys.readouterr().out == ""
-    assert any(message.startswith("2 rows") for message in caplog.messages)
+    assert any(message.startswith("2 rows predicted") for message in caplog.messages)
     assert names(here) == sorted([path.name, "in_predictions.csv"])
     with (here / "in_predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""A push as a process of its own, since the libraries read their environment at import."""
+"""Pushes in a separate process, since the libraries read their environment at import."""
 
 import json
 import os
@@ -30,7 +30,7 @@ from featherweight.hub import push
 from featherweight.hub.config import PushConfig
 from featherweight.errors import FeatherweightError
 settings = json.loads(sys.argv[1])
-# Short only where no answer is to come: a busy machine may need its time for the others.
+# Short only without a response: a busy machine may need the time for the others.
 push.ANSWER_S = settings.pop("answer_s", 60.0)
 push.METADATA_S = settings.pop("metadata_s", 120.0)
 settings["weights"] = Path(settings["weights"])
@@ -43,14 +43,14 @@ except FeatherweightError as error:
 
 
 def started(place: Path, endpoint: str, environment: dict[str, str], **flags: Any) -> Any:
-    """Starts a push as a process."""
+    """Starts a push in a process."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.upper().startswith(("HF_", "HUGGING", "HTTP", "ALL_PROXY"))
     }
     own = {"HF_HOME": str(place / "home"), "HF_ENDPOINT": endpoint, "NO_PROXY": "*"}
-    # Xet has a server and a protocol of its own, which is not played here.
+    # The server does not implement the protocol of Xet.
     own |= {"HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     arguments = {"repo_id": REPO_ID} | flags
     return subprocess.Popen(
@@ -66,7 +66,7 @@ def started(place: Path, endpoint: str, environment: dict[str, str], **flags: An
 def pushed(
     place: Path, endpoint: str, environment: dict[str, str] | None = None, **flags: Any
 ) -> tuple[int, str, str]:
-    """Returns exit code, stdout and stderr of a push, which hold no secret."""
+    """Returns exit code, stdout and stderr of a push, which contain no secret."""
     process = started(place, endpoint, environment or {}, **flags)
     stdout, stderr = process.communicate(timeout=600)
     assert "Traceback" not in stderr
@@ -80,7 +80,7 @@ def content(file: Path | bytes) -> bytes:
 
 
 def collected(run: Path, folder: Path) -> Path:
-    """Writes what would be in the repository into a folder."""
+    """Writes the files of the repository into a folder."""
     folder.mkdir()
     for name, file in contents(Run(run), REPO_ID).items():
         (folder / name).parent.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
-"""A small HTTP server that plays the side of the Hub that takes files, for HF_ENDPOINT.
+"""A small HTTP server with the upload API of the Hub, for HF_ENDPOINT.
 
-It keeps what it is given, takes no file without a token, and can be told to refuse or to stall.
+It stores uploads, requires a token, and can be configured to reject requests or not to respond.
 """
 
 import base64
@@ -18,18 +18,18 @@ COMMIT = "beef" * 10
 
 
 class UploadHub:
-    """What the server holds and how it behaves.
+    """Content and behavior of the server.
 
     Attributes:
         endpoint: Its address, for HF_ENDPOINT.
-        token: The only one that it accepts.
-        requests: "METHOD path" of all that was asked, in order.
+        token: The only accepted token.
+        requests: "METHOD path" of all requests, in order.
         private: Repositories and whether they are private.
-        commits: Of each commit, the files that it brought.
-        statuses: Status to answer where a request contains the text.
-        recovers: Whether such a status is answered once only.
-        stalls: Text of requests that get no answer until the end.
-        stalled: Set once such a request came.
+        commits: The files of each commit.
+        statuses: HTTP status to send for requests that contain the text.
+        recovers: Whether such a status is sent only once.
+        stalls: Requests that contain this text get no response.
+        stalled: Set on such a request.
     """
 
     def __init__(self, token: str) -> None:
@@ -55,7 +55,7 @@ def played_hub(token: str) -> Iterator[UploadHub]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the requests of `HfApi.whoami`, `create_repo`, `model_info` and `create_commit`."""
+    """Handles the requests of `HfApi.whoami`, `create_repo`, `model_info` and `create_commit`."""
 
     protocol_version = "HTTP/1.1"
     hub: UploadHub
@@ -69,15 +69,15 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = self.rfile.read(int(self.headers["content-length"] or 0))
-        told = next((status for text, status in hub.statuses.items() if text in request), 0)
-        if told and hub.recovers:
+        forced = next((status for text, status in hub.statuses.items() if text in request), 0)
+        if forced and hub.recovers:
             hub.statuses = {}
-        # Like the store behind the Hub, which is asked by signed addresses.
+        # As with the Hub's file storage, which uses signed URLs.
         signed = self.path.startswith("/blobs/") and self.path.endswith("?signature=secret")
-        if told:
-            self.answer(told, {"error": f"told so, {hub.token}", "errors": [{"message": "no"}]})
+        if forced:
+            self.respond(forced, {"error": f"forced, {hub.token}", "errors": [{"message": "no"}]})
         elif not signed and self.headers["authorization"] != f"Bearer {hub.token}":
-            self.answer(401, {"error": "Invalid credentials"})
+            self.respond(401, {"error": "Invalid credentials"})
         else:
             self.take(body)
 
@@ -87,31 +87,31 @@ class Handler(BaseHTTPRequestHandler):
         hub, path = self.hub, self.path.partition("?")[0]
         if path.startswith("/blobs/"):
             hub.blobs[path.removeprefix("/blobs/")] = body
-            self.answer(200, {})
+            self.respond(200, {})
         elif path == "/api/whoami-v2":
-            self.answer(200, {"name": "ada", "type": "user"})
+            self.respond(200, {"name": "ada", "type": "user"})
         elif path == "/api/validate-yaml":
-            self.answer(200, {"warnings": [], "errors": []})
+            self.respond(200, {"warnings": [], "errors": []})
         elif path == "/api/repos/create":
             self.create(json.loads(body))
         elif path.endswith("/preupload/main"):
-            self.answer(200, {"files": [self.mode(file) for file in json.loads(body)["files"]]})
+            self.respond(200, {"files": [self.mode(file) for file in json.loads(body)["files"]]})
         elif path.endswith("/info/lfs/objects/batch"):
             objects = [self.transfer(file) for file in json.loads(body)["objects"]]
-            self.answer(200, {"transfer": "basic", "objects": objects})
+            self.respond(200, {"transfer": "basic", "objects": objects})
         elif path.endswith("/commit/main"):
             self.commit([json.loads(line) for line in body.splitlines()])
         elif path.removeprefix("/api/models/") in hub.private:
             name = path.removeprefix("/api/models/")
-            self.answer(200, {"id": name, "sha": COMMIT, "private": hub.private[name]})
+            self.respond(200, {"id": name, "sha": COMMIT, "private": hub.private[name]})
         else:
-            self.answer(404, {"error": "no such thing"})
+            self.respond(404, {"error": "no such thing"})
 
     def create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted['organization']}/{wanted['name']}"
         known = name in self.hub.private
         self.hub.private.setdefault(name, wanted.get("visibility") == "private")
-        self.answer(409 if known else 200, {"url": f"{self.hub.endpoint}/{name}"})
+        self.respond(409 if known else 200, {"url": f"{self.hub.endpoint}/{name}"})
 
     def mode(self, file: dict[str, Any]) -> dict[str, Any]:
         mode = "lfs" if file["path"].endswith((".safetensors", ".png")) else "regular"
@@ -133,9 +133,9 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = content
         self.hub.commits.append(files)
         address = f"{self.hub.endpoint}/owner/name/commit/{COMMIT}"
-        self.answer(200, {"commitUrl": address, "commitOid": COMMIT})
+        self.respond(200, {"commitUrl": address, "commitOid": COMMIT})
 
-    def answer(self, status: int, content: object) -> None:
+    def respond(self, status: int, content: object) -> None:
         body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -144,4 +144,4 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""

@@ -96,7 +96,7 @@ def test_registry_name_uses_its_commit(hub: FakeHub, tmp_path: Path, mini: Model
 def test_missing_commit_is_reported(hub: FakeHub, tmp_path: Path, mini: Model) -> None:
     hub.repositories[DISTILBERT.hub_id] = Repository(mini, NEXT)
     outcome, _ = fetched("distilbert", tmp_path, HF_ENDPOINT=hub.endpoint)
-    assert_fails(outcome, "but no longer the commit that was tried")
+    assert_fails(outcome, "but no longer its pinned commit")
 
 
 def test_all_shards_are_downloaded(hub: FakeHub, tmp_path: Path, mini: Model) -> None:
@@ -126,14 +126,14 @@ def test_unavailable_models_are_reported(hub: FakeHub, tmp_path: Path, mini: Mod
         "acme/no-weights": Repository({"config.json": b"{}", "tf_model.h5": b""}),
     }
     expected = {
-        "acme/gone": "acme/gone is neither a registry name or folder here nor a model of the Hub",
-        "distilbrt": "distilbrt is neither a registry name or folder here nor a model of the Hub",
-        "acme/not--valid": "nor a model of the Hub: check the spelling",
+        "acme/gone": "acme/gone is neither a registry name or local folder nor a model on the Hub",
+        "distilbrt": "distilbrt is neither a registry name or local folder nor a model on the Hub",
+        "acme/not--valid": "nor a model on the Hub: check the spelling",
         "acme/private": "log in with: hf auth login",
         "acme/forbidden": "log in with: hf auth login",
         "acme/gated": "log in with: hf auth login",
-        "acme/busy": "127.0.0.1 cannot be reached (it answers 503): try again later",
-        "acme/silent": "127.0.0.1 does not answer within 1 s: try again later",
+        "acme/busy": "127.0.0.1 cannot be reached (HTTP 503), and acme/busy is not in",
+        "acme/silent": "127.0.0.1 did not respond within 1 s, and acme/silent is not",
         "acme/no-config": "acme/no-config has no config.json on the Hub",
         "acme/empty": "acme/empty has no config.json on the Hub",
         "acme/no-weights": "acme/no-weights on the Hub has no model.safetensors",
@@ -151,7 +151,7 @@ def test_unavailable_models_are_reported(hub: FakeHub, tmp_path: Path, mini: Mod
 
 def test_unreachable_hub_is_reported_in_one_line(tmp_path: Path) -> None:
     outcome, log = fetched("acme/mini", tmp_path, HF_ENDPOINT=CLOSED)
-    assert_fails(outcome, "it is not in the cache, while 127.0.0.1 cannot be reached (")
+    assert_fails(outcome, "is not in the cache and is not a registry name or local folder: ")
     for instead in ("give --model a local folder", "the cache"):
         assert instead in outcome["message"]
     assert "minilm" not in outcome["message"]

@@ -194,7 +194,7 @@ def test_a_broken_row_is_named_in_one_line_and_leaves_no_output(
     assert capfd.readouterr() == (
         "",
         f"featherweight: {folder / 'b.csv'}, line 4: 'text' is NaN or null; "
-        "write a text or remove the row\n",
+        "add a text or remove the row\n",
     )
     assert names(folder.parent) == ["shards"]
 
@@ -238,7 +238,12 @@ def test_a_node_of_a_joined_cluster_that_lacks_the_required_module_is_named(
     ("files", "flags", "kind", "message"),
     [
         ({"a.csv": "tweet\nhi\n"}, {}, DataError, r"a\.csv has no column 'text'.*--text_column"),
-        ({"a.csv": "text,confidence\nhi,1\n"}, {}, UsageError, r"a\.csv has a column confidence"),
+        (
+            {"a.csv": "text,confidence\nhi,1\n"},
+            {},
+            UsageError,
+            "already has a column confidence",
+        ),
         ({"a.csv": "text\n", "b.csv": "text,id\n"}, {}, DataError, r"b\.csv .*a\.csv \(id\)"),
         ({"a.csv": "text\n", "b.csv": ""}, {}, DataError, r"b\.csv is empty"),
         ({"a.csv": "text\n", "b.csv": b"PAR1"}, {}, DataError, r"b\.csv is a binary file"),

@@ -1,4 +1,4 @@
-"""What `check` finds in small data sets made by hand, and what `drop_leaks` takes away."""
+"""`check` and `drop_leaks` on small handmade data sets."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_nothing_is_found_in_clean_data(test: Pairs | None) -> None:
     assert findings.lines() == []
 
 
-def test_unbalanced_classes_are_no_finding() -> None:
+def test_unbalanced_classes_are_not_a_finding() -> None:
     many = [(f"text {i}", "sad") for i in range(500)]
     assert check(dataset_of(CLEAN + many)).lines() == []
 
@@ -62,7 +62,7 @@ def test_repeated_texts_are_named_with_their_rows_and_labels() -> None:
     assert [f.text for f in findings.conflicting] == ["two"]
     assert findings.shared == ()
     assert findings.lines() == [
-        "texts that stand more than once: 2 in train (1 with different labels)",
+        "repeated texts: 2 in train (1 with different labels)",
         "texts with different labels, over all splits: 1",
     ]
 
@@ -81,9 +81,9 @@ def test_shared_texts_are_named_with_all_their_rows() -> None:
     assert findings.repeated == ()
     assert findings.lines() == [
         "texts with different labels, over all splits: 1",
-        "training texts that stand elsewhere too: 1 in validation, 1 in test; "
+        "training texts that also occur in other splits: 1 in validation, 1 in test; "
         "--drop_leaks removes them from train",
-        "texts that validation and test share: 1",
+        "texts in both validation and test: 1",
     ]
 
 
@@ -101,13 +101,14 @@ def test_empty_texts_and_missing_classes() -> None:
     assert findings.missing_classes == {"validation": ("mad",), "test": ("sad", "glad")}
     assert findings.lines() == [
         "empty texts: 2 in train",
-        "classes without a text: validation lacks mad; test lacks sad, glad",
+        "classes without a text: mad in validation; sad, glad in test",
     ]
 
 
-def test_there_are_six_lines_at_most_and_each_is_one_line() -> None:
-    twice = [("dup\nlicate", "sad"), ("dup\nlicate", "mad"), ("", "sad"), ("x", "glad")]
-    findings = check(dataset_of(twice, [*twice[:3], ("y", "sad")], [*twice[:3], ("y", "sad")]))
+def test_at_most_six_one_line_summaries() -> None:
+    train = [("dup\nlicate", "sad"), ("dup\nlicate", "mad"), ("", "sad"), ("x", "glad")]
+    others = [*train[:3], ("y", "sad")]
+    findings = check(dataset_of(train, others, others))
     assert len(findings.lines()) == 6
     assert not any("\n" in line for line in findings.lines())
 
@@ -132,30 +133,30 @@ ONE = {
 }
 
 
-def test_drop_leaks_takes_from_train_alone_what_stands_elsewhere() -> None:
+def test_drop_leaks_removes_only_from_train() -> None:
     train = [*CLEAN, ("four", "mad"), ("  seven ", "sad"), ("four", "sad"), ("Five", "glad")]
     data = dataset_of([*train, ("", "sad")], [*OTHER, ("", "sad")])
 
-    rest, removed = drop_leaks(data)
+    remaining, removed = drop_leaks(data)
 
     assert removed == 3
-    assert rest.train.texts == ("one", "two", "three", "Five", "")
-    assert rest.train.labels.tolist() == [0, 1, 2, 1, 0]
-    assert rest.train.labels.dtype == np.int64
-    assert (rest.validation, rest.test) == (data.validation, data.test)
-    assert (rest.name, rest.labels) == (data.name, data.labels)
-    assert check(rest).shared == ()
-    assert rest.train.sha256 != data.train.sha256
+    assert remaining.train.texts == ("one", "two", "three", "Five", "")
+    assert remaining.train.labels.tolist() == [0, 1, 2, 1, 0]
+    assert remaining.train.labels.dtype == np.int64
+    assert (remaining.validation, remaining.test) == (data.validation, data.test)
+    assert (remaining.name, remaining.labels) == (data.name, data.labels)
+    assert check(remaining).shared == ()
+    assert remaining.train.sha256 != data.train.sha256
     assert len(data.train) == 8
 
 
-def test_drop_leaks_changes_nothing_where_there_is_no_leak() -> None:
+def test_drop_leaks_changes_nothing_without_leaks() -> None:
     data = dataset_of(CLEAN, OTHER, None)
-    rest, removed = drop_leaks(data)
+    remaining, removed = drop_leaks(data)
     assert removed == 0
-    assert rest.train.sha256 == data.train.sha256
+    assert remaining.train.sha256 == data.train.sha256
 
 
-def test_drop_leaks_refuses_to_leave_nothing() -> None:
+def test_drop_leaks_fails_if_no_training_text_remains() -> None:
     with pytest.raises(DataError, match="every training text of moods"):
         drop_leaks(dataset_of(CLEAN, CLEAN))

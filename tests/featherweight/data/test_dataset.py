@@ -1,4 +1,4 @@
-"""Where data is found, and rows without labels."""
+"""Data locations, and rows without labels."""
 
 import logging
 from collections import Counter
@@ -17,10 +17,10 @@ def names(split: Split) -> list[str]:
     return [split.label_names[i] for i in split.labels]
 
 
-# Where data is found
+# Data locations
 
 
-def test_the_bundled_corpus_is_the_default_and_says_what_it_is_for(
+def test_bundled_corpus_is_the_default_and_logs_its_purpose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     corpus = folder_of(tmp_path / "corpus", train=TRAIN, validation=REST, test=REST)
@@ -31,12 +31,20 @@ def test_the_bundled_corpus_is_the_default_and_says_what_it_is_for(
 
     assert data.name == "bundled"
     assert len(data.train) == len(TRAIN)
-    assert "demonstrates, it does not measure" in caplog.text
+    assert "for demonstration only" in caplog.text
     assert "dair-ai/emotion" in caplog.text
 
 
-@pytest.mark.parametrize("validation", ["validation", "valid", "val", "dev"])
-@pytest.mark.parametrize("extension", ["csv", "tsv.gz", "jsonl", "parquet", "txt"])
+@pytest.mark.parametrize(
+    ("extension", "validation"),
+    [
+        ("csv", "validation"),
+        ("tsv.gz", "valid"),
+        ("jsonl", "val"),
+        ("parquet", "dev"),
+        ("txt", "validation"),
+    ],
+)
 def test_a_folder_of_splits(tmp_path: Path, extension: str, validation: str) -> None:
     folder = tmp_path / "moods"
     write(folder / f"train.{extension}", TRAIN)
@@ -58,7 +66,7 @@ def test_a_folder_of_splits(tmp_path: Path, extension: str, validation: str) -> 
     assert [split.name for split in data.splits] == ["train", "validation", "test"]
 
 
-def test_the_digest_is_of_the_content_and_not_of_the_format(tmp_path: Path) -> None:
+def test_digest_depends_on_content_only(tmp_path: Path) -> None:
     integers = [(text, ["anger", "fear", "joy"].index(str(label))) for text, label in TRAIN]
     digests = {
         load(write(tmp_path / name / "train.csv", TRAIN).parent).train.sha256
@@ -80,7 +88,7 @@ def test_the_digest_is_of_the_content_and_not_of_the_format(tmp_path: Path) -> N
 def test_a_split_is_found_by_name(tmp_path: Path) -> None:
     data = load(folder_of(tmp_path / "moods", train=TRAIN, val=REST))
     assert data.split("validation") is data.validation
-    with pytest.raises(UsageError, match="moods has no split 'test'; it has train, validation"):
+    with pytest.raises(UsageError, match="moods has no split 'test', only train, validation"):
         data.split("test")
 
 
@@ -119,11 +127,11 @@ def test_one_file_is_split_80_10_10(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "no validation split" not in caplog.text
 
 
-def test_the_cut_is_the_same_each_time_and_keeps_the_order(tmp_path: Path) -> None:
+def test_split_is_deterministic_and_keeps_the_order(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", many({"joy": 40, "fear": 40}))
     first, second = load(path), load(path)
     assert first.validation.texts == second.validation.texts
-    # AnsweredBatch out: a cut that moved with the version of a library would move every result.
+    # Literal texts: a split that changed with a library version would change every result.
     assert first.split("test").texts == (
         "joy 12",
         "joy 13",
@@ -139,7 +147,7 @@ def test_the_cut_is_the_same_each_time_and_keeps_the_order(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("stem", "name"), [("reviews", "reviews"), ("train", "moods")])
-def test_files_named_one_by_one(tmp_path: Path, stem: str, name: str) -> None:
+def test_separate_train_val_and_test_paths(tmp_path: Path, stem: str, name: str) -> None:
     train = write(tmp_path / "moods" / f"{stem}.csv", TRAIN)
     other = write(tmp_path / "elsewhere" / "x.jsonl", REST)
 
@@ -154,7 +162,7 @@ def test_files_named_one_by_one(tmp_path: Path, stem: str, name: str) -> None:
     assert len(data.validation) == 3  # one of each class
 
 
-def test_columns_have_the_names_that_the_flags_say(tmp_path: Path) -> None:
+def test_column_flags(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text("id,tweet,mood\n" + "".join(f"{i},t{i},m{i % 2}\n" for i in range(20)))
     config = DataConfig(data=str(tmp_path), text_column="tweet", label_column="mood")
@@ -183,8 +191,8 @@ def test_text_rows_give_the_text_its_number_and_its_row(tmp_path: Path) -> None:
         ]
 
 
-def test_a_missing_text_column_is_said_before_the_first_row(tmp_path: Path) -> None:
+def test_missing_text_column_fails_before_the_first_row(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,body\n7,hello\n")
-    with open_rows(path) as rows, pytest.raises(DataError, match="no column 'text' but id, body"):
+    with open_rows(path) as rows, pytest.raises(DataError, match="no column 'text', only id, body"):
         text_rows(rows, "text")

@@ -1,4 +1,4 @@
-"""How labels get their ids, and what a user reads when data cannot be used."""
+"""Mapping of labels to class ids, and the error messages for invalid data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,21 +22,21 @@ def message(
     return str(caught.value)
 
 
-# How labels get their ids
+# Class ids
 
 NUMBERED: Pairs = [("a", 0), ("b", 1), ("c", 2), ("d", 1), ("e", 0), ("f", 2)] * 2
 
 
-@pytest.mark.parametrize("extension", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize(
-    ("flag", "file", "labels"),
+    ("extension", "flag", "file", "labels"),
     [
-        ("", "", ("0", "1", "2")),
-        ("", "sad\r\nglad\r\n\r\nmad\r\n", ("sad", "glad", "mad")),
-        ("", "\ufeffsad\nglad\nmad", ("sad", "glad", "mad")),
-        ("low, mid ,high", "", ("low", "mid", "high")),
-        ("low,mid,high", "sad\nglad\nmad\n", ("low", "mid", "high")),
-        ("a,b,c,d", "", ("a", "b", "c", "d")),
+        ("csv", "", "", ("0", "1", "2")),
+        ("jsonl", "", "", ("0", "1", "2")),
+        ("csv", "", "sad\r\nglad\r\n\r\nmad\r\n", ("sad", "glad", "mad")),
+        ("csv", "", "\ufeffsad\nglad\nmad", ("sad", "glad", "mad")),
+        ("jsonl", "low, mid ,high", "", ("low", "mid", "high")),
+        ("parquet", "low,mid,high", "sad\nglad\nmad\n", ("low", "mid", "high")),
+        ("parquet", "a,b,c,d", "", ("a", "b", "c", "d")),
     ],
 )
 def test_integers_are_ids_of_the_names_given(
@@ -108,12 +108,12 @@ def test_integers_without_names_are_ids_of_the_model(tmp_path: Path) -> None:
     assert load(tmp_path, label_names=["2", "1", "0"]).validation.labels.tolist() == [2, 1, 0]
 
 
-def test_a_model_may_be_shown_one_class_only(tmp_path: Path) -> None:
+def test_a_trained_model_accepts_data_of_one_class(tmp_path: Path) -> None:
     folder_of(tmp_path, train=[("a", "joy")] * 4, val=[("b", "joy")])
     assert load(tmp_path, label_names=["fear", "joy"]).validation.labels.tolist() == [1]
 
 
-# What a user reads
+# Error messages
 
 GOOD = "text,label\na,joy\nb,fear\n"
 
@@ -121,9 +121,12 @@ GOOD = "text,label\na,joy\nb,fear\n"
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("text,label\n", "train.csv has the columns text, label and no rows"),
-        ("tweet,label\na,b\n", "no column 'text' but tweet, label: name one with --text_column"),
-        ("text,mood\na,b\n", "no column 'label' but text, mood: name one with --label_column"),
+        ("text,label\n", "train.csv has the columns text, label but no rows"),
+        (
+            "tweet,label\na,b\n",
+            "no column 'text', only tweet, label: choose one with --text_c",
+        ),
+        ("text,mood\na,b\n", "no column 'label', only text, mood: choose one with --label_column"),
         ("text,label\na,b\nc,\n", "train.csv, line 3: no label"),
         ("text,label\na,b\nc,nan\n", "train.csv, line 3: no label"),
         ("text,label\nnan,b\n", "train.csv, line 2: 'text' is NaN or null"),
@@ -142,9 +145,9 @@ def test_a_csv_that_cannot_be_trained_on(tmp_path: Path, content: str, expected:
         ('{"text": null, "label": 1}', "'text' is NaN or null"),
         ('{"text": NaN, "label": 1}', "'text' is NaN or null"),
         ('{"label": 1}', "'text' is NaN or null"),
-        ('{"text": 5, "label": 1}', "'text' is of type int, not a text"),
-        ('{"text": ["a"], "label": 1}', "'text' is of type list, not a text"),
-        ('{"text": "\\ud83d", "label": 1}', "'text' holds half of a surrogate pair"),
+        ('{"text": 5, "label": 1}', "'text' is of type int, not a string"),
+        ('{"text": ["a"], "label": 1}', "'text' is of type list, not a string"),
+        ('{"text": "\\ud83d", "label": 1}', "'text' contains half of a surrogate pair"),
         ('{"text": "a", "label": null}', "no label"),
         ('{"text": "a", "label": NaN}', "no label"),
         ('{"text": "a"}', "no label"),
@@ -154,8 +157,8 @@ def test_a_csv_that_cannot_be_trained_on(tmp_path: Path, content: str, expected:
 )
 def test_a_json_line_that_cannot_be_used(tmp_path: Path, line: str, expected: str) -> None:
     content = '{"text": "fine", "label": 0}\n' + line + "\n"
-    said = message_of_folder(tmp_path, {"train.jsonl": content})
-    assert "train.jsonl, line 2: " + expected in said
+    error = message_of_folder(tmp_path, {"train.jsonl": content})
+    assert "train.jsonl, line 2: " + expected in error
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def test_a_json_line_that_cannot_be_used(tmp_path: Path, line: str, expected: st
     [
         (
             {"train.csv": GOOD, "val.csv": "text,label\na,joy\nb,hope\n"},
-            "val.csv, line 3: unknown label 'hope'; known from the training texts are fear, joy",
+            "val.csv, line 3: unknown label 'hope'; the labels from the training texts are fear",
         ),
         (
             {"train.csv": GOOD, "val.csv": GOOD, "test.csv": "text,label\na,-1\n"},
@@ -171,10 +174,10 @@ def test_a_json_line_that_cannot_be_used(tmp_path: Path, line: str, expected: st
         ),
         (
             {"train.csv": GOOD, "val.csv": GOOD, "labels.txt": "joy\nlove\n"},
-            "train.csv, line 3: unknown label 'fear'; known from ",
+            "train.csv, line 3: unknown label 'fear'; the labels from ",
         ),
-        ({"train.csv": GOOD, "labels.txt": "joy\n"}, "labels.txt: it needs two names or more"),
-        ({"train.csv": GOOD, "labels.txt": "joy\nfear\njoy"}, "labels.txt: joy stands twice"),
+        ({"train.csv": GOOD, "labels.txt": "joy\n"}, "labels.txt: at least two names are needed"),
+        ({"train.csv": GOOD, "labels.txt": "joy\nfear\njoy"}, "labels.txt: joy is listed twice"),
         (
             {"train.csv": GOOD, "train.tsv": GOOD},
             "has two candidates for train, train.csv and train.tsv",
@@ -207,7 +210,7 @@ def test_a_label_file_in_another_encoding(tmp_path: Path) -> None:
 
 def test_integers_beyond_the_names_are_unknown(tmp_path: Path) -> None:
     folder_of(tmp_path, train=[("a", 0), ("b", 1), ("c", 2)], val=REST)
-    expected = "train.csv, line 4: unknown label '2'; known from --labels are no, yes"
+    expected = "train.csv, line 4: unknown label '2'; the labels from --labels are no, yes"
     assert expected in message(DataConfig(data=str(tmp_path), labels="no,yes"))
 
 
@@ -215,7 +218,7 @@ def test_a_label_that_the_model_lacks_is_named_with_its_row(tmp_path: Path) -> N
     folder_of(tmp_path, train=TRAIN, val=REST)
     config = DataConfig(data=str(tmp_path))
     expected = (
-        "train.csv, line 4: unknown label 'anger'; known from the trained model are joy, fear"
+        "train.csv, line 4: unknown label 'anger'; the labels from the trained model are joy, fear"
     )
     assert expected in message(config, ["joy", "fear"])
 
@@ -232,13 +235,22 @@ def test_a_parquet_row_is_named_as_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ({"data": "moods", "train_path": Path("a.csv")}, "--data excludes --train_path"),
-        ({"data": "moods", "test_path": Path("a.csv")}, "--data excludes --train_path"),
+        (
+            {"data": "moods", "train_path": Path("a.csv")},
+            "--data cannot be combined with",
+        ),
+        (
+            {"data": "moods", "test_path": Path("a.csv")},
+            "--data cannot be combined with",
+        ),
         ({"data": ""}, "--data is empty"),
-        ({"val_path": Path("a.csv")}, "need a --train_path"),
-        ({"test_path": Path("a.csv")}, "need a --train_path"),
-        ({"data": "{good}", "labels": "joy,fear,joy"}, "--labels joy,fear,joy: joy stands twice"),
-        ({"data": "{good}", "labels": "joy"}, "--labels joy: it needs two names"),
+        ({"val_path": Path("a.csv")}, "require --train_path"),
+        ({"test_path": Path("a.csv")}, "require --train_path"),
+        (
+            {"data": "{good}", "labels": "joy,fear,joy"},
+            "joy,fear,joy: joy is listed twice",
+        ),
+        ({"data": "{good}", "labels": "joy"}, "--labels joy: at least two names"),
         ({"data": "{good}", "labels": "joy,,fear"}, "--labels joy,,fear: a name is empty"),
     ],
 )
@@ -266,6 +278,6 @@ def test_a_path_that_is_not_there(data: str, expected: str) -> None:
     assert expected in message(DataConfig(data=data))
 
 
-def test_a_directory_where_a_file_is_due(tmp_path: Path) -> None:
+def test_directory_instead_of_a_file(tmp_path: Path) -> None:
     config = DataConfig(train_path=tmp_path)
-    assert "is a directory where a file is due" in message(config)
+    assert "is a directory, not a file" in message(config)

@@ -1,4 +1,4 @@
-"""Rows of every format, and the one line that each kind of broken file answers with."""
+"""Rows of every format, and the error message for each kind of broken file."""
 
 import csv
 import gzip
@@ -88,57 +88,46 @@ def test_every_format_yields_the_same_rows(tmp_path: Path, kind: str, zipped: bo
 
     with open_rows(path) as rows:
         assert rows.columns == ("text", "label")
-        found = list(rows)
-
-    assert [(values["text"], values["label"]) for _, values in found] == ROWS
-    first = 2 if kind in (".csv", ".tsv") else 1
-    assert [number for number, _ in found] == list(range(first, first + len(ROWS)))
-
-
-@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])
-@pytest.mark.parametrize("kind", WRITERS)
-def test_bytes_read_grows_up_to_the_size_on_disk(tmp_path: Path, kind: str, zipped: bool) -> None:
-    path = tmp_path / f"reviews{kind}"
-    WRITERS[kind](path)
-    path = compress(path) if zipped else path
-
-    with open_rows(path) as rows:
         assert rows.size_bytes == path.stat().st_size
-        positions = [rows.bytes_read() for _ in rows]
-        assert positions == sorted(positions)
+        records = [(*record, rows.bytes_read()) for record in rows]
         assert rows.bytes_read() == rows.size_bytes
 
+    assert [(values["text"], values["label"]) for _, values, _ in records] == ROWS
+    first = 2 if kind in (".csv", ".tsv") else 1
+    assert [number for number, _, _ in records] == list(range(first, first + len(ROWS)))
+    positions = [position for _, _, position in records]
+    assert positions == sorted(positions)
 
-def test_bytes_read_is_somewhere_in_the_middle_halfway(tmp_path: Path) -> None:
-    lines = [f"text number {i},joy\n" for i in range(100_000)]
+
+def test_bytes_read_halfway(tmp_path: Path) -> None:
+    lines = [f"text number {i},joy\n" for i in range(20_000)]
     path = file_of(tmp_path, "long.csv", "text,label\n" + "".join(lines))
     with open_rows(path) as rows:
         for number, _ in rows:
-            if number == 50_000:
+            if number == 10_000:
                 break
         assert 0.4 < rows.bytes_read() / rows.size_bytes < 0.6
 
 
-@pytest.mark.parametrize("kind", [".csv", ".jsonl", ".txt", ".parquet"])
+@pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
     text = "a text of some length " * 20
     path = tmp_path / f"big{kind}"
     if kind == ".parquet":
         with pq.ParquetWriter(path, pa.schema({"text": pa.string()})) as writer:
-            for _ in range(20):
+            for _ in range(8):
                 writer.write_table(pa.table({"text": [text] * 1_000}))
     else:
-        line = {".csv": f"{text}\n", ".txt": f"{text};joy\n"}.get(kind)
-        line = line or json.dumps({"text": text}) + "\n"
-        path.write_text("text\n" * (kind == ".csv") + line * 20_000)
+        line = text if kind == ".csv" else json.dumps({"text": text})
+        path.write_text("text\n" * (kind == ".csv") + f"{line}\n" * 8_000)
 
     tracemalloc.start()
     with open_rows(path) as rows:
-        assert sum(1 for _ in rows) == 20_000
+        assert sum(1 for _ in rows) == 8_000
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
-    assert peak_bytes < 2_000_000  # the file holds 9 MB
+    assert peak_bytes < 2_000_000  # the texts have 3.5 MB
 
 
 @pytest.mark.parametrize(
@@ -158,9 +147,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
         ('text\na\n\n""\nb\n', [(2, "a"), (4, ""), (5, "b")]),
     ],
 )
-def test_what_is_no_error_in_csv(
-    tmp_path: Path, content: str, expected: list[tuple[int, str]]
-) -> None:
+def test_valid_csv(tmp_path: Path, content: str, expected: list[tuple[int, str]]) -> None:
     path = file_of(tmp_path, "a.csv", content)
     assert [(number, values["text"]) for number, values in read(path)] == expected
 
@@ -197,13 +184,13 @@ def test_extensions_are_read_in_any_case(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.csv", "text,label\na,b\nc\n", "line 3: 1 field(s) where the header has 2"),
-        ("a.csv", "text,label\na,b,c\n", "line 2: 3 field(s) where the header has 2"),
+        ("a.csv", "text,label\na,b\nc\n", "line 3: 1 field(s), but the header has 2"),
+        ("a.csv", "text,label\na,b,c\n", "line 2: 3 field(s), but the header has 2"),
         ("a.tsv", "text\tlabel\na\tb\tc\n", "line 2: 3 field(s)"),
         ("a.csv", 'text,label\na,b\n"c,d\ne,f\n', "line 3: unexpected end of data"),
         ("a.csv", 'text,label\n"a" b,c\n', "line 2: ',' expected after '\"'"),
         ("a.csv", "text,label\na,b\nc\rd,e\n", "line 3: "),
-        ("a.csv", "text,text\na,b\n", "two columns of one name (text)"),
+        ("a.csv", "text,text\na,b\n", "duplicate columns (text)"),
         ("a.csv", "", "is empty"),
         ("a.csv", "\n\n", "is empty"),
         ("a.csv", "\ufeff", "is empty"),
@@ -218,22 +205,22 @@ def test_extensions_are_read_in_any_case(tmp_path: Path) -> None:
         ("a.csv", b"PAR1\x15\x04\x15", "is a binary file"),
         ("a.jsonl", b"\x89PNG\r\n\x1a\n", "is a binary file"),
         ("a.csv", b"text,label\n" + b"a,b\n" * 999 + b"a\0,b\n", "line 1001: a NUL byte"),
-        ("a.csv", gzip.compress(b"text,label\n", mtime=0), "let its name end in .gz"),
-        ("a.csv.gz", b"text,label\na,b\n", "broken gzip"),
-        ("a.csv.gz", gzip.compress(b"text,label\na,b\n" * 9, mtime=0)[:-12], "broken gzip"),
-        ("a.csv.gz", gzip.compress(b"text,label\na,b\n", mtime=0)[:-8] + b"\0" * 8, "broken gzip"),
-        ("a.parquet.gz", gzip.compress(b"PAR1" * 99, mtime=0)[:-9], "broken gzip"),
-        ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2: broken JSON"),
+        ("a.csv", gzip.compress(b"text,label\n", mtime=0), "rename it to end in .gz"),
+        ("a.csv.gz", b"text,label\na,b\n", "corrupt gzip"),
+        ("a.csv.gz", gzip.compress(b"text,label\na,b\n" * 9, mtime=0)[:-12], "corrupt gzip"),
+        ("a.csv.gz", gzip.compress(b"text,label\na,b\n", mtime=0)[:-8] + b"\0" * 8, "corrupt gzip"),
+        ("a.parquet.gz", gzip.compress(b"PAR1" * 99, mtime=0)[:-9], "corrupt gzip"),
+        ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2: invalid JSON"),
         ("a.jsonl", '{"text": "a"}\n["a"]\n', "line 2: not a JSON object"),
-        ("a.jsonl", "[" * 100_000, "line 1: broken JSON"),
-        ("a.jsonl", '{"n": ' + "9" * 5_000 + "}", "line 1: broken JSON"),
-        ("a.txt", "a;joy\nno label here\n", "line 2: too few fields"),
-        ("a.parquet", b"PAR1 and then nothing of the kind PAR1", "is not Parquet, or broken"),
-        ("a.docx", "text", "unknown format; known are .csv .tsv .jsonl .ndjson .txt .parquet"),
+        ("a.jsonl", "[" * 100_000, "line 1: invalid JSON"),
+        ("a.jsonl", '{"n": ' + "9" * 5_000 + "}", "line 1: invalid JSON"),
+        ("a.txt", "a;joy\nno label here\n", "line 2: no label"),
+        ("a.parquet", b"PAR1 and then nothing of the kind PAR1", "is not a valid Parquet file"),
+        ("a.docx", "text", "unknown format; supported are .csv .tsv .jsonl .ndjson .txt .parquet"),
         ("a.gz", "text", "unknown format"),
     ],
 )
-def test_a_broken_file_says_where_and_why(
+def test_error_message_for_a_broken_file(
     tmp_path: Path, name: str, content: bytes | str, expected: str
 ) -> None:
     assert expected in message(file_of(tmp_path, name, content))
@@ -244,7 +231,7 @@ def test_a_truncated_parquet_file_is_refused(tmp_path: Path, cut: float) -> None
     path = tmp_path / "a.parquet"
     write_parquet(path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
-    assert "not Parquet, or broken" in message(path)
+    assert "is not a valid Parquet file" in message(path)
 
 
 def test_a_damaged_parquet_page_is_refused(tmp_path: Path) -> None:
@@ -253,14 +240,14 @@ def test_a_damaged_parquet_page_is_refused(tmp_path: Path) -> None:
     damaged = bytearray(path.read_bytes())
     damaged[200:2_000] = b"\xff" * 1_800
     path.write_bytes(damaged)
-    assert "broken Parquet" in message(path)
+    assert "corrupt Parquet" in message(path)
 
 
 def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
     assert message(tmp_path / "gone.csv").startswith("no such file: ")
     folder = tmp_path / "folder.csv"
     folder.mkdir()
-    assert "is a directory where a file is due" in message(folder)
+    assert "is a directory, not a file" in message(folder)
 
 
 def test_the_file_is_closed_at_the_end_and_after_an_error(
@@ -286,7 +273,7 @@ def test_the_file_is_closed_at_the_end_and_after_an_error(
 @pytest.mark.parametrize(
     ("name", "place"), [("a.csv", "a.csv, line 7"), ("a.parquet", "a.parquet, row 7")]
 )
-def test_place_speaks_of_lines_or_of_rows(tmp_path: Path, name: str, place: str) -> None:
+def test_place_names_a_line_or_a_row(tmp_path: Path, name: str, place: str) -> None:
     path = tmp_path / name
     WRITERS[path.suffix](path)
     with open_rows(path) as rows:

@@ -18,9 +18,9 @@ def card(run: Path, license: str = "") -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_the_card_states_the_figures_and_the_split_they_stand_for(run: Path, split: str) -> None:
+def test_the_card_has_the_metrics_and_their_split(run: Path, split: str) -> None:
     change(run, "evaluation.json", split=split)
-    figures = json.loads((run / "evaluation.json").read_text())
+    evaluation = json.loads((run / "evaluation.json").read_text())
     metadata, text = card(run)
     (entry,) = metadata["model-index"]
     (result,) = entry["results"]
@@ -28,7 +28,7 @@ def test_the_card_states_the_figures_and_the_split_they_stand_for(run: Path, spl
         "name": "moods", "type": "moods", "split": split, "args": {"n": 12},
     }  # fmt: skip
     values = {metric["type"]: metric["value"] for metric in result["metrics"]}
-    assert values == {"accuracy": figures["accuracy"], "f1": figures["macro_f1"]}
+    assert values == {"accuracy": evaluation["accuracy"], "f1": evaluation["macro_f1"]}
     assert {metric["name"] for metric in result["metrics"]} == {
         f"Accuracy ({split}, n = 12)",
         f"Macro F1 ({split}, n = 12)",
@@ -47,13 +47,13 @@ def test_the_card_of_a_transformer_names_the_library_that_loads_it(transformer_r
     assert "NORMALIZERS" not in text
 
 
-def test_the_card_of_a_transformer_says_how_to_normalize(transformer_run: Path) -> None:
+def test_the_card_of_a_transformer_shows_how_to_normalize(transformer_run: Path) -> None:
     change(transformer_run / TRANSFORMER, CONFIG, text_normaliser="cardiff")
     assert 'NORMALIZERS["cardiff"]("i feel' in card(transformer_run)[1]
 
 
 @pytest.mark.parametrize("kind", ["run", "transformer_run"])
-def test_the_card_holds_one_program_that_loads_from_the_hub(
+def test_the_card_has_one_program_that_loads_from_the_hub(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
     _, text = card(request.getfixturevalue(kind))
@@ -65,13 +65,13 @@ def test_the_card_holds_one_program_that_loads_from_the_hub(
         assert f'load(hf_hub_download("{REPO_ID}", "model.safetensors"))' in program
 
 
-def test_a_card_without_a_section_on_use_gets_one(run: Path) -> None:
+def test_a_handwritten_card_gets_a_section_on_use(run: Path) -> None:
     (run / "README.md").write_text("# tiny\n\nWritten by hand.\n")
     _, text = card(run)
-    assert "AnsweredBatch by hand.\n\n## Use\n\n```python\n" in text
+    assert "Written by hand.\n\n## Use\n\n```python\n" in text
 
 
-def test_the_card_points_to_no_file_that_stays_behind(run: Path) -> None:
+def test_the_card_refers_to_published_files_only(run: Path) -> None:
     assert "](training_curves.png)" in card(run)[1]
     (run / "training_curves.png").unlink()  # as in a compressed variant
     assert "training_curves.png" not in contents(Run(run), REPO_ID)

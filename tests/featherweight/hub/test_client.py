@@ -1,7 +1,7 @@
-"""Data sets of the Hub, over real HTTP: a small server plays the Hub behind HF_ENDPOINT.
+"""Data sets of the Hub over real HTTP, from a small server at HF_ENDPOINT.
 
-The libraries read their environment at import, so each environment is a process of its own that
-loads one data set after the other and prints what came of it.
+The libraries read their environment at import, so each environment is a separate process that
+loads several data sets and prints the outcomes.
 """
 
 import io
@@ -29,13 +29,13 @@ import json, logging, sys
 logging.basicConfig(format="%(message)s")
 logging.getLogger("featherweight").setLevel("INFO")
 import datasets
-datasets.config.USE_PARQUET_EXPORT = False  # it asks a second host, which is not played here
+datasets.config.USE_PARQUET_EXPORT = False  # it would query a second host
 from featherweight.hub import client
 from featherweight.data import hub_dataset
 from featherweight.data.dataset import DataConfig, load_dataset
 outcomes = {}
 for name in sys.argv[1:]:
-    # Short only for those that never answer: a busy machine may need its time for the others.
+    # Short only without a response: a busy machine may need the time for the others.
     client.ANSWER_S = 1.0 if name == "acme/silent" else 60.0
     hub_dataset.ANSWER_S = 60.0
     hub_dataset.METADATA_S = 2.0 if name == "acme/stalls" else 120.0
@@ -109,7 +109,7 @@ def online(cache: Path, played: FakeHub) -> tuple[Outcomes, str]:
 
 @pytest.fixture(scope="module")
 def unreachable(cache: Path, online: tuple[Outcomes, str]) -> tuple[Outcomes, str]:
-    # Nothing listens on port 1; the password is there to see that no message repeats it.
+    # Nothing listens on port 1; no message may repeat the password.
     names = ("acme/moods", "acme/never")
     return run(LOADER, cache, *names, HF_ENDPOINT="http://user:pass-word@127.0.0.1:1")
 
@@ -147,17 +147,17 @@ def test_without_validation_and_class_names(online: tuple[Outcomes, str]) -> Non
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("acme/gone", "acme/gone is neither a file or folder here nor a data set of the Hub"),
-        ("gone", "gone is neither a file or folder here nor a data set of the Hub"),
-        ("acme/not--valid", "acme/not--valid is neither a file or folder here nor a data set"),
+        ("acme/gone", "acme/gone is neither a local file or folder nor a data set on the Hub"),
+        ("gone", "gone is neither a local file or folder nor a data set on the Hub"),
+        ("acme/not--valid", "acme/not--valid is neither a local file or folder nor a data set"),
         ("acme/private", "log in with: hf auth login"),
         ("acme/forbidden", "log in with: hf auth login"),
-        ("acme/busy", "127.0.0.1 cannot be reached (it answers 503): give --data a folder"),
-        ("acme/silent", "127.0.0.1 does not answer within 1 s: give --data a folder"),
-        ("acme/stalls", "the Hub stalls for 2 s: give --data a folder"),
+        ("acme/busy", "127.0.0.1 cannot be reached (HTTP 503), and acme/busy is not in the"),
+        ("acme/silent", "127.0.0.1 did not respond within 1 s, and acme/silent is not in the"),
+        ("acme/stalls", "127.0.0.1 did not respond within 2 s, and acme/stalls is not in the"),
         (
             "acme/unlabelled",
-            "acme/unlabelled (test), row 1: unknown label '-1'; known from the Hub",
+            "acme/unlabelled (test), row 1: unknown label '-1'; the labels from the Hub",
         ),
         ("acme/test-only", "acme/test-only has no train split on the Hub"),
         ("acme/empty", "acme/empty cannot be loaded from the Hub (EmptyDatasetError: "),
@@ -165,17 +165,17 @@ def test_without_validation_and_class_names(online: tuple[Outcomes, str]) -> Non
         ("acme/gated", "hf auth login"),
     ],
 )
-def test_a_data_set_that_cannot_be_had(
-    online: tuple[Outcomes, str], name: str, expected: str
-) -> None:
+def test_an_unavailable_data_set(online: tuple[Outcomes, str], name: str, expected: str) -> None:
     outcome = online[0][name]
     assert outcome["error"] == "DataError"
     assert expected in outcome["message"]
     assert "\n" not in outcome["message"]
 
 
-def test_no_answer_is_waited_for_longer_than_was_said(online: tuple[Outcomes, str]) -> None:
-    assert "does not answer within 1 s" in online[0]["acme/silent"]["message"]
+def test_the_first_response_has_a_short_timeout(
+    online: tuple[Outcomes, str],
+) -> None:
+    assert "did not respond within 1 s" in online[0]["acme/silent"]["message"]
     assert client.ANSWER_S <= 4
 
 
@@ -227,7 +227,7 @@ def test_neither_datasets_nor_pyarrow_is_imported_for_a_text_file(tmp_path: Path
 
 
 @pytest.mark.parametrize("data", ["acme/moods.csv", "acme/moods/more", "-x", "acme/mo ods"])
-def test_what_looks_like_a_path_is_no_hub_id(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_is_not_a_hub_id(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featherweight.data.sources.load_hub", None)
     with pytest.raises(DataError, match="no such file"):
         load_dataset(DataConfig(data=data))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
 
@@ -66,27 +66,31 @@ def test_neither_paths_nor_texts_leave_the_machine(
         assert [secret for secret in private if secret.encode() in content(pushed_file)] == [], name
 
 
-def test_a_path_is_reduced_to_its_last_part_and_all_else_stays(run: Path) -> None:
+def test_only_absolute_paths_are_reduced_to_their_last_part(run: Path) -> None:
     change(run, CONFIG, data=r"C:\Users\ada\moods", output_dir="/home/ada/outputs",
-           text_column="text/plain", other="dair-ai/emotion", name="", batch_size=8)  # fmt: skip
+           text_column="text/plain", other="dair-ai/emotion", name="", batch_size=8,
+           model=["/home/ada/bert", "bert-base"])  # fmt: skip
     before = json.loads((run / CONFIG).read_text())
     after = json.loads(content(contents(Run(run), REPO_ID)[CONFIG]))
-    assert after == before | {"data": "moods", "output_dir": "outputs"}
+    assert after == before | {
+        "data": "moods", "output_dir": "outputs", "model": ["bert", "bert-base"],
+    }  # fmt: skip
 
 
 def test_the_repository_of_a_transformer_works_in_a_pipeline(
     transformer_run: Path, fine_tuned: Path, tmp_path: Path
 ) -> None:
     folder = collected(transformer_run, tmp_path / "repository")
-    answers = pipeline("text-classification", model=str(folder), device="cpu")(TEXTS, top_k=None)
+    classifier = pipeline("text-classification", model=str(folder), device="cpu")
+    predictions = classifier(TEXTS, top_k=None)
     tokenizer = AutoTokenizer.from_pretrained(fine_tuned)
     model = BertForSequenceClassification.from_pretrained(fine_tuned).eval()
     with torch.inference_mode():
         logits = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
-    for answer, expected in zip(answers, logits.softmax(dim=1), strict=True):
-        found = {it["label"]: it["score"] for it in answer}
-        assert found == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-5)
-    assert len({answer[0]["label"] for answer in answers}) > 1
+    for prediction, expected in zip(predictions, logits.softmax(dim=1), strict=True):
+        actual = {entry["label"]: entry["score"] for entry in prediction}
+        assert actual == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-5)
+    assert len({prediction[0]["label"] for prediction in predictions}) > 1
 
 
 def test_the_repository_of_an_lstm_is_loaded_from_its_one_file(run: Path, tmp_path: Path) -> None:
@@ -94,7 +98,7 @@ def test_the_repository_of_an_lstm_is_loaded_from_its_one_file(run: Path, tmp_pa
     assert load(folder / MODEL, "cpu").predict(TEXTS) == load(run, "cpu").predict(TEXTS)
 
 
-def test_sharded_weights_go_up_with_their_index(transformer_run: Path) -> None:
+def test_sharded_weights_are_pushed_with_their_index(transformer_run: Path) -> None:
     folder = transformer_run / TRANSFORMER
     shard = "model-00001-of-00002.safetensors"
     for name in (shard, "model.safetensors.index.json", "vocab.txt", "spiece.model"):
@@ -107,7 +111,7 @@ def test_sharded_weights_go_up_with_their_index(transformer_run: Path) -> None:
 @pytest.mark.parametrize("name", [CHECKPOINT, CHECKPOINTS])
 def test_an_unfinished_run_is_refused(run: Path, name: str) -> None:
     (run / name).mkdir()
-    with pytest.raises(UsageError, match="tiny was cut off in training: finish it with --resume"):
+    with pytest.raises(UsageError, match="tiny is incomplete: finish it with --resume"):
         contents(Run(run), REPO_ID)
 
 
@@ -121,7 +125,7 @@ def test_a_run_without_weights_is_refused(kind: str, request: pytest.FixtureRequ
 
 
 @pytest.mark.parametrize("name", ["README.md", "evaluation.json", "labels.json"])
-def test_a_run_without_a_file_that_readers_need_is_refused(run: Path, name: str) -> None:
+def test_a_run_without_a_required_file_is_refused(run: Path, name: str) -> None:
     (run / name).unlink()
     with pytest.raises(WeightsError, match=name):
         contents(Run(run), REPO_ID)
@@ -132,11 +136,11 @@ def test_a_run_without_a_file_that_readers_need_is_refused(run: Path, name: str)
     [
         ("README.md", b"\xff\xfe", "no readable README.md"),
         ("evaluation.json", b"{", "evaluation.json is not JSON"),
-        ("evaluation.json", b"{}", "evaluation.json is not that of a run"),
-        ("evaluation.json", b"[1]", "evaluation.json is not that of a run"),
+        ("evaluation.json", b"{}", "evaluation.json was not written by test"),
+        ("evaluation.json", b"[1]", "evaluation.json was not written by test"),
         ("labels.json", b"[", "labels.json is not JSON"),
         ("config.json", b"", "config.json is not JSON"),
-        ("config.json", b"[1]", "config.json is no JSON object"),
+        ("config.json", b"[1]", "config.json is not a JSON object"),
     ],
 )
 def test_a_damaged_file_is_not_pushed(run: Path, name: str, damaged: bytes, expected: str) -> None:
@@ -146,12 +150,12 @@ def test_a_damaged_file_is_not_pushed(run: Path, name: str, damaged: bytes, expe
 
 
 @pytest.mark.parametrize("place", [".", "tiny/model.safetensors", "gone"])
-def test_what_is_no_run_directory_is_refused(run: Path, place: str) -> None:
+def test_a_path_that_is_not_a_run_directory_is_refused(run: Path, place: str) -> None:
     with pytest.raises(UsageError, match="is not a run directory"):
         push(PushConfig(weights=run.parent / place, repo_id=REPO_ID, dry_run=True))
 
 
-def test_without_weights_the_newest_run_is_taken(run: Path) -> None:
+def test_the_newest_run_is_pushed_by_default(run: Path) -> None:
     config = PushConfig(repo_id=REPO_ID, dry_run=True, output_dir=run.parent)
     assert "model.safetensors" in push(config)
     (run / MODEL).unlink()
@@ -167,13 +171,14 @@ def test_without_weights_the_newest_run_is_taken(run: Path) -> None:
         "https://hub/ada/moods", f"ada/{97 * 'x'}",
     ],
 )  # fmt: skip
-def test_what_is_no_repository_is_refused_before_anything_else(repo_id: str) -> None:
+def test_an_invalid_repository_is_refused_first(repo_id: str) -> None:
     with pytest.raises(UsageError, match="give --repo_id owner/name"):
         push(PushConfig(weights=Path("gone"), repo_id=repo_id, dry_run=True))
 
 
+@settings(max_examples=30)
 @given(st.from_regex(r"[aZ0_.-]{1,6}/[aZ0_.-]{1,6}", fullmatch=True))
-def test_what_the_library_refuses_is_refused(repo_id: str) -> None:
+def test_ids_that_the_library_refuses_are_refused(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError:
@@ -182,5 +187,5 @@ def test_what_the_library_refuses_is_refused(repo_id: str) -> None:
 
 
 @pytest.mark.parametrize("repo_id", [REPO_ID, "Ada-2/m.o_o-ds", "a/b", f"ada/{96 * 'x'}"])
-def test_usual_names_are_taken(run: Path, repo_id: str) -> None:
+def test_valid_repositories_are_accepted(run: Path, repo_id: str) -> None:
     assert f"{repo_id}: nothing" in push(PushConfig(weights=run, repo_id=repo_id, dry_run=True))

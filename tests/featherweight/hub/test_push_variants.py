@@ -1,4 +1,4 @@
-"""Repositories of compressed runs: each loads from what was pushed, by the program on its card."""
+"""Pushes of compressed runs: each loads from the pushed files by the program in its card."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def test_an_exported_run_is_loaded_from_its_repository(
 
 
 @pytest.mark.parametrize(("kind", "tag"), [("run", "lstm"), ("transformer_run", "transformer")])
-def test_the_card_of_an_exported_run_says_how_to_load_it(
+def test_the_card_of_an_exported_run_shows_how_to_load_it(
     kind: str, tag: str, request: pytest.FixtureRequest
 ) -> None:
     metadata, text = card(exported(request.getfixturevalue(kind), "onnx-int8"))
@@ -64,7 +64,7 @@ def test_the_card_of_an_exported_run_says_how_to_load_it(
     assert text.count("```python") == 1
 
 
-def test_no_path_leaves_with_an_exported_run(transformer_run: Path) -> None:
+def test_an_exported_run_is_pushed_without_paths(transformer_run: Path) -> None:
     variant = exported(transformer_run, "onnx")
     for name in ("config.json", "tokenizer_config.json"):
         change(variant / ONNX, name, _name_or_path=str(variant / "base-model"))
@@ -79,7 +79,7 @@ def test_an_exported_run_without_its_graph_is_refused(run: Path) -> None:
         contents(Run(variant), REPO_ID)
 
 
-def test_a_sparse_transformer_is_loaded_by_us_and_its_card_says_so(
+def test_a_sparse_transformer_is_loaded_by_featherweight(
     transformer_run: Path, tmp_path: Path
 ) -> None:
     weights = transformer_run / TRANSFORMER / MODEL
@@ -91,13 +91,13 @@ def test_a_sparse_transformer_is_loaded_by_us_and_its_card_says_so(
     make_sparse(weights)
     metadata, text = card(transformer_run)
     assert metadata["library_name"] == "featherweight"
-    assert "stored without their zeros: `pipeline` cannot read it" in text
+    assert "stored without their zeros: use featherweight" in text
     assert SNAPSHOT in text
     folder = collected(transformer_run, tmp_path / "repository")
     assert load(folder, "cpu").predict(TEXTS) == expected
 
 
-def test_adapters_go_along_and_the_card_says_that_pipeline_ignores_them(
+def test_adapters_are_pushed_and_the_card_rules_out_pipeline(
     transformer_run: Path,
 ) -> None:
     folder = transformer_run / TRANSFORMER / "adapter"
@@ -107,19 +107,19 @@ def test_adapters_go_along_and_the_card_says_that_pipeline_ignores_them(
     shutil.copy(transformer_run / TRANSFORMER / MODEL, folder / "adapter_model.safetensors")
     (folder / "training_args.bin").write_text("private")
     files = contents(Run(transformer_run), REPO_ID)
-    assert {it for it in files if it.startswith("adapter/")} == {
+    assert {name for name in files if name.startswith("adapter/")} == {
         "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
     }  # fmt: skip
     sent = json.loads(content(files["adapter/adapter_config.json"]))
     assert sent == facts | {"base_model_name_or_path": "base"}
     metadata, text = card(transformer_run)
     assert metadata["library_name"] == "featherweight"
-    assert "adapters beside it: `pipeline` cannot read it" in text
+    assert "separate adapters: use featherweight" in text
     assert SNAPSHOT in text
 
 
 @pytest.mark.parametrize("package", ["torchao", "bitsandbytes"])
-def test_the_card_of_quantized_weights_names_what_reads_them(
+def test_the_card_of_quantized_weights_names_their_package(
     transformer_run: Path, package: str
 ) -> None:
     assert "pip install" not in card(transformer_run)[1]

@@ -11,14 +11,14 @@ from featherweight.prediction.cells import prediction_cells, safe_cell, write_ro
     "cell",
     ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=", "-", "-x", "@ann hi"],
 )
-def test_a_cell_that_a_spreadsheet_would_run_gets_an_apostrophe(cell: str) -> None:
+def test_formulas_get_an_apostrophe(cell: str) -> None:
     assert safe_cell(cell) == f"'{cell}"
 
 
 @pytest.mark.parametrize(
     "cell", ["", "hi", "a=1", "'=1", "-1", "+3.5", "-1e-3", "😂 =1", "#tag", 7, -7, 1.5, None, True]
 )
-def test_other_cells_stay_as_they_are(cell: object) -> None:
+def test_other_cells_are_unchanged(cell: object) -> None:
     assert safe_cell(cell) is cell
 
 
@@ -30,7 +30,7 @@ def test_other_cells_stay_as_they_are(cell: object) -> None:
         "'quoted'", " spaces ", "tab\there", "😂 ünï", "a;b", "\u2028", "x" * 100_000,
     ],
 )  # fmt: skip
-def test_what_is_written_is_read_back(text: str, raw: bool) -> None:
+def test_round_trip_through_csv(text: str, raw: bool) -> None:
     file = io.StringIO(newline="")
     write_rows(file, [("text", "n"), (text, 1)], raw)
     file.seek(0)
@@ -43,7 +43,7 @@ def test_raw_leaves_formulas() -> None:
     assert file.getvalue() == "=1+1,@ann\r\n"
 
 
-def test_every_cell_is_made_safe_the_header_too() -> None:
+def test_every_cell_is_made_safe_including_the_header() -> None:
     file = io.StringIO()
     write_rows(file, [("=head", "b"), ("x", "+1 =")])
     assert file.getvalue() == "'=head,b\r\nx,'+1 =\r\n"

@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featherweight.classifier import Batch, Classifier, FloatArray
+from featherweight.classifier import Batch, FloatArray
 from featherweight.errors import UsageError
 from featherweight.prediction.config import PredictConfig
 from featherweight.prediction.predict import predict
 from featherweight.prediction.streaming import predict_file
+from tests.helpers.stub_classifier import StubClassifier
 
 
-class Length(Classifier):
-    """Is the surer that a text is long, the longer it is."""
+class Length(StubClassifier):
+    """Predicts "long" with a probability that grows with the length of a text."""
 
-    name = "length"
     labels = ("short", "long")
-    device = "cpu"
 
     def encode(self, texts: Sequence[str]) -> Batch:
         return texts
@@ -30,7 +29,7 @@ class Length(Classifier):
         return np.log(np.stack([1 - share, share + 1e-12], axis=1))
 
 
-def answer(path: Path, output: Path, **flags: Any) -> list[int]:
+def predicted(path: Path, output: Path, **flags: Any) -> list[int]:
     return list(predict_file(Length(), path, output, **flags))
 
 
@@ -45,25 +44,25 @@ def test_json_lines_keep_each_value_and_its_type(tmp_path: Path) -> None:
     ]
     path = tmp_path / "in.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    assert answer(path, tmp_path / "out.jsonl") == [1, 0]
+    assert predicted(path, tmp_path / "out.jsonl") == [1, 0]
     lines = (tmp_path / "out.jsonl").read_bytes().decode().split("\n")
-    answers = [json.loads(line) for line in lines[:-1]]
-    assert [list(each) for each in answers] == [
+    written = [json.loads(line) for line in lines[:-1]]
+    assert [list(each) for each in written] == [
         ["id", "text", "tags", "score", "predicted_label", "predicted_emotion", "confidence"],
         ["text", "late", "predicted_label", "predicted_emotion", "confidence"],
     ]
-    for each, row in zip(answers, rows, strict=True):
+    for each, row in zip(written, rows, strict=True):
         assert row.items() <= each.items()
-    assert [each["predicted_label"] for each in answers] == [1, 0]
-    assert [each["predicted_emotion"] for each in answers] == ["long", "short"]
-    assert [each["confidence"] for each in answers] == pytest.approx([0.8, 1.0], abs=0.2)
+    assert [each["predicted_label"] for each in written] == [1, 0]
+    assert [each["predicted_emotion"] for each in written] == ["long", "short"]
+    assert [each["confidence"] for each in written] == pytest.approx([0.8, 1.0], abs=0.2)
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_half_of_a_surrogate_pair_beside_the_text_is_no_failure(tmp_path: Path, kind: str) -> None:
+def test_half_of_a_surrogate_pair_in_another_column(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text('{"text": "hi", "id": "\\ud83d"}\n')
-    answer(path, tmp_path / f"out.{kind}")
+    predicted(path, tmp_path / f"out.{kind}")
     content = (tmp_path / f"out.{kind}").read_text(encoding="utf-8")
     assert "\\ud83d" in content
     if kind == "jsonl":
@@ -82,24 +81,24 @@ def test_parquet_keeps_the_types_of_its_columns(tmp_path: Path) -> None:
     }
     path, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
     parquet.write_table(pyarrow.table(columns), path)
-    assert answer(path, output, min_confidence=0.85) == [1] * 70_000
+    assert predicted(path, output, min_confidence=0.85) == [1] * 70_000
     table = parquet.read_table(output)
     assert table.select(list(columns)).equals(pyarrow.table(columns))
     assert table.column_names[4:] == ["predicted_label", "predicted_emotion", "confidence"]
     assert table["predicted_label"].to_pylist() == [1] * 70_000
     assert parquet.ParquetFile(output).num_row_groups == 2
-    assert sorted(it.name for it in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
 
 
-def test_every_format_of_answers_says_the_same(tmp_path: Path) -> None:
+def test_every_output_format_has_the_same_predictions(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     path = tmp_path / "in.csv"
-    texts = ["y" * (number % 12) for number in range(2_500)]
+    texts = ["y" * (number % 12) for number in range(1_100)]
     path.write_text("text,id\n" + "".join(f"{text},0{len(text)}\n" for text in texts))
     for kind in ("csv", "jsonl", "parquet"):
-        answer(path, tmp_path / f"out.{kind}", min_confidence=0.75)
+        predicted(path, tmp_path / f"out.{kind}", min_confidence=0.75)
     from_parquet = parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert objects(tmp_path / "out.jsonl") == from_parquet
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
@@ -112,10 +111,10 @@ def test_every_format_of_answers_says_the_same(tmp_path: Path) -> None:
         assert row["id"] == values["id"] == f"0{len(row['text'])}"
 
 
-def test_an_answer_that_is_not_sure_enough_is_empty(tmp_path: Path) -> None:
+def test_a_prediction_below_the_minimum_confidence_is_empty(tmp_path: Path) -> None:
     path, output = tmp_path / "in.csv", tmp_path / "out.csv"
     path.write_text("text\n" + "".join(f"{'y' * length}\n" for length in (1, 2, 3, 4, 6, 7, 8)))
-    ids = answer(path, output, min_confidence=0.7)
+    ids = predicted(path, output, min_confidence=0.7)
     assert ids == [0, 0, 0, 0, 1, 1, 1]
     assert [line.split(",")[1:] for line in output.read_text().splitlines()[1:]] == [
         ["0", "short", "0.900000"],
@@ -128,7 +127,7 @@ def test_an_answer_that_is_not_sure_enough_is_empty(tmp_path: Path) -> None:
     ]
 
 
-def test_texts_that_are_not_sure_enough_have_no_label(
+def test_printed_texts_below_the_minimum_confidence_have_no_label(
     tiny_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags: dict[str, Any] = {"texts": ["so happy"], "weights": tiny_run, "min_confidence": 1.0}
@@ -151,20 +150,20 @@ def test_a_long_text_takes_one_line_of_the_table(
 
 
 @pytest.mark.parametrize("name", ["out", "out.txt", "out.tsv", "out.csv.gz", "out.xlsx"])
-def test_an_output_of_no_known_format_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_unknown_output_format_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "in.csv"
     path.write_text("text\nyes\n")
     with pytest.raises(UsageError, match="--output_path"):
-        answer(path, tmp_path / name)
-    assert sorted(it.name for it in tmp_path.iterdir()) == ["in.csv"]
+        predicted(path, tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]
 
 
-def test_json_lines_have_no_types_for_parquet(tmp_path: Path) -> None:
+def test_json_lines_to_parquet_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     path = tmp_path / "in.jsonl"
     path.write_text('{"text": "yes"}\n')
     with pytest.raises(UsageError, match="does not declare"):
-        answer(path, tmp_path / "out.parquet")
+        predicted(path, tmp_path / "out.parquet")
 
 
 @pytest.mark.parametrize(
@@ -175,19 +174,19 @@ def test_json_lines_have_no_types_for_parquet(tmp_path: Path) -> None:
         ({"jsonl": Path("in.parquet")}, "--parquet"),
         ({"csv": Path("in.csv"), "parquet": Path("in.parquet")}, "--csv and --parquet"),
         ({"texts": ["hi"], "jsonl": Path("in.jsonl")}, "either"),
-        ({"texts": ["hi"], "resume": True}, "--resume goes with"),
+        ({"texts": ["hi"], "resume": True}, "--resume requires"),
         ({"min_confidence": 1.5}, "--min_confidence"),
         ({"min_confidence": -0.1}, "--min_confidence"),
         ({"min_confidence": float("nan")}, "--min_confidence"),
     ],
 )
-def test_flags_that_do_not_fit_together_are_refused(fields: dict[str, Any], named: str) -> None:
+def test_conflicting_flags_are_refused(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         predict(PredictConfig(**fields))
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_each_kind_of_file_has_its_flag(tiny_run: Path, tmp_path: Path, kind: str) -> None:
+def test_each_input_format_has_its_flag(tiny_run: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"in.{kind}"
     if kind == "parquet":
         pyarrow = pytest.importorskip("pyarrow")

@@ -12,18 +12,16 @@ import pytest
 from featherweight.classifier import Batch, Classifier, FloatArray
 from featherweight.errors import DataError, UsageError
 from featherweight.prediction import resumable_file
-from featherweight.prediction.resumable_file import part_path, progress_path
 from featherweight.prediction.streaming import predict_file
+from tests.helpers.stub_classifier import StubClassifier
 
-ROWS = 5_000  # five batches
+ROWS = 4_500  # five batches
 
 
-class Longest(Classifier):
-    """Answers by the length of a text, until it breaks off before a batch."""
+class Longest(StubClassifier):
+    """Predicts by the length of a text, and fails before one of the batches."""
 
-    name = "longest"
     labels = ("short", "long")
-    device = "cpu"
 
     def __init__(self, batches: int = 1_000, error: BaseException | None = None) -> None:
         self.batches = batches
@@ -59,92 +57,88 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out.csv"
 
 
-def answer(path: Path, output: Path, classifier: Classifier | None = None, **flags: Any) -> int:
-    """Returns how many rows were answered."""
+def predicted(path: Path, output: Path, classifier: Classifier | None = None, **flags: Any) -> int:
+    """Returns the number of predicted rows."""
     return sum(1 for _ in predict_file(classifier or Longest(), path, output, **flags))
 
 
-def cut_off(path: Path, output: Path, batches: int = 2, **flags: Any) -> None:
+def interrupt(path: Path, output: Path, batches: int = 2, **flags: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
-        answer(path, output, Longest(batches), **flags)
+        predicted(path, output, Longest(batches), **flags)
 
 
-def left(folder: Path) -> list[str]:
-    return sorted(it.name for it in folder.iterdir())
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("batches", [1, 3, 4])
-def test_what_was_cut_off_is_resumed_as_if_it_never_was(
+@pytest.mark.parametrize("batches", [1, 4])
+def test_resumed_output_equals_uninterrupted_output(
     tmp_path: Path, path: Path, output: Path, batches: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer(path, tmp_path / "whole.csv")
+    predicted(path, tmp_path / "whole.csv")
     caplog.set_level(logging.INFO)
-    cut_off(path, output, batches)
+    interrupt(path, output, batches)
     assert caplog.messages == [
-        f"{1_024 * batches} rows are kept: go on with the same command and --resume"
+        f"{1_024 * batches} rows are saved: continue with the same command and --resume"
     ]
-    assert left(tmp_path) == ["in.csv", "out.csv.part", "out.csv.progress", "whole.csv"]
-    assert answer(path, output, resume=True) == ROWS - 1_024 * batches
+    assert names(tmp_path) == ["in.csv", "out.csv.part", "out.csv.progress", "whole.csv"]
+    assert predicted(path, output, resume=True) == ROWS - 1_024 * batches
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert left(tmp_path) == ["in.csv", "out.csv", "whole.csv"]
+    assert names(tmp_path) == ["in.csv", "out.csv", "whole.csv"]
 
 
-def test_it_can_be_cut_off_again_and_again(tmp_path: Path, path: Path, output: Path) -> None:
-    answer(path, tmp_path / "whole.csv")
-    cut_off(path, output, 1)
+def test_repeated_interruptions(tmp_path: Path, path: Path, output: Path) -> None:
+    predicted(path, tmp_path / "whole.csv")
+    interrupt(path, output, 1)
     for _ in range(3):
-        cut_off(path, output, 1, resume=True)
-    cut_off(path, output, 0, resume=True)  # nothing new, nothing lost
-    assert answer(path, output, resume=True) == ROWS - 4 * 1_024
+        interrupt(path, output, 1, resume=True)
+    interrupt(path, output, 0, resume=True)  # nothing new, nothing lost
+    assert predicted(path, output, resume=True) == ROWS - 4 * 1_024
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_an_old_output_stays_until_the_new_one_is_whole(path: Path, output: Path) -> None:
+def test_an_existing_output_stays_until_the_new_one_is_complete(path: Path, output: Path) -> None:
     output.write_text("old")
-    cut_off(path, output)
+    interrupt(path, output)
     assert output.read_text() == "old"
-    answer(path, output, resume=True)
+    predicted(path, output, resume=True)
     assert output.read_text().count("\n") == ROWS + 1
 
 
-def test_without_resume_it_begins_anew(tmp_path: Path, path: Path, output: Path) -> None:
-    cut_off(path, output)
-    assert answer(path, output) == ROWS
-    assert left(tmp_path) == ["in.csv", "out.csv"]
+def test_without_resume_it_starts_over(tmp_path: Path, path: Path, output: Path) -> None:
+    interrupt(path, output)
+    assert predicted(path, output) == ROWS
+    assert names(tmp_path) == ["in.csv", "out.csv"]
 
 
-def test_a_new_beginning_that_fails_leaves_no_older_record(
-    tmp_path: Path, path: Path, output: Path
-) -> None:
-    cut_off(path, output)
-    cut_off(path, output, 0)
-    assert left(tmp_path) == ["in.csv"]
+def test_a_failed_restart_leaves_no_older_record(tmp_path: Path, path: Path, output: Path) -> None:
+    interrupt(path, output)
+    interrupt(path, output, 0)
+    assert names(tmp_path) == ["in.csv"]
 
 
-def test_a_full_disk_keeps_what_was_recorded(path: Path, output: Path) -> None:
+def test_a_full_disk_keeps_the_recorded_rows(path: Path, output: Path) -> None:
     full = OSError(28, os.strerror(28))
     with pytest.raises(OSError, match=os.strerror(28)):
-        answer(path, output, Longest(2, full))
-    assert answer(path, output, resume=True) == ROWS - 2 * 1_024
+        predicted(path, output, Longest(2, full))
+    assert predicted(path, output, resume=True) == ROWS - 2 * 1_024
 
 
-def test_an_input_that_must_be_mended_leaves_nothing(
-    tmp_path: Path, path: Path, output: Path
-) -> None:
+def test_an_invalid_input_leaves_nothing(tmp_path: Path, path: Path, output: Path) -> None:
     with path.open("a") as file:
         file.write("one,field,too many\n")
     with pytest.raises(DataError, match=f"line {ROWS + 2}"):
-        answer(path, output)
-    assert left(tmp_path) == ["in.csv"]
+        predicted(path, output)
+    assert names(tmp_path) == ["in.csv"]
 
 
-def test_nothing_to_resume_is_wrong_use(tmp_path: Path, path: Path, output: Path) -> None:
-    with pytest.raises(UsageError, match="has not been cut off"):
-        answer(path, output, resume=True)
-    answer(path, output)
-    with pytest.raises(UsageError, match="has not been cut off"):
-        answer(path, output, resume=True)
-    assert left(tmp_path) == ["in.csv", "out.csv"]
+def test_nothing_to_resume_is_refused(tmp_path: Path, path: Path, output: Path) -> None:
+    with pytest.raises(UsageError, match="was not interrupted"):
+        predicted(path, output, resume=True)
+    predicted(path, output)
+    with pytest.raises(UsageError, match="was not interrupted"):
+        predicted(path, output, resume=True)
+    assert names(tmp_path) == ["in.csv", "out.csv"]
 
 
 @pytest.mark.parametrize(
@@ -156,73 +150,76 @@ def test_nothing_to_resume_is_wrong_use(tmp_path: Path, path: Path, output: Path
         ({"text_column": "id", "raw": True}, "--text_column and --raw"),
     ],
 )
-def test_other_flags_are_refused_and_nothing_is_lost(
+def test_changed_flags_are_refused_and_nothing_is_lost(
     path: Path, output: Path, changed: dict[str, Any], named: str
 ) -> None:
-    cut_off(path, output)
+    interrupt(path, output)
     with pytest.raises(UsageError, match=f"{named} changed"):
-        answer(path, output, resume=True, **changed)
-    assert answer(path, output, resume=True) == ROWS - 2 * 1_024
+        predicted(path, output, resume=True, **changed)
+    assert predicted(path, output, resume=True) == ROWS - 2 * 1_024
 
 
-@pytest.mark.parametrize("written", ["longer", "touched"])
-def test_another_input_is_refused(path: Path, output: Path, written: str) -> None:
-    cut_off(path, output)
-    if written == "longer":
+@pytest.mark.parametrize("change", ["longer", "touched"])
+def test_a_changed_input_is_refused(path: Path, output: Path, change: str) -> None:
+    interrupt(path, output)
+    if change == "longer":
         with path.open("a") as file:
             file.write("1,more\n")
     else:
         os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
     with pytest.raises(UsageError, match="the input changed"):
-        answer(path, output, resume=True)
+        predicted(path, output, resume=True)
 
 
 @pytest.mark.parametrize("kind", ["file", "run"])
-def test_other_weights_are_refused(tmp_path: Path, path: Path, output: Path, kind: str) -> None:
+def test_changed_weights_are_refused(tmp_path: Path, path: Path, output: Path, kind: str) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"1")
-    given = {"weights": weights if kind == "file" else tmp_path}
-    cut_off(path, output, **given)
-    (tmp_path / "evaluation.json").touch()  # what else a run holds may change
-    cut_off(path, output, 1, resume=True, **given)
+    flags = {"weights": weights if kind == "file" else tmp_path}
+    interrupt(path, output, **flags)
+    (tmp_path / "evaluation.json").touch()  # other files of a run may change
+    interrupt(path, output, 1, resume=True, **flags)
     weights.write_bytes(b"22")
     with pytest.raises(UsageError, match="the weights changed"):
-        answer(path, output, resume=True, **given)
+        predicted(path, output, resume=True, **flags)
 
 
-def test_a_part_that_is_shorter_than_its_record_is_refused(path: Path, output: Path) -> None:
-    cut_off(path, output)
-    os.truncate(part_path(output), 100)
-    with pytest.raises(UsageError, match="shorter than its record"):
-        answer(path, output, resume=True)
+def test_a_truncated_part_is_refused(path: Path, output: Path) -> None:
+    interrupt(path, output)
+    os.truncate(output.with_name("out.csv.part"), 100)
+    with pytest.raises(UsageError, match="shorter than recorded"):
+        predicted(path, output, resume=True)
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", "null", '{"rows": 1}', '{"rows": "x"}'])
 def test_a_damaged_record_is_refused(path: Path, output: Path, record: str) -> None:
-    cut_off(path, output)
-    progress_path(output).write_text(record)
-    with pytest.raises(UsageError, match="no record of ours"):
-        answer(path, output, resume=True)
+    interrupt(path, output)
+    output.with_name("out.csv.progress").write_text(record)
+    with pytest.raises(UsageError, match="was not written by featherweight"):
+        predicted(path, output, resume=True)
 
 
-def test_the_record_says_how_far_it_came(path: Path, output: Path) -> None:
-    cut_off(path, output, 3)
-    record = json.loads(progress_path(output).read_text())
+def test_the_record_has_rows_and_bytes(path: Path, output: Path) -> None:
+    interrupt(path, output, 3)
+    record = json.loads(output.with_name("out.csv.progress").read_text())
     assert record["rows"] == 3 * 1_024
-    assert part_path(output).read_bytes()[: record["bytes"]].count(b"\n") == 3 * 1_024 + 1
+    assert (
+        output.with_name("out.csv.part").read_bytes()[: record["bytes"]].count(b"\n")
+        == 3 * 1_024 + 1
+    )
 
 
 def test_parquet_is_not_resumed(tmp_path: Path, path: Path) -> None:
     pytest.importorskip("pyarrow")
     output = tmp_path / "out.parquet"
-    cut_off(path, output)
-    assert left(tmp_path) == ["in.csv"]
-    with pytest.raises(UsageError, match="Parquet cannot be gone on with"):
-        answer(path, output, resume=True)
+    interrupt(path, output)
+    assert names(tmp_path) == ["in.csv"]
+    with pytest.raises(UsageError, match="Parquet cannot be resumed"):
+        predicted(path, output, resume=True)
 
 
-def test_leaving_off_in_the_middle_can_be_resumed(path: Path, output: Path) -> None:
-    answers = predict_file(Longest(), path, output)
-    deque((next(answers) for _ in range(1_500)), maxlen=0)
-    answers.close()  # type: ignore[attr-defined]
-    assert answer(path, output, resume=True) == ROWS - 2 * 1_024
+def test_an_abandoned_iterator_can_be_resumed(path: Path, output: Path) -> None:
+    ids = predict_file(Longest(), path, output)
+    deque((next(ids) for _ in range(1_500)), maxlen=0)
+    ids.close()  # type: ignore[attr-defined]
+    assert predicted(path, output, resume=True) == ROWS - 2 * 1_024

@@ -1,5 +1,7 @@
-"""Files that take a while, answered by a process on each core: killed, resumed, and how much memory
-that takes. The command runs in an interpreter of its own, as it does for a user."""
+"""Large files, predicted by one process per core: killed, resumed, and their memory.
+
+The command runs in a separate interpreter, as it does for a user.
+"""
 
 import os
 import signal
@@ -27,7 +29,7 @@ resumable_file._RECORD_SECONDS = 0
 record_progress = resumable_file.ResumableFile.record_progress
 
 def dying(self, rows):
-    late = self.file.tell() > 2_000_000
+    late = self.file.tell() > 1_500_000
     if late and not {recorded}:
         kill()
     record_progress(self, rows)
@@ -43,13 +45,13 @@ resumable_file.ResumableFile.record_progress = dying
 MEMORY = """
 import resource
 from pathlib import Path
-most, *children = [
+peak, *children = [
     resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 ]
 status = Path("/proc/self/status")
-if status.exists():  # on Linux the other starts from what the parent had, here all of pytest
-    most = status.read_text().split("VmHWM:")[1].split()[0]
-print(most, *children)
+if status.exists():  # on Linux, ru_maxrss starts from the peak of the parent, here pytest
+    peak = status.read_text().split("VmHWM:")[1].split()[0]
+print(peak, *children)
 """
 CORE_ONLY = """
 class Blocked:
@@ -67,7 +69,7 @@ def bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(path: Path, rows: int, width: int = 190) -> Path:
-    """Writes a file of so many bytes a row, and about ten more."""
+    """Writes a file with rows of `width` + about ten bytes."""
     texts = ["so happy", "i cried all night", "", "furious with the bank", "we won 😂 " * 5]
     with path.open("w", encoding="utf-8") as file:
         file.write("id,text,note\n")
@@ -79,8 +81,8 @@ def write(path: Path, rows: int, width: int = 190) -> Path:
 def predict(
     *arguments: object, before: str = "", after: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    given = ["predict", *map(str, arguments)]
-    code = f"import sys\nfrom featherweight.cli import main\ncode = main({given!r})"
+    words = ["predict", *map(str, arguments)]
+    code = f"import sys\nfrom featherweight.cli import main\ncode = main({words!r})"
     return subprocess.run(
         [sys.executable, "-c", f"import sys\n{before}\n{code}\n{after}\nsys.exit(code)"],
         capture_output=True, text=True, check=False,
@@ -97,12 +99,13 @@ def alive(pid: int) -> bool:
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-@pytest.mark.parametrize("recorded", [False, True], ids=["before its record", "after its record"])
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_what_was_killed_is_resumed_as_if_it_never_was(
+@pytest.mark.parametrize(
+    ("kind", "recorded"), [("csv", False), ("jsonl", True)], ids=["before record", "after record"]
+)
+def test_output_resumed_after_a_kill_equals_uninterrupted_output(
     tmp_path: Path, bundle: Path, kind: str, recorded: bool
 ) -> None:
-    path = write(tmp_path / "in.csv", 30_000)
+    path = write(tmp_path / "in.csv", 22_000)
     deque(predict_file(load(bundle), path, tmp_path / f"whole.{kind}"), maxlen=0)
     output = tmp_path / f"out.{kind}"
     flags = ["--weights", bundle, "--csv", path, "--output_path", output]
@@ -111,9 +114,9 @@ def test_what_was_killed_is_resumed_as_if_it_never_was(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not output.exists()
     part = tmp_path / f"out.{kind}.part"
-    assert 2_000_000 < part.stat().st_size < (tmp_path / f"whole.{kind}").stat().st_size
+    assert 1_500_000 < part.stat().st_size < (tmp_path / f"whole.{kind}").stat().st_size
     with part.open("ab") as file:
-        file.write(b"half of a ro")  # as a kill in the middle of a write leaves it
+        file.write(b"half of a ro")  # as left by a kill during a write
 
     children = [int(pid) for pid in killed.stdout.split()]
     assert len(children) == 2
@@ -124,32 +127,36 @@ def test_what_was_killed_is_resumed_as_if_it_never_was(
 
     resumed = predict(*flags, "--resume", before=TWO_CORES)
     assert resumed.returncode == 0, resumed.stderr
-    assert 0 < int(resumed.stderr.split(" rows answered")[0].split()[-1]) < 30_000
+    assert 0 < int(resumed.stderr.split(" rows predicted")[0].split()[-1]) < 22_000
     assert output.read_bytes() == (tmp_path / f"whole.{kind}").read_bytes()
-    assert sorted(it.name for it in tmp_path.iterdir()) == ["in.csv", output.name, f"whole.{kind}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "in.csv",
+        output.name,
+        f"whole.{kind}",
+    ]
 
 
-def test_two_million_rows_take_no_more_memory_than_a_tenth(tmp_path: Path, bundle: Path) -> None:
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, bundle: Path) -> None:
     peaks = []
-    for rows in (200_000, 2_000_000):
+    for rows in (60_000, 300_000):
         path = write(tmp_path / f"{rows}.csv", rows, width=60)
         done = predict("--weights", bundle, "--csv", path, before=TWO_CORES, after=MEMORY)
         assert done.returncode == 0, done.stderr
         peaks.append([int(kilobytes) for kilobytes in done.stdout.split()])
     for small, large in zip(*peaks, strict=True):
         assert small > 1_000
-        assert large - small < 30_000
+        assert large - small < 15_000  # kilobytes; the additional rows of the input have 17,000
 
 
-def test_the_core_alone_answers_files_and_texts(tmp_path: Path, bundle: Path) -> None:
+def test_the_core_package_alone_predicts_files_and_texts(tmp_path: Path, bundle: Path) -> None:
     names = {"datasets", "pandas", "pyarrow", "scipy", "sklearn", "tabulate", "torch"}
     names |= {"nltk", "matplotlib", "safetensors", "statsmodels", "transformers"}
-    path = write(tmp_path / "in.csv", 25_000)
+    path = write(tmp_path / "in.csv", 22_000)
     blocked = CORE_ONLY.format(names=names)
     done = predict("--weights", bundle, "--csv", path, before=TWO_CORES + blocked)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    answers = (tmp_path / "in_predictions.csv").read_text(encoding="utf-8").splitlines()
-    assert len(answers) == 25_001
+    lines = (tmp_path / "in_predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 22_001
 
     done = predict("so happy", "--weights", bundle, before=blocked)
     assert (done.returncode, done.stderr) == (0, "")
@@ -160,13 +167,11 @@ def test_the_core_alone_answers_files_and_texts(tmp_path: Path, bundle: Path) ->
     assert (
         "pyarrow is not installed; get it with: pip install 'featherweight[train]'" in done.stderr
     )
-    assert sorted(it.name for it in tmp_path.iterdir()) == ["in.csv", "in_predictions.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "in_predictions.csv"]
 
 
-def test_a_worker_that_is_killed_is_one_line_and_what_is_there_is_kept(
-    tmp_path: Path, bundle: Path
-) -> None:
-    path = write(tmp_path / "in.csv", 30_000)
+def test_a_killed_worker_is_one_line_and_saved_rows_remain(tmp_path: Path, bundle: Path) -> None:
+    path = write(tmp_path / "in.csv", 22_000)
     before = """
 import multiprocessing, signal
 from featherweight.prediction import resumable_file
@@ -182,8 +187,8 @@ resumable_file.ResumableFile.record_progress = killing
 """
     done = predict("--weights", bundle, "--csv", path, before=TWO_CORES + before)
     assert done.returncode == 1
-    kept, failure = done.stderr.splitlines()
-    assert "--resume" in kept
-    assert failure.startswith("featherweight: a process that answers was killed")
+    saved, failure = done.stderr.splitlines()
+    assert "--resume" in saved
+    assert failure.startswith("featherweight: a worker process was killed")
     names = ["in.csv", "in_predictions.csv.part", "in_predictions.csv.progress"]
-    assert sorted(it.name for it in tmp_path.iterdir()) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
