@@ -131,12 +131,16 @@ class CompressConfig(
         Raises:
             UsageError: A value is out of range; the message names the flag.
         """
-        for flag in ("vocabulary", "hidden"):
-            if not 0 < getattr(self, flag) <= 1:
-                raise UsageError(f"--{flag} must be in (0, 1], not {getattr(self, flag)}")
-        for flag in ("alpha", "max_f1_drop"):
-            if not 0 <= getattr(self, flag) <= 1:
-                raise UsageError(f"--{flag} must be in [0, 1], not {getattr(self, flag)}")
+        for flag, is_valid, values in (
+            ("vocabulary", 0 < self.vocabulary <= 1, "in (0, 1]"),
+            ("hidden", 0 < self.hidden <= 1, "in (0, 1]"),
+            ("alpha", 0 <= self.alpha <= 1, "in [0, 1]"),
+            ("max_f1_drop", 0 <= self.max_f1_drop <= 1, "in [0, 1]"),
+            ("seed", 0 <= self.seed < 2**32, "in [0, 2**32)"),
+            ("retraining_rate", 0 <= self.retraining_rate < float("inf"), "0 or above"),
+        ):
+            if not is_valid:
+                raise UsageError(f"--{flag} must be {values}, not {getattr(self, flag)}")
         if self.target_size:
             parse_size(self.target_size)
             if self.method != CompressConfig.method:
@@ -149,10 +153,6 @@ class CompressConfig(
                 f"--retraining_epochs must be at least {min_epochs} with --method {self.method}, "
                 f"not {self.retraining_epochs}"
             )
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"--seed must be in [0, 2**32), not {self.seed}")
-        if not 0 <= self.retraining_rate < float("inf"):
-            raise UsageError(f"--retraining_rate must be 0 or above, not {self.retraining_rate}")
         require_fraction(self, "sparsity")
         require_positive(self, "temperature", "lora_alpha")
         require_at_least_one(self, "rank", "calibration_texts", "trials")

@@ -97,14 +97,9 @@ def methods_for(origin: Origin) -> Mapping[Name, Method]:
 
 
 def write_variant(
-    name: str,
-    variant: Variant,
-    origin: Origin,
-    config: CompressConfig,
-    facts: Mapping[str, Any],
-    faster_on_cpu: bool = False,
-    run_config: Mapping[str, Any] | None = None,
-) -> tuple[Run, list[Evaluation]]:
+    name: str, variant: Variant, origin: Origin, config: CompressConfig, facts: Mapping[str, Any],
+    faster_on_cpu: bool = False, run_config: Mapping[str, Any] | None = None,
+) -> tuple[Run, list[Evaluation]]:  # fmt: skip
     """Evaluates a variant and writes its run.
 
     Args:
@@ -125,17 +120,15 @@ def write_variant(
     with atomic_directory(path) as folder:
         run = Run(folder)
         variant.save_in(run)
-        latency_ms = {}
-        if faster_on_cpu:
-            latency_ms = _latency_ms(origin.run.path, folder, validation.texts)
+        paths = origin.run.path, folder
+        latency_ms = _latency_ms(*paths, validation.texts) if faster_on_cpu else {}
         reason = quality_loss(evaluation, origin.evaluation, config.max_f1_drop)
         record = {
             "method": name,
             "flags": flags_of(config),
-            **_comparison(variant, origin.classifier),
+            **_comparison(variant, origin),
             **facts,
             **({"latency_ms": latency_ms} if latency_ms else {}),
-            "origin": {"name": origin.run.path.name, "sha256": origin.sha256},
             "rejected": reason or slowdown(latency_ms),
         }
         saved_config = run_config or origin.run.read_json(CONFIG)
@@ -148,13 +141,15 @@ def write_variant(
     return Run(path), [evaluation, origin.evaluation]
 
 
-def _comparison(variant: Variant, origin: Classifier) -> dict[str, Any]:
-    """Returns parameters and sizes before and after."""
-    before, after = origin.size_bytes(), variant.size_bytes()
+def _comparison(variant: Variant, origin: Origin) -> dict[str, Any]:
+    """Returns the parameters and sizes before and after."""
+    models = {"before": origin.classifier, "after": variant}
+    sizes = {name: model.size_bytes() for name, model in models.items()}
     return {
-        "touched": {"before": parameter_counts(origin), "after": parameter_counts(variant)},
-        "size_bytes": {"before": before, "after": after},
-        "ratio": after / before,
+        "origin": {"name": origin.run.path.name, "sha256": origin.sha256},
+        "touched": {name: parameter_counts(model) for name, model in models.items()},
+        "size_bytes": sizes,
+        "ratio": sizes["after"] / sizes["before"],
     }
 
 

@@ -136,19 +136,8 @@ def _write_transformer(classifier: Any, folder: Path) -> _Reference:
         array: FloatArray = network(*_tensors(batch)).numpy()
         return array
 
-    example = inputs(_TRACED)
-    axes = {name: {0: "batch", 1: "length"} for name in example} | {"logits": {0: "batch"}}
     try:
-        torch.onnx.export(
-            network,
-            _tensors(example),
-            str(folder / ONNX_MODEL),
-            input_names=names,
-            output_names=["logits"],
-            dynamic_axes=axes,
-            opset_version=_OPSET,
-            dynamo=False,  # the newer exporter makes the length constant for some models
-        )
+        _trace(network, inputs(_TRACED), folder / ONNX_MODEL)
     except Exception as error:  # its type depends on the architecture
         raise FeatherweightError(
             f"{classifier.name} cannot be exported to ONNX ({first_line(error)}): "
@@ -181,6 +170,20 @@ class _OnlyLogits(torch.nn.Module):
 
 def _tensors(batch: Inputs) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(array) for array in batch.values())
+
+
+def _trace(network: torch.nn.Module, example: Inputs, path: Path) -> None:
+    axes = {name: {0: "batch", 1: "length"} for name in example}
+    torch.onnx.export(
+        network,
+        _tensors(example),
+        str(path),
+        input_names=list(example),
+        output_names=["logits"],
+        dynamic_axes=axes | {"logits": {0: "batch"}},
+        opset_version=_OPSET,
+        dynamo=False,  # the newer exporter makes the length constant for some models
+    )
 
 
 def dynamic(exported: OnnxClassifier, prepared: Path, path: Path) -> None:
