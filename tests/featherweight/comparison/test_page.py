@@ -342,7 +342,7 @@ def test_timed_only_row_is_left_out_where_predictions_are_needed(
     assert Page(rendered(with_timed_only)).tables[table] == before
 
 
-def test_a_ratio_sorts_by_its_full_value(with_timed_only: dict[str, Any]) -> None:
+def test_ratio_sorts_by_its_full_value(with_timed_only: dict[str, Any]) -> None:
     assert ' data-key="1409.4">1,410</td>' in rendered(with_timed_only)
 
 
