@@ -21,7 +21,7 @@ def test_most_frequent_class_predicts_the_shares_of_training() -> None:
     assert np.isfinite(MostFrequentClass(train, LABELS).logits(["x"])).all()
 
 
-def test_the_svm_learns_the_words_of_a_class() -> None:
+def test_svm_learns_the_words_of_a_class() -> None:
     svm = TfidfSVM(TRAIN, LABELS)
     assert svm.predict(["happy", "very sad", "angry man"]) == ["joy", "sadness", "anger"]
 
@@ -50,7 +50,7 @@ def test_svm_never_predicts_a_class_without_training_texts(present: list[int]) -
     assert (logits.argmin(axis=1) == absent).all()
 
 
-def test_the_svm_is_the_same_every_time() -> None:
+def test_svm_is_the_same_every_time() -> None:
     first, second = (TfidfSVM(TRAIN, LABELS).logits(TEXTS) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 

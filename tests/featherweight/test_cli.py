@@ -146,7 +146,7 @@ def test_test_prints_tables_with_fp16_and_baselines(
     for part in ("most frequent class", "TF-IDF + linear SVM", "macro average", "ECE"):
         assert part in out
     (fp16,) = [line for line in out.splitlines() if line.startswith("tiny (fp16): ")]
-    assert re.fullmatch(r".*(fourth decimal|[+-]0\.\d{4}); \d\d% of the size", fp16)
+    assert re.fullmatch(r".*(to four decimals|[+-]0\.\d{4}); \d\d% of the size", fp16)
     title, table = out.split("ms per one batch of size 32")[1].split("\n\n")[:2]
     assert "CPU threads: 1" in title
     header, _, *rows = table.splitlines()

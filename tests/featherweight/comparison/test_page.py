@@ -9,14 +9,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from featherweight.comparison import plots
 from featherweight.comparison.page import comparison_page
-from featherweight.comparison.record import Row, build_record
 from featherweight.comparison.text import PICTURES
-from featherweight.quality.evaluation import Evaluation
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
@@ -304,19 +301,14 @@ def test_sections_without_figures_are_left_out(
 
 
 @pytest.fixture
-def with_timed_only(comparison: dict[str, Any]) -> dict[str, Any]:
+def with_timed_only(comparison: dict[str, Any], timed_only: dict[str, Any]) -> dict[str, Any]:
     """A comparison whose first row is a model that was only timed, as `compare` writes it."""
-    evaluation = Evaluation("one", "d", "test", ("a", "b"), np.array([0, 1]), np.eye(2), 1, 4)
-    timed_only = Row(
-        "huge", note="random weights", parameters=335_000_000, size_bytes=1_742_000_000
-    )
-    _, empty = build_record([Row("one", (evaluation,)), timed_only], ["x", "y"], "one", 0)["rows"]
     classic = next(row for row in comparison["rows"] if row["model"] == "classic")
-    empty["latencies"] = copy.deepcopy(classic["latencies"])
-    for timing in empty["latencies"]:
+    timed_only["latencies"] = copy.deepcopy(classic["latencies"])
+    for timing in timed_only["latencies"]:
         timing["total_ms"] = dict.fromkeys(("p50", "p90", "p95", "p99"), 5123.456)
-    empty["ratios"] |= {"size": 1409.4, "speed": {"cpu": {"1": 0.0000185, "32": 2345.6}}}
-    comparison["rows"].insert(0, empty)
+    timed_only["ratios"] |= {"size": 1409.4, "speed": {"cpu": {"1": 0.0000185, "32": 2345.6}}}
+    comparison["rows"].insert(0, timed_only)
     return comparison
 
 
@@ -350,7 +342,7 @@ def test_timed_only_row_is_left_out_where_predictions_are_needed(
     assert Page(rendered(with_timed_only)).tables[table] == before
 
 
-def test_a_ratio_sorts_by_its_full_value(with_timed_only: dict[str, Any]) -> None:
+def test_ratio_sorts_by_its_full_value(with_timed_only: dict[str, Any]) -> None:
     assert ' data-key="1409.4">1,410</td>' in rendered(with_timed_only)
 
 

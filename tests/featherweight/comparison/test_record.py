@@ -1,6 +1,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,13 @@ METRICS = ("accuracy", "macro_f1")
 
 def evaluation(
     model: str, predictions: Sequence[int], targets: Sequence[int] = TARGETS, **changes: Any
+) -> Evaluation:
+    return _evaluation(model, tuple(predictions), tuple(targets), **changes)
+
+
+@cache  # an evaluation keeps its bootstrap intervals
+def _evaluation(
+    model: str, predictions: tuple[int, ...], targets: tuple[int, ...], **changes: Any
 ) -> Evaluation:
     labels = changes.pop("labels", LABELS)
     probabilities = np.full((len(predictions), len(labels)), 0.1)

@@ -4,12 +4,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from featherweight.comparison import tables, text
-from featherweight.comparison.record import Row, build_record
-from featherweight.quality.evaluation import Evaluation
 
 LABELS = ("joy", "sadness")
 BETTER = {
@@ -273,16 +270,11 @@ def test_comma_separated_quotes_special_characters() -> None:
 
 
 @pytest.fixture
-def with_timed_only(full: dict[str, Any]) -> dict[str, Any]:
+def with_timed_only(full: dict[str, Any], timed_only: dict[str, Any]) -> dict[str, Any]:
     """The full record with a first row of a model that was only timed."""
-    evaluation = Evaluation("one", "d", "test", LABELS, np.array([0, 1]), np.eye(2), 1, 4)
-    timed_only = Row(
-        "huge", note="random weights", parameters=335_000_000, size_bytes=1_742_000_000
-    )
-    _, empty = build_record([Row("one", (evaluation,)), timed_only], ["a", "b"], "one", 0)["rows"]
-    empty["latencies"] = [timing("cpu", 1, 5123.4, 10_000)]
-    empty["ratios"] |= {"size": 1409.4, "speed": {"cpu": {"1": 0.000185}}}
-    full["rows"].insert(0, empty)
+    timed_only["latencies"] = [timing("cpu", 1, 5123.4, 10_000)]
+    timed_only["ratios"] |= {"size": 1409.4, "speed": {"cpu": {"1": 0.000185}}}
+    full["rows"].insert(0, timed_only)
     return full
 
 

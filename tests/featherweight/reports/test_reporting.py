@@ -58,7 +58,7 @@ def cells(table: str) -> list[list[str]]:
     return [line.split() for line in table.splitlines()]
 
 
-def test_the_table_per_class_has_the_averages_below() -> None:
+def test_table_per_class_has_the_averages_below() -> None:
     rows = cells(per_class_table(evaluation()))
     assert rows[0] == ["label", "precision", "recall", "F1", "support"]
     assert rows[2:5] == [
@@ -70,7 +70,7 @@ def test_the_table_per_class_has_the_averages_below() -> None:
     assert rows[6] == ["accuracy", "0.7000", "10"]
 
 
-def test_the_confusion_table_has_true_rows_and_predicted_columns() -> None:
+def test_confusion_table_has_true_rows_and_predicted_columns() -> None:
     rows = cells(confusion_table(evaluation()))
     assert rows[0][-3:] == ["a", "b", "c"]
     assert rows[2:] == [["a", "2", "1", "1"], ["b", "1", "2", "0"], ["c", "0", "0", "3"]]
@@ -91,7 +91,7 @@ def test_labels_that_look_like_numbers_stay_as_they_are(labels: tuple[str, ...])
         assert tuple(row[0] for row in cells(table(evaluation(labels)))[2:5]) == labels
 
 
-def test_the_quality_table_has_a_row_per_model_with_intervals() -> None:
+def test_quality_table_has_a_row_per_model_with_intervals() -> None:
     tested = evaluation()
     header, _, first, second = quality_table([tested, tested]).splitlines()
     assert "macro F1" in header
@@ -105,7 +105,7 @@ def test_quality_table_is_markdown_on_request() -> None:
     assert quality_table([evaluation()], "github").startswith("| model")
 
 
-def test_the_report_names_model_data_split_and_number() -> None:
+def test_report_names_model_data_split_and_number() -> None:
     text = report(evaluation(), [evaluation()])
     assert text.startswith("tiny on moods, test split, n = 10")
     assert text.count("12,345") == 2
@@ -119,7 +119,7 @@ def test_variant_of_equal_quality_is_reported_as_equal() -> None:
     )
 
 
-def test_a_difference_in_quality_has_its_sign() -> None:
+def test_difference_in_quality_has_its_sign() -> None:
     # Before: precision 2/3, 2/3, 3/4; recall 1/2, 2/3, 1; F1 4/7, 2/3, 6/7.
     # After:  precision 3/4, 1, 3/4; recall 3/4, 2/3, 1; F1 3/4, 4/5, 6/7.
     assert differences(evaluation(), [variant()]) == (
@@ -138,7 +138,7 @@ def test_each_variant_has_a_line() -> None:
     assert [line.partition(":")[0] for line in lines] == ["a", "b"]
 
 
-def test_the_table_of_one_batch_has_a_dash_where_there_is_no_gpu() -> None:
+def test_table_of_one_batch_has_a_dash_where_there_is_no_gpu() -> None:
     latencies = [
         latency("one", ms=12.345),
         latency("two", ms=0.5, noisy=True),
@@ -149,7 +149,7 @@ def test_the_table_of_one_batch_has_a_dash_where_there_is_no_gpu() -> None:
     assert rows == [["one", "0.25", "12.3"], ["two", "–", "0.5", "*"]]
 
 
-def test_the_report_shows_variants_and_times() -> None:
+def test_report_shows_variants_and_times() -> None:
     latencies = [latency("tiny"), latency("tiny (fp16)")]
     others = [variant(fixed=False), replace(evaluation(), model="most frequent class")]
     text = report(evaluation(), others, latencies)
@@ -183,7 +183,7 @@ def test_model_card_warns_if_the_split_chose_the_checkpoint() -> None:
     assert "optimistic" in model_card(evaluation(split="validation"), config, data)
 
 
-def test_an_evaluation_is_written_into_its_run(tiny_run: Path, tmp_path: Path) -> None:
+def test_evaluation_is_written_into_its_run(tiny_run: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "tiny")
     shutil.copytree(tiny_run, run.path)
     tested = evaluation()
