@@ -123,7 +123,7 @@ def test_teachers_temperature_seed_and_additional_texts_matter(
     # 100 texts: some batches have no label at all.
     more.write_text("text\n" + "one word after another\n" * 100, encoding="utf-8")
     flags: list[dict[str, Any]] = [
-        {}, {"alpha": 1.0}, {"temperature": 1.0}, {"seed": 1}, {"unlabelled": more},
+        {}, {"temperature": 1.0}, {"seed": 1}, {"unlabelled": more},
         {"teachers": [tiny_run]},
     ]  # fmt: skip
     made = [weights(learn(**changes)) for changes in flags]
