@@ -46,9 +46,7 @@ def data(data: str, labels: str = "") -> None:
         text.describe_lengths_by_class(figures.compare_lengths(lengths, train.labels), by_class),
         text.describe_vocabulary(figures.coverage(figures.vocabulary(words), words)),
         text.describe_unknown_words(
-            unknown,
-            sum(map(len, pieces)) / sum(map(len, ids["validation"])),
-            word.get_vocab_size(),
+            unknown, sum(map(len, pieces)) / sum(map(len, ids["validation"])), word.get_vocab_size()
         ),
     ]
     record = {"sentences": sentences, "unknown": unknown, "median_words": by_class}

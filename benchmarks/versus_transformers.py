@@ -60,11 +60,7 @@ def versus_transformers(
         record, evaluations = compare_entrants(config, entrants, source)
     tests = {evaluation.model: evaluation.to_json() for evaluation in evaluations}
     singles = [
-        {
-            "model": name,
-            "validation": Run(path).read_json("evaluation.json"),
-            "test": tests[name],
-        }
+        {"model": name, "validation": Run(path).read_json("evaluation.json"), "test": tests[name]}
         for name, path in zip(names, weights, strict=True)
     ]
     write_comparison("versus-transformers", "versus_transformers", dataset, record, runs=singles)

@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from featherweight.errors import UsageError
-from featherweight.training.config import (
-    require_at_least_one,
-    require_fraction,
-    require_positive,
-)
+from featherweight.training.config import require_at_least_one, require_fraction, require_positive
 
 Name = Literal[
     "all", "fp16", "bf16", "int8", "int4", "static-int8", "qat", "qat-int4", "prune", "prune+int8",

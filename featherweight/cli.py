@@ -240,10 +240,7 @@ def _run(verb: str, arguments: Sequence[str]) -> None:
 
 
 def _parse(
-    verb: str,
-    arguments: Sequence[str],
-    config: type[flags.Config],
-    positional: str | None = None,
+    verb: str, arguments: Sequence[str], config: type[flags.Config], positional: str | None = None
 ) -> flags.Config:
     parser = flags.parser(verb, VERBS[verb].__doc__, config, positional)
     return flags.read(parser, arguments, config)

@@ -68,8 +68,7 @@ def _train_tokenizer(texts: Sequence[str], config: PreTrainedConfig) -> PreTrain
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLS} $A {SEP}",
-        special_tokens=[(CLS, vocabulary[CLS]), (SEP, vocabulary[SEP])],
+        single=f"{CLS} $A {SEP}", special_tokens=[(CLS, vocabulary[CLS]), (SEP, vocabulary[SEP])]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -25,13 +25,7 @@ from featherweight.run import TRANSFORMER
 from transformer_eval.classifier import TransformerClassifier, load_model
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.fit import precision
-from transformer_eval.lora import (
-    ADAPTER,
-    adapted,
-    pack_where_it_fits,
-    with_adapter,
-    write_adapter,
-)
+from transformer_eval.lora import ADAPTER, adapted, pack_where_it_fits, with_adapter, write_adapter
 
 # For models of up to 13 billion parameters. Source: the same paper, section 4.
 _RATE = 2e-4

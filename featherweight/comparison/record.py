@@ -13,12 +13,7 @@ import numpy as np
 from featherweight.errors import UsageError
 from featherweight.quality.evaluation import Evaluation
 from featherweight.quality.robustness import Robustness
-from featherweight.quality.significance import (
-    PairedTest,
-    compare_groups,
-    holm,
-    mcnemar_accuracy,
-)
+from featherweight.quality.significance import PairedTest, compare_groups, holm, mcnemar_accuracy
 from featherweight.timing.latency import Latency
 
 Record = Mapping[str, Any]

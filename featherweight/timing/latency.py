@@ -242,11 +242,7 @@ def timed_devices(flag: str) -> list[str]:
 
 
 def _train_data(train: Split) -> dict[str, Any]:
-    return {
-        "texts": train.texts,
-        "labels": train.labels.tolist(),
-        "label_names": train.label_names,
-    }
+    return {"texts": train.texts, "labels": train.labels.tolist(), "label_names": train.label_names}
 
 
 def _check(
