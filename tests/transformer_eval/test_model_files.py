@@ -61,7 +61,7 @@ def test_tilde_is_the_home_folder(
     ("without", "expected"),
     [
         ("config.json", "has no config.json: is it a model?"),
-        ("model.safetensors", "has no model.safetensors: give --model a transformers model"),
+        ("model.safetensors", "has no model.safetensors: give a transformers model"),
     ],
 )
 def test_missing_file_is_reported(saved: Path, tmp_path: Path, without: str, expected: str) -> None:

@@ -152,7 +152,7 @@ def test_unavailable_models_are_reported(hub: FakeHub, tmp_path: Path, mini: Mod
 def test_unreachable_hub_is_reported_in_one_line(tmp_path: Path) -> None:
     outcome, log = fetched("acme/mini", tmp_path, HF_ENDPOINT=CLOSED)
     assert_fails(outcome, "is not in the cache and is not a registry name or local folder: ")
-    for instead in ("give --model a local folder", "the cache"):
+    for instead in ("give a local folder", "the cache"):
         assert instead in outcome["message"]
     assert "minilm" not in outcome["message"]
     assert log == ""
@@ -160,7 +160,7 @@ def test_unreachable_hub_is_reported_in_one_line(tmp_path: Path) -> None:
 
 def test_error_for_a_registry_name_names_its_repository(tmp_path: Path, hub: FakeHub) -> None:
     outcome, _ = fetched("distilbert", tmp_path, HF_ENDPOINT=CLOSED)
-    assert_fails(outcome, f"{DISTILBERT.hub_id} of the Hub is not in the cache, while 127.0.0.1")
+    assert_fails(outcome, f"and {DISTILBERT.hub_id} is not in the cache: ")
     outcome, _ = fetched("distilbert", tmp_path, HF_ENDPOINT=hub.endpoint)
     assert_fails(outcome, f"the Hub no longer has the model {DISTILBERT.hub_id}: ")
 
@@ -171,7 +171,7 @@ def test_incomplete_cache_is_not_used(hub: FakeHub, tmp_path: Path) -> None:
         blob = (Path(online["folder"]) / name).resolve()
         moved = blob.rename(tmp_path / name)  # leaves a broken link in the folder
         outcome, _ = fetched("acme/mini", tmp_path, HF_HUB_OFFLINE="1")
-        assert_fails(outcome, "it is not in the cache, while HF_HUB_OFFLINE is set")
+        assert_fails(outcome, "HF_HUB_OFFLINE is set, and acme/mini is not in the cache")
         moved.rename(blob)
 
 
@@ -219,7 +219,7 @@ def test_failed_download_is_resumed_by_the_next_call(
     hub: FakeHub, tmp_path: Path, large: Model
 ) -> None:
     outcome, log = fetched("acme/large", tmp_path, HF_ENDPOINT=hub.endpoint)
-    assert_fails(outcome, "acme/large cannot be loaded from the Hub (it answers 500): try again")
+    assert_fails(outcome, "acme/large cannot be loaded from the Hub (HTTP 500): try again")
     assert log == ""
     assert parts(tmp_path) == [20 << 20]
     assert_resumes(tmp_path, hub, large)
@@ -241,7 +241,7 @@ def test_killed_download_is_resumed_by_the_next_call(
         process.kill()
         process.wait()
     offline, _ = fetched("acme/large", tmp_path, HF_HUB_OFFLINE="1")
-    assert_fails(offline, "it is not in the cache")
+    assert_fails(offline, "acme/large is not in the cache")
     assert_resumes(tmp_path, hub, large)
 
 
@@ -253,7 +253,7 @@ def test_damaged_partial_download_is_detected_and_downloaded_again(
     part.write_bytes(b"x" * (20 << 20))
     hub.cuts.clear()
     outcome, _ = fetched("acme/large", tmp_path, HF_ENDPOINT=hub.endpoint)
-    assert_fails(outcome, "(OSError: model.safetensors arrived damaged): try again")
+    assert_fails(outcome, "(OSError: model.safetensors was damaged")
     outcome, _ = fetched("acme/large", tmp_path, HF_ENDPOINT=hub.endpoint)
     assert "model.safetensors" in outcome["files"]
 

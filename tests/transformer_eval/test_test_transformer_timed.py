@@ -126,5 +126,5 @@ def test_error_for_an_unavailable_registry_model_suggests_latency_only(
 
     message = refusal("bert-base-emotion", data=tiny_data, kind=WeightsError)
 
-    assert "HF_HUB_OFFLINE is set: " in message
+    assert "HF_HUB_OFFLINE is set, and " in message
     assert message.endswith("; or measure only its speed with --latency_only")
