@@ -50,7 +50,7 @@ def without_rare_pieces(
     old_ids = tokenizer.get_vocab()
     network = _with_rows(classifier.model, [old_ids[piece] for piece in pieces])
     smaller = _with_vocabulary(tokenizer, content, pieces)
-    return classifier.with_network(classifier.name, network, folder, smaller)
+    return classifier.with_network("", network, folder, smaller)
 
 
 def _is_word_piece(content: Mapping[str, Any]) -> bool:
@@ -63,7 +63,7 @@ def _is_word_piece(content: Mapping[str, Any]) -> bool:
 def _kept(classifier: TransformerClassifier, dataset: Dataset, share: float) -> list[str]:
     """Returns the subwords to keep, in the order of their ids."""
     tokenizer = classifier.tokenizer
-    rows = tokenized_rows(dataset.train, tokenizer, classifier.normalizer)
+    rows = tokenized_rows(dataset.train, tokenizer, classifier.model.config)
     counts = Counter(index for row in rows for index in row["input_ids"])
     ids: dict[str, int] = tokenizer.get_vocab()
     needed = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
