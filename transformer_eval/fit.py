@@ -36,7 +36,7 @@ _WEIGHTS = (MODEL, ADAPTER_WEIGHTS)  # the whole network, or only its adapters
 
 
 class _Progress(NamedTuple):
-    """How far an interrupted training got; a resumed Trainer would not know that it stopped."""
+    """State of an interrupted training; a resumed Trainer does not know that it stopped early."""
 
     checkpoint: Path | None = None
     epochs: int = 0

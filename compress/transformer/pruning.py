@@ -23,7 +23,7 @@ from featherweight.run import MODEL
 from featherweight.sparse import make_sparse
 from transformer_eval.classifier import TransformerClassifier
 
-_VOCABULARY = "vocabulary"  # folder of the model with the smaller vocabulary
+_VOCABULARY = "vocabulary"  # workspace of the model with the smaller vocabulary
 
 
 def prune(origin: Origin, config: CompressConfig, workspace: Path) -> TransformerClassifier:

@@ -26,7 +26,7 @@ _CONTINUED = "##"  # prefix of a subword that does not begin a word
 
 
 def without_rare_pieces(
-    classifier: TransformerClassifier, dataset: Dataset, share: float, folder: Path
+    classifier: TransformerClassifier, dataset: Dataset, share: float, workspace: Path
 ) -> TransformerClassifier:
     """Returns a copy whose vocabulary has only the subwords most frequent in the training split.
 
@@ -34,7 +34,7 @@ def without_rare_pieces(
         classifier: A transformer with a WordPiece vocabulary.
         dataset: Its training split is counted.
         share: Fraction of the subwords to keep; special tokens and single characters always are.
-        folder: Folder for its files.
+        workspace: Its files are written to the folder `transformer` in it.
 
     Raises:
         UsageError: Its vocabulary is not WordPiece.
@@ -50,7 +50,7 @@ def without_rare_pieces(
     old_ids = tokenizer.get_vocab()
     network = _with_rows(classifier.model, [old_ids[piece] for piece in pieces])
     smaller = _with_vocabulary(tokenizer, content, pieces)
-    return classifier.with_network("", network, folder, smaller)
+    return classifier.with_network("", network, workspace, smaller)
 
 
 def _is_word_piece(content: Mapping[str, Any]) -> bool:
