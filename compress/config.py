@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from featherweight.errors import UsageError
 from featherweight.training.config import require_at_least_one, require_fraction, require_positive
@@ -83,6 +83,15 @@ class RetrainingConfig:
     seed: int = 0
     """Seed of the order of texts and of dropout."""
 
+    def training_flags(self, default_rate: float) -> dict[str, Any]:
+        """Returns the flags of a training that runs all epochs and keeps the best one."""
+        return {
+            "epochs": self.retraining_epochs,
+            "patience": self.retraining_epochs,
+            "learning_rate": self.retraining_rate or default_rate,
+            "seed": self.seed,
+        }
+
 
 @dataclass(frozen=True)
 class DistillConfig:
@@ -122,11 +131,6 @@ class CompressConfig(
     """Folder in which the newest run is looked for."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            UsageError: A value is out of range; the message names the flag.
-        """
         for flag, is_valid, values in (
             ("vocabulary", 0 < self.vocabulary <= 1, "in (0, 1]"),
             ("hidden", 0 < self.hidden <= 1, "in (0, 1]"),

@@ -97,11 +97,7 @@ def _training_flags(origin: Run, seed: int) -> TrainConfig:
 
 
 def _study(folder: Path) -> optuna.Study:
-    """Opens the record of the trials, a text file with one JSON object per line.
-
-    Raises:
-        CheckpointError: It is damaged.
-    """
+    """Opens the record of the trials, a text file with one JSON object per line."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(exist_ok=True)
     path = folder / "trials.jsonl"
@@ -235,4 +231,5 @@ class _Trials:
                 "best": {**best.params, **best.user_attrs, "macro_f1": best.value},
             },
         }
-        return write_variant(name, classifier, self.origin, config, facts)
+        run_config = self.origin.run.read_json(CONFIG)
+        return write_variant(name, classifier, self.origin, config, facts, run_config)

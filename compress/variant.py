@@ -59,9 +59,9 @@ def make_variant(origin: Origin, config: CompressConfig) -> tuple[Run, list[Eval
         started = time.perf_counter()
         variant = method.make(origin, config, workspace)
         facts = {"gain": method.gain, "seconds": time.perf_counter() - started}
-        run_config = method.run_config(origin, config) if method.run_config else None
+        run_config = method.run_config(origin, config)
         return write_variant(
-            config.method, variant, origin, config, facts, method.faster_on_cpu, run_config
+            config.method, variant, origin, config, facts, run_config, method.faster_on_cpu
         )
 
 
@@ -98,7 +98,7 @@ def methods_for(origin: Origin) -> Mapping[Name, Method]:
 
 def write_variant(
     name: str, variant: Variant, origin: Origin, config: CompressConfig, facts: Mapping[str, Any],
-    faster_on_cpu: bool = False, run_config: Mapping[str, Any] | None = None,
+    run_config: Mapping[str, Any], faster_on_cpu: bool = False,
 ) -> tuple[Run, list[Evaluation]]:  # fmt: skip
     """Evaluates a variant and writes its run.
 
@@ -108,8 +108,8 @@ def write_variant(
         origin: The run it was made from.
         config: The flags.
         facts: Additional entries of `compression.json`, among them `gain` and `seconds`.
+        run_config: Its `config.json`, except for the shape of an LSTM.
         faster_on_cpu: Whether to measure latency, and to reject a variant that is not faster.
-        run_config: Its `config.json`; None: that of the origin.
 
     Returns:
         Its run, and the evaluations of variant and origin on validation.
@@ -120,23 +120,19 @@ def write_variant(
     with atomic_directory(path) as folder:
         run = Run(folder)
         variant.save_in(run)
-        paths = origin.run.path, folder
-        latency_ms = _latency_ms(*paths, validation.texts) if faster_on_cpu else {}
+        latency_ms = _latency_ms(origin.run.path, folder, validation.texts) if faster_on_cpu else {}
         reason = quality_loss(evaluation, origin.evaluation, config.max_f1_drop)
         record = {
-            "method": name,
-            "flags": flags_of(config),
             **_comparison(variant, origin),
             **facts,
             **({"latency_ms": latency_ms} if latency_ms else {}),
             "rejected": reason or slowdown(latency_ms),
         }
-        saved_config = run_config or origin.run.read_json(CONFIG)
-        run.write_json(CONFIG, {**saved_config, **_shape(variant, origin.classifier)})
+        run.write_json(CONFIG, {**run_config, **_shape(variant, origin.classifier)})
         run.write_json("labels.json", origin.classifier.labels)
         run.write_json("data.json", origin.run.read_json("data.json"))
         run.write_json("environment.json", environment())
-        run.write_json(COMPRESSION, record)
+        run.write_json(COMPRESSION, {"method": name, "flags": flags_of(config), **record})
         write_evaluation(run, evaluation, validation.texts)
     return Run(path), [evaluation, origin.evaluation]
 

@@ -108,8 +108,7 @@ class TransformerClassifier(Classifier):
     @torch.inference_mode()
     def forward(self, batch: Any) -> FloatArray:
         """Returns the logits (B, C) as float32."""
-        logits: FloatArray = self.model(**batch).logits.float().cpu().numpy()
-        return logits
+        return self.model(**batch).logits.float().cpu().numpy()
 
     @torch.inference_mode()
     def embed(self, batch: Any) -> FloatArray:
@@ -131,16 +130,18 @@ class TransformerClassifier(Classifier):
         return shipped_bytes(self.folder) + (shipped_bytes(adapter) if adapter.is_dir() else 0)
 
     def with_network(
-        self, name: str, network: Any, folder: Path, tokenizer: Any = None
+        self, method: str, network: Any, workspace: Path, tokenizer: Any = None
     ) -> "TransformerClassifier":
         """Saves another network with the same labels and returns it as loaded from its files.
 
         Args:
-            name: Name in tables.
+            method: Suffix of the name in tables, or "".
             network: Has a classification head.
-            folder: Where it is written; existing files are replaced.
+            workspace: Its files are written to the folder `transformer` in it.
             tokenizer: A different tokenizer; None: the one of this classifier.
         """
+        name = f"{self.name} ({method})" if method else self.name
+        folder = workspace / TRANSFORMER
         shutil.rmtree(folder, ignore_errors=True)
         network.save_pretrained(folder)
         (tokenizer or self.tokenizer).save_pretrained(folder)
@@ -209,7 +210,6 @@ def load_model(
     kind: Any,
     folder: Path,
     dtype: torch.dtype = torch.float32,
-    ignore_mismatched_sizes: bool = False,
     **changes: Any,
 ) -> Any:
     """Loads a network from safetensors.
@@ -218,8 +218,7 @@ def load_model(
         kind: Auto class of `transformers`, such as AutoModelForSequenceClassification.
         folder: Holds config.json and the weights.
         dtype: Number format of the loaded floats, whatever format is stored.
-        ignore_mismatched_sizes: Replace weights of another size by random ones, for a new head.
-        **changes: Entries of its config to replace; with `num_labels` a head may be new.
+        **changes: Entries of its config to replace; with `num_labels` it gets a new random head.
 
     Raises:
         WeightsError: Files are missing, damaged, need code of their own, or have no trained head.
@@ -239,7 +238,7 @@ def load_model(
         raise
     except Exception as error:  # each architecture raises its own exceptions
         raise _unusable(folder, "model", error) from error
-    if report["mismatched_keys"] and not ignore_mismatched_sizes:
+    if report["mismatched_keys"] and "num_labels" not in changes:
         raise WeightsError(f"{folder}: its weights have other sizes than its config.json")
     if report["missing_keys"] and kind is AutoModelForSequenceClassification and not changes:
         raise WeightsError(
@@ -276,11 +275,7 @@ def _dequantized_rows(embedding: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _reader(kind: Any, folder: Path, changes: dict[str, Any]) -> Callable[..., Any]:
-    """Returns the `from_pretrained` for the format in which the weights are stored.
-
-    Raises:
-        WeightsError: The weights are sparse and damaged.
-    """
+    """Returns the `from_pretrained` for the format in which the weights are stored."""
     path = folder / MODEL
     if not (path.is_file() and is_sparse(path)):
         return partial(kind.from_pretrained, folder, **changes)

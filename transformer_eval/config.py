@@ -48,11 +48,6 @@ class FinetuneConfig(OutputConfig, TrainingConfig, DataConfig):
     """Stop after this many epochs without a better validation macro-F1."""
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-            UsageError: A number is out of its range; the message names the flag.
-        """
         OutputConfig.__post_init__(self)
         TrainingConfig.__post_init__(self)
         require_at_least_one(self, "gradient_accumulation_steps")
@@ -84,16 +79,13 @@ class FeaturesConfig(OutputConfig, DataConfig):
     """Folder of cached embeddings, so that the same texts are encoded only once."""
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-            UsageError: A number is out of its range, or the flags exclude each other.
-        """
         OutputConfig.__post_init__(self)
         require_at_least_one(self, "batch_size")
         _check_max_length(self.max_length)
-        if self.save_embeddings and (len(self.model) > 1 or ALL in self.model):
-            raise UsageError("--save_embeddings is a file for one model: give one --model")
+        if self.save_embeddings:
+            _check_npz(self.save_embeddings)
+            if len(self.model) > 1 or ALL in self.model:
+                raise UsageError("--save_embeddings is a file for one model: give one --model")
 
 
 @dataclass(frozen=True)
@@ -114,6 +106,13 @@ class TransformerTestConfig(EvaluationConfig):
     """Comma-separated batch sizes to time."""
     output_path: Path | None = None
     """Folder for the report: .md, .csv, .json, .html and plots."""
+
+
+def _check_npz(path: Path) -> None:
+    if path.suffix != ".npz":
+        raise UsageError(f"--save_embeddings {path}: the name must end in .npz")
+    if not path.parent.is_dir():
+        raise UsageError(f"--save_embeddings: no folder {path.parent}: create it first")
 
 
 def _check_max_length(tokens: int) -> None:

@@ -25,7 +25,7 @@ from featherweight.weights import FEATURES_FORMAT, read_metadata, with_sorted_me
 from transformer_eval.classifier import shipped_bytes
 from transformer_eval.config import FeaturesConfig
 from transformer_eval.frozen_encoder import Encoder
-from transformer_eval.model_files import Files, fetch
+from transformer_eval.model_files import fetch
 
 logger = logging.getLogger("featherweight")
 
@@ -54,8 +54,7 @@ class FrozenFeatures(Classifier):
 
     def forward(self, batch: Any) -> FloatArray:
         """Returns the logits (B, C)."""
-        logits: FloatArray = self.embed(batch) @ self.head["coefficients"].T
-        return logits + self.head["intercepts"]
+        return self.embed(batch) @ self.head["coefficients"].T + self.head["intercepts"]
 
     def embed(self, batch: Any) -> FloatArray:
         """Returns the embeddings (B, H) of B texts as float32."""
@@ -136,28 +135,20 @@ def features(config: FeaturesConfig, model: str) -> tuple[Run, list[Evaluation]]
     Raises:
         DataError: The data is not usable.
         UsageError: The run exists already, is finished and cannot be resumed, or is the run of the
-            encoder; or the file for the embeddings cannot be written.
+            encoder.
         WeightsError: The encoder is not available.
     """
-    if config.save_embeddings:
-        _check_npz(config.save_embeddings)
     dataset, findings = prepare_data(config)
     if len(set(dataset.train.labels.tolist())) < 2:
         raise DataError(f"all training texts of {dataset.name} have the same label: cannot fit")
-    encoder = Encoder(
-        fetch(model), config.pooling, config.max_length, resolve_device(config.device)
-    )
+    device = resolve_device(config.device)
+    encoder = Encoder(fetch(model), config.pooling, config.max_length, device)
     name = config.name or f"{encoder.files.name}-{config.pooling}-{dataset.name}"
     if (config.output_dir / name).resolve() in encoder.files.folder.resolve().parents:
         raise UsageError(f"--name {name} is the run that --model names: choose another")
     cut_off = cut_off_run(replace(config, name=name), dataset) if config.resume else None
-    embedded = {
-        split.name: encoder.embed_cached(split.texts, config.batch_size, config.cache_dir)
-        for split in dataset.splits
-    }
-    if config.save_embeddings:
-        _write_npz(config.save_embeddings, dataset, embedded)
-    head = _fit(embedded["train"], dataset.train, len(dataset.labels))
+    embeddings = _embeddings(encoder, dataset, config)
+    head = _fit(embeddings["train"], dataset.train, len(dataset.labels))
     classifier = FrozenFeatures(name, dataset.labels, encoder, head)
     baseline = MostFrequentClass(dataset.train, dataset.labels)
     evaluations = [
@@ -166,7 +157,9 @@ def features(config: FeaturesConfig, model: str) -> tuple[Run, list[Evaluation]]
     records = first_records(config, dataset, findings)
     run = cut_off or Run.create(config.output_dir, name, config.overwrite, records)
     write_evaluation(run, evaluations[0], dataset.validation.texts)
-    classifier.save(run.file(MODEL), _absolute(model, encoder.files))  # last: marks it finished
+    is_folder = not (encoder.files.model or encoder.files.revision)
+    source = str(encoder.files.folder.resolve()) if is_folder else model
+    classifier.save(run.file(MODEL), source)  # last: marks the run as finished
     logger.info("finished: %s", run.path)
     return run, evaluations
 
@@ -187,21 +180,18 @@ def _fit(embeddings: FloatArray, split: Split, num_labels: int) -> dict[str, Flo
     return head
 
 
-def _check_npz(path: Path) -> None:
-    if path.suffix != ".npz":
-        raise UsageError(f"--save_embeddings {path}: the name must end in .npz")
-    if not path.parent.is_dir():
-        raise UsageError(f"--save_embeddings: no folder {path.parent}: create it first")
-
-
-def _write_npz(path: Path, dataset: Dataset, embedded: dict[str, FloatArray]) -> None:
-    arrays: dict[str, Any] = {f"{name}_embeddings": rows for name, rows in embedded.items()}
-    arrays |= {f"{split.name}_labels": split.labels for split in dataset.splits}
-    with atomic_open(path, "wb") as file:
-        np.savez(file, label_names=np.array(dataset.labels), **arrays)
-    logger.info("embeddings: %s", path)
-
-
-def _absolute(model: str, files: Files) -> str:
-    """Returns the absolute path of a folder; registry names and Hub ids are returned unchanged."""
-    return model if files.model or files.revision else str(files.folder.resolve())
+def _embeddings(
+    encoder: Encoder, dataset: Dataset, config: FeaturesConfig
+) -> dict[str, FloatArray]:
+    """Returns the embeddings (N, H) of each split, and saves them if requested."""
+    embeddings = {
+        split.name: encoder.embed_cached(split.texts, config.batch_size, config.cache_dir)
+        for split in dataset.splits
+    }
+    if config.save_embeddings:
+        arrays: dict[str, Any] = {f"{name}_embeddings": rows for name, rows in embeddings.items()}
+        arrays |= {f"{split.name}_labels": split.labels for split in dataset.splits}
+        with atomic_open(config.save_embeddings, "wb") as file:
+            np.savez(file, label_names=np.array(dataset.labels), **arrays)
+        logger.info("embeddings: %s", config.save_embeddings)
+    return embeddings

@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,10 @@ from transformer_eval.classifier import (
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.fit import fit, precision
 from transformer_eval.model_files import Files, fetch
-from transformer_eval.safe_trainer import read_history
+from transformer_eval.registry import Pretrained
+from transformer_eval.safe_trainer import SafeTrainer, read_history
 
 logger = logging.getLogger("featherweight")
-
-LEARNING_RATE = 2e-5  # for models that are not in the registry
 
 
 def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]] | None:
@@ -70,23 +69,14 @@ def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]]
         tokenizer, network = tokenizer_and_model(config, files, dataset)
         path = _run(config, files, dataset, findings).path if state.is_main_process else ""
     run = Run(Path(broadcast_object_list([str(path)])[0]))
-    with _logged(state, run):
+    with logged_to(run.file("training.log")) if state.is_main_process else nullcontext():
         logger.info("%s on %s: %d training texts, %s in %s, %d process(es)", files.name,
                     dataset.name, len(dataset.train), device, number_format,
                     state.num_processes)  # fmt: skip
-        trainer = fit(network, tokenizer, dataset, with_rate(config, files), run, device)
+        trainer = fit(network, tokenizer, dataset, with_rate(config, files), run)
         if not state.is_main_process:
             return None
-        with atomic_directory(run.file(TRANSFORMER)) as folder:
-            trainer.model.save_pretrained(folder)
-            trainer.processing_class.save_pretrained(folder)
-        run.write_bytes("training_curves.png", training_curves(read_history(run)))
-        classifier = TransformerClassifier.load(run.file(TRANSFORMER), device, run.path.name)
-        evaluation = evaluate(classifier, dataset.validation, dataset.name)
-        write_evaluation(run, evaluation, dataset.validation.texts)
-        # Renamed first: a kill while files are deleted must not leave incomplete checkpoints.
-        leftover = run.file(CHECKPOINTS).rename(run.file(f".{CHECKPOINTS}"))
-        shutil.rmtree(leftover, ignore_errors=True)
+        evaluation = _finish(run, trainer, dataset, device)
         logger.info("finished: %s", run.path)
     return run, [evaluation]
 
@@ -120,13 +110,24 @@ def _first_process_first(state: PartialState) -> Iterator[None]:
     broadcast_object_list([""])
 
 
-def _logged(state: PartialState, run: Run) -> AbstractContextManager[None]:
-    return logged_to(run.file("training.log")) if state.is_main_process else nullcontext()
+def _finish(run: Run, trainer: SafeTrainer, dataset: Dataset, device: str) -> Evaluation:
+    """Writes the trained model and its evaluation on validation, and removes the checkpoints."""
+    with atomic_directory(run.file(TRANSFORMER)) as folder:
+        trainer.model.save_pretrained(folder)
+        trainer.processing_class.save_pretrained(folder)
+    run.write_bytes("training_curves.png", training_curves(read_history(run)))
+    classifier = TransformerClassifier.load(run.file(TRANSFORMER), device, run.path.name)
+    evaluation = evaluate(classifier, dataset.validation, dataset.name)
+    write_evaluation(run, evaluation, dataset.validation.texts)
+    # Renamed first: a kill while files are deleted must not leave incomplete checkpoints.
+    leftover = run.file(CHECKPOINTS).rename(run.file(f".{CHECKPOINTS}"))
+    shutil.rmtree(leftover, ignore_errors=True)
+    return evaluation
 
 
 def with_rate(config: FinetuneConfig, files: Files) -> FinetuneConfig:
     """Returns the config with the default learning rate of the model if none is set."""
-    default = files.model.learning_rate if files.model else LEARNING_RATE
+    default = (files.model or Pretrained).learning_rate
     return replace(config, learning_rate=config.learning_rate or default)
 
 
@@ -164,7 +165,6 @@ def with_new_head(files: Files, labels: Sequence[str]) -> Any:
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
-        ignore_mismatched_sizes=True,
     )
     if files.model and files.model.normalizer:
         setattr(network.config, NORMALIZER, files.model.normalizer)

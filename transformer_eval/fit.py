@@ -3,12 +3,11 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers import (
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
     EvalPrediction,
     TrainerCallback,
@@ -16,7 +15,7 @@ from transformers import (
 )
 
 from featherweight.data.dataset import Dataset, Split
-from featherweight.device import cpu_flags
+from featherweight.device import cpu_flags, resolve_device
 from featherweight.errors import CheckpointError, UsageError, WeightsError
 from featherweight.quality.evaluation import validation_scores
 from featherweight.run import CHECKPOINTS, MODEL, Run
@@ -25,7 +24,7 @@ from transformer_eval.classifier import NORMALIZER
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.lora import WEIGHTS as ADAPTER_WEIGHTS
 from transformer_eval.normalization import NORMALIZERS
-from transformer_eval.safe_trainer import STATE, History, Loss, SafeTrainer, show_only_progress
+from transformer_eval.safe_trainer import STATE, History, Loss, SafeTrainer
 
 Rows = list[dict[str, Any]]  # per text: inputs of the network, its label, inputs of a loss
 
@@ -36,65 +35,52 @@ _CHECKPOINT_FILES = (STATE, "generators-0.safetensors", _PROGRESS)
 _WEIGHTS = (MODEL, ADAPTER_WEIGHTS)  # the whole network, or only its adapters
 
 
-def fit(
-    network: Any,
-    tokenizer: Any,
-    dataset: Dataset,
-    config: FinetuneConfig,
-    run: Run,
-    device: str,
-    rows: Rows | None = None,
-    loss: Loss | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-) -> SafeTrainer:
-    """Trains a network and restores the weights of its best epoch.
+class _Progress(NamedTuple):
+    """State of an interrupted training; a resumed Trainer does not know that it stopped early."""
 
-    Every epoch writes a checkpoint to the run; training resumes from an existing checkpoint.
+    checkpoint: Path | None = None
+    epochs: int = 0
+    stopped_early: bool = False
+
+
+def fit(
+    network: Any, tokenizer: Any, dataset: Dataset, config: FinetuneConfig, run: Run,
+    rows: Rows | None = None, loss: Loss | None = None, callbacks: Sequence[TrainerCallback] = (),
+) -> SafeTrainer:  # fmt: skip
+    """Trains a network, restores the weights of its best epoch, and returns the trainer.
 
     Args:
         network: Has a classification head; it is trained in place.
         tokenizer: Its `model_max_length` is the maximum number of tokens of a text.
         dataset: Training split, and validation split to select the best epoch.
-        config: Hyperparameters; the learning rate is above 0.
-        run: Where history and checkpoints are written.
-        device: "cpu" or "cuda".
+        config: Device and hyperparameters; the learning rate is above 0.
+        run: Gets history and checkpoints; training resumes from an existing checkpoint.
         rows: Training data if it is not just the training split.
         loss: The loss to minimize; None: cross-entropy with the labels.
         callbacks: Additional callbacks of the Trainer.
-
-    Returns:
-        The trainer, after training.
 
     Raises:
         UsageError: The device does not support the precision.
         CheckpointError: A checkpoint is damaged.
     """
-    normalizer = getattr(network.config, NORMALIZER, None)
-    if rows is None:
-        rows = tokenized_rows(dataset.train, tokenizer, normalizer)
+    rows = rows or tokenized_rows(dataset.train, tokenizer, network.config)
     weights = class_weights(dataset.train.labels, len(dataset.labels), config)
-    arguments = _arguments(config, run, device)
-    texts_per_step = arguments.train_batch_size * arguments.world_size
-    texts_per_step *= config.gradient_accumulation_steps
+    progress = _progress(run)
+    arguments = _arguments(config, run, progress)
+    early_stopping = EarlyStoppingCallback(config.patience)
     trainer = SafeTrainer(
         class_weights=torch.from_numpy(weights),
         label_smoothing=config.label_smoothing,
         loss=loss,
         model=network,
         args=arguments,
-        train_dataset=rows * config.passes_per_epoch(len(rows), texts_per_step),
-        eval_dataset=tokenized_rows(dataset.validation, tokenizer, normalizer),
+        train_dataset=_repeated(rows, config, arguments),
+        eval_dataset=tokenized_rows(dataset.validation, tokenizer, network.config),
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_scores,
-        callbacks=[
-            EarlyStoppingCallback(config.patience),
-            History(run, _finished_epochs(run)),
-            *callbacks,
-        ],
+        callbacks=[early_stopping, History(run, progress.epochs), *callbacks],
     )
-    show_only_progress(trainer)
-    trainer.train(resume_from_checkpoint=_newest_checkpoint(run))
+    trainer.train(resume_from_checkpoint=progress.checkpoint)
     return trainer
 
 
@@ -113,9 +99,9 @@ def precision(config: FinetuneConfig, device: str) -> str:
     return "bf16" if "avx512_bf16" in cpu_flags() or "amx_bf16" in cpu_flags() else "fp32"
 
 
-def tokenized_rows(split: Split, tokenizer: Any, normalizer: str | None) -> Rows:
-    """Tokenizes a split without padding, which is added per batch."""
-    normalize = NORMALIZERS.get(normalizer or "", str)
+def tokenized_rows(split: Split, tokenizer: Any, config: Any) -> Rows:
+    """Tokenizes a split for a network with a config, without padding, which is added per batch."""
+    normalize = NORMALIZERS.get(getattr(config, NORMALIZER, ""), str)
     encoded = tokenizer(
         [normalize(text) for text in split.texts],
         truncation=True,
@@ -128,11 +114,19 @@ def tokenized_rows(split: Split, tokenizer: Any, normalizer: str | None) -> Rows
     ]
 
 
-def _arguments(config: FinetuneConfig, run: Run, device: str) -> TrainingArguments:
+def _repeated(rows: Rows, config: FinetuneConfig, arguments: TrainingArguments) -> Rows:
+    """Returns the rows of an epoch: a small split occurs several times in it."""
+    batch_size = arguments.train_batch_size * arguments.world_size
+    texts_per_step = batch_size * config.gradient_accumulation_steps
+    return rows * config.passes_per_epoch(len(rows), texts_per_step)
+
+
+def _arguments(config: FinetuneConfig, run: Run, progress: _Progress) -> TrainingArguments:
+    device = resolve_device(config.device)
     number_format = precision(config, device)
     return TrainingArguments(
         output_dir=str(run.file(CHECKPOINTS).resolve()),
-        num_train_epochs=_finished_epochs(run) if _stopped_early(run) else config.epochs,
+        num_train_epochs=progress.epochs if progress.stopped_early else config.epochs,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=_EVALUATION_BATCH,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -175,20 +169,13 @@ def _newest_checkpoint(run: Run) -> Path | None:
     return max(complete, key=lambda folder: int(folder.name.split("-")[1]), default=None)
 
 
-def _progress(run: Run) -> dict[str, Any]:
-    """Returns the trainer state of the last checkpoint, or an empty dict."""
+def _progress(run: Run) -> _Progress:
     checkpoint = _newest_checkpoint(run)
+    if checkpoint is None:
+        return _Progress()
     try:
-        return Run(checkpoint).read_json(_PROGRESS) if checkpoint else {}
-    except WeightsError as error:
+        state = Run(checkpoint).read_json(_PROGRESS)
+        control = state["stateful_callbacks"]["TrainerControl"]["args"]
+        return _Progress(checkpoint, round(state["epoch"]), control["should_training_stop"])
+    except (WeightsError, KeyError) as error:
         raise CheckpointError(run.file(CHECKPOINTS), error) from None
-
-
-def _finished_epochs(run: Run) -> int:
-    return round(_progress(run).get("epoch", 0))
-
-
-def _stopped_early(run: Run) -> bool:
-    """Returns whether training stopped early, which a resumed Trainer would not know."""
-    callbacks = _progress(run).get("stateful_callbacks", {})
-    return bool(callbacks) and callbacks["TrainerControl"]["args"]["should_training_stop"]

@@ -110,11 +110,7 @@ def _package(known: Pretrained) -> Path | None:
 
 
 def _checked(folder: Path) -> Path:
-    """Returns the given folder, or the folder of the transformer if it is a run.
-
-    Raises:
-        WeightsError: A file is missing, or the weights are pickled.
-    """
+    """Returns the given folder, or the folder of the transformer if it is a run."""
     if (folder / TRANSFORMER).is_dir():
         folder = folder / TRANSFORMER
     names = _names(folder)
@@ -153,11 +149,7 @@ def _no_weights(location: str, names: Collection[str]) -> WeightsError:
 
 
 def _missing_shards(folder: Path) -> list[str]:
-    """Returns the missing files that the index of the weights lists.
-
-    Raises:
-        WeightsError: The index is damaged.
-    """
+    """Returns the missing files that the index of the weights lists."""
     if (folder / MODEL).is_file():
         return []
     try:
@@ -169,15 +161,7 @@ def _missing_shards(folder: Path) -> list[str]:
 
 
 def _from_hub(hub_id: str, known: Pretrained | None = None) -> Path:
-    """Returns the cache folder of a model, which is named after the commit.
-
-    Args:
-        hub_id: Its repository.
-        known: The registry entry with the commit and the Python package that holds the same files.
-
-    Raises:
-        WeightsError: See `fetch`.
-    """
+    """Returns the cache folder of a model, which is named after the commit; raises as `fetch`."""
     with requires("transformers"):
         from huggingface_hub import HfApi
 
@@ -207,9 +191,7 @@ def _from_hub(hub_id: str, known: Pretrained | None = None) -> Path:
 def _downloaded(repository: Repository, info: Any, revision: str | None) -> Path:
     """Downloads a model's config, weights and tokenizer, or those of its conversion.
 
-    Raises:
-        WeightsError: A download fails, or there are only pickled weights.
-        Unreachable: The Hub does not respond.
+    Raises Unreachable if the Hub does not respond.
     """
     files = _listed(info)
     cache_ref = None if revision else "main"

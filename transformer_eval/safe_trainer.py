@@ -39,6 +39,12 @@ class SafeTrainer(Trainer):
         **arguments: Any,
     ) -> None:  # fmt: skip
         super().__init__(**arguments)
+        # Nothing is printed to stdout; the progress bar is shown unless disabled.
+        if self.args.disable_tqdm:
+            self.remove_callback(PrinterCallback)
+        else:
+            self.remove_callback(ProgressCallback)
+            self.add_callback(_ProgressBar())
         self._loss = loss or self.cross_entropy
         self._class_weights = class_weights.to(self.args.device)
         self._label_smoothing = label_smoothing
@@ -195,11 +201,3 @@ class _ProgressBar(ProgressCallback):
 
     def on_log(self, *_: Any, **__: Any) -> None:
         """Prints nothing."""
-
-
-def show_only_progress(trainer: Trainer) -> None:
-    """Keeps a trainer from printing to stdout; its progress bar is shown unless disabled."""
-    show_bar = not trainer.args.disable_tqdm
-    trainer.remove_callback(ProgressCallback if show_bar else PrinterCallback)
-    if show_bar:
-        trainer.add_callback(_ProgressBar())

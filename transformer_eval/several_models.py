@@ -55,15 +55,9 @@ def _run_several(
     if config.resume and not config.name:
         raise UsageError("--resume with several models needs the --name of the first call")
     prefix = config.name or f"models-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = [f"{prefix}-{Path(model).resolve().name}" for model in chosen]
-    duplicates = [name for name in names if names.count(name) > 1]
-    if duplicates:
-        raise UsageError(
-            f"--model: two models would create the run {duplicates[0]}: train them separately"
-        )
     runs: list[Run] = []
     failures: list[str] = []
-    for model, name in zip(chosen, names, strict=True):
+    for model, name in zip(chosen, _run_names(prefix, chosen), strict=True):
         existing = Run(config.output_dir / name)
         if config.resume and existing.finished:
             runs.append(existing)
@@ -83,6 +77,16 @@ def _run_several(
         _report(config.output_dir / f"{prefix}-report", runs)
     if failures:
         raise FeatherweightError(f"{len(failures)} of {len(chosen)} failed: {'; '.join(failures)}")
+
+
+def _run_names(prefix: str, chosen: Sequence[str]) -> list[str]:
+    names = [f"{prefix}-{Path(model).resolve().name}" for model in chosen]
+    duplicates = [name for name in names if names.count(name) > 1]
+    if duplicates:
+        raise UsageError(
+            f"--model: two models would create the run {duplicates[0]}: train them separately"
+        )
+    return names
 
 
 def _report(path: Path, runs: Sequence[Run]) -> None:

@@ -12,8 +12,8 @@ from compress.distillation.student import data_flags, distillation_loss
 from compress.distillation.teachers import UNLABELED, DistillationData, content_sha256
 from compress.origin import Origin
 from featherweight.errors import UsageError
-from featherweight.run import TRANSFORMER, Run
-from transformer_eval.classifier import NORMALIZER, TransformerClassifier
+from featherweight.run import Run
+from transformer_eval.classifier import TransformerClassifier
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.finetune import tokenizer_and_model, with_rate
 from transformer_eval.fit import fit, tokenized_rows
@@ -25,10 +25,7 @@ def finetune_flags(origin: Run, config: CompressConfig) -> FinetuneConfig:
     """Returns the options of `finetune` that train the student."""
     return FinetuneConfig(
         model=[config.student],
-        epochs=config.retraining_epochs,
-        patience=config.retraining_epochs,
-        learning_rate=config.retraining_rate,
-        **data_flags(origin, config),
+        **data_flags(origin, config) | config.training_flags(default_rate=0.0),
     )
 
 
@@ -62,22 +59,21 @@ class TransformerStudent:
         """Fine-tunes the model, or resumes the training in the workspace."""
         dataset, device = origin.dataset, origin.classifier.device
         tokenizer, network = tokenizer_and_model(self.training, self.files, dataset)
-        rows = tokenized_rows(data.split, tokenizer, getattr(network.config, NORMALIZER, None))
+        rows = tokenized_rows(data.split, tokenizer, network.config)
         trainer = fit(
             network,
             tokenizer,
             dataset,
             with_rate(self.training, self.files),
             Run(workspace),
-            device,
             [{**row, "soft": soft} for row, soft in zip(rows, data.soft.tolist(), strict=True)],
             _loss(config),
         )
-        name = f"{origin.classifier.name} (distill)"
+        name, folder = origin.classifier.name, self.files.folder
         student = TransformerClassifier(
-            name, dataset.labels, self.files.folder, tokenizer, trainer.model, device
+            name, dataset.labels, folder, tokenizer, trainer.model, device
         )
-        return student.with_network(name, trainer.model, workspace / TRANSFORMER)
+        return student.with_network("distill", trainer.model, workspace)
 
 
 def _loss(config: DistillConfig) -> Loss:

@@ -54,4 +54,4 @@ def train_quantized(
     )
     variant = quantize(trained, storage, config.method)
     rounded = quantize(origin.classifier, storage, config.method)
-    return variant if origin.macro_f1(variant) >= origin.macro_f1(rounded) else rounded
+    return max(variant, rounded, key=origin.macro_f1)

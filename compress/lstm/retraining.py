@@ -42,13 +42,7 @@ def retrain(
     torch.set_num_threads(1)  # as in `train`
     seed_everything(config.seed)
     module = copy.deepcopy(classifier.module).float()
-    training = OptimizationConfig(
-        epochs=config.retraining_epochs,
-        patience=config.retraining_epochs,
-        learning_rate=config.retraining_rate or rate,
-        seed=config.seed,
-        min_steps=1,
-    )
+    training = OptimizationConfig(**config.training_flags(rate), min_steps=1)
     fit(
         module,
         encoded(classifier.tokenizer, dataset.train),

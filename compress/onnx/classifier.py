@@ -92,10 +92,7 @@ class OnnxClassifier(Classifier):
     def forward(self, batch: Inputs) -> FloatArray:
         """Returns the logits (B, C) as float32."""
         # A graph drops inputs that have no effect, and does not accept them.
-        logits: FloatArray = self._session.run(
-            None, {name: batch[name] for name in self.input_names}
-        )[0]
-        return logits
+        return self._session.run(None, {name: batch[name] for name in self.input_names})[0]
 
     def num_tokens(self, batch: Inputs) -> int:
         """Returns the number of tokens without padding."""

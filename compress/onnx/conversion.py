@@ -105,8 +105,7 @@ def _write_lstm(classifier: Any, folder: Path) -> _Reference:
 
     def logits(batch: Inputs) -> FloatArray:
         ids, lengths = (torch.from_numpy(batch[name]).long() for name in ("input_ids", "lengths"))
-        array: FloatArray = module(ids, lengths).numpy()
-        return array
+        return module(ids, lengths).numpy()
 
     return _Reference({"kind": "lstm"}, inputs, logits)
 
@@ -133,8 +132,7 @@ def _write_transformer(classifier: Any, folder: Path) -> _Reference:
         return {name: arrays.get(name, np.zeros_like(arrays["input_ids"])) for name in names}
 
     def logits(batch: Inputs) -> FloatArray:
-        array: FloatArray = network(*_tensors(batch)).numpy()
-        return array
+        return network(*_tensors(batch)).numpy()
 
     try:
         _trace(network, inputs(_TRACED), folder / ONNX_MODEL)
@@ -217,11 +215,7 @@ def _loaded(folder: Path, facts: dict[str, Any]) -> OnnxClassifier:
 
 @torch.no_grad()
 def _check(exported: OnnxClassifier, reference: _Reference) -> None:
-    """Compares the logits on texts of several lengths, one by one and in a batch.
-
-    Raises:
-        FeatherweightError: They differ by more than rounding.
-    """
+    """Compares the logits on texts of several lengths, one by one and in a batch."""
     for lengths in _CHECKED:
         batch = reference.inputs(lengths)
         actual, expected = exported.forward(batch), reference.logits(batch)

@@ -24,16 +24,19 @@ Array = npt.NDArray[np.float32]
 
 
 class _Graph:
-    """Nodes and constants of a graph under construction."""
+    """The nodes and constants of a network's graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Mapping[str, Array], config: ModelConfig) -> None:
+        self.weights = weights
+        self.config = config
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
-    def constant(self, name: str, value: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
-        """Adds a constant; returns its name."""
-        array = np.ascontiguousarray(value, dtype)
-        self.constants[name] = numpy_helper.from_array(array.reshape(np.shape(value)), name)
+    def constant(self, name: str, value: npt.ArrayLike) -> str:
+        """Adds a constant in float32 or int64; returns its name."""
+        array = np.asarray(value)
+        dtype = np.float32 if array.dtype.kind == "f" else np.int64
+        self.constants[name] = numpy_helper.from_array(array.astype(dtype, order="C"), name)
         return name
 
     def node(self, operator: str, *inputs: str, num_outputs: int = 1, **attributes: Any) -> str:
@@ -42,6 +45,81 @@ class _Graph:
         outputs = [f"{stem}_{index}" for index in range(num_outputs)]
         self.nodes.append(helper.make_node(operator, inputs, outputs, stem, **attributes))
         return outputs[-1]
+
+    def layer(self, states: str, layer: int) -> tuple[str, str]:
+        """Returns states (T, D, B, H), zero after each length, and the last ones (D, B, H)."""
+        lstms = [
+            {
+                name: _gates(self.weights[f"encoder.{direction}.{layer}.{name}_l0"])
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            }
+            for direction in ("forwards", "backwards")[: 1 + self.config.bidirectional]
+        ]
+        inputs = np.stack([lstm["weight_ih"] for lstm in lstms])  # (D, 4H, inputs)
+        recurrent = np.stack([lstm["weight_hh"] for lstm in lstms])  # (D, 4H, H)
+        biases = [np.concatenate([lstm["bias_ih"], lstm["bias_hh"]]) for lstm in lstms]
+        ends = self.node(
+            "LSTM",
+            states,
+            self.constant(f"inputs_{layer}", inputs),
+            self.constant(f"recurrent_{layer}", recurrent),
+            self.constant(f"biases_{layer}", np.stack(biases)),  # (D, 8H)
+            "lengths",
+            num_outputs=2,
+            hidden_size=self.config.hidden_dim,
+            direction="bidirectional" if self.config.bidirectional else "forward",
+        )
+        return self.nodes[-1].output[0], ends
+
+    def joined(self, states: str, order: Sequence[int]) -> str:
+        """Transposes states so that D and H are the last axes, and merges them into one axis F."""
+        features = (1 + self.config.bidirectional) * self.config.hidden_dim
+        shape = [*[0] * (len(order) - 2), features]  # 0: unchanged
+        transposed = self.node("Transpose", states, perm=order)
+        return self.node("Reshape", transposed, self.constant(f"joined_{len(order)}", shape))
+
+    def pooled(self, states: str) -> str:
+        """Pools the states (B, T, F) within each length to (B, F).
+
+        Time is not the first axis because the runtime does not vectorize a maximum over that axis.
+        """
+        # Found by the token id: comparing positions with lengths takes five more nodes and 3 % of
+        # the time for one text.
+        is_padding = self.node("Equal", "input_ids", self.constant("pad", PAD_ID))  # (B, T)
+        padding = self.node("Unsqueeze", is_padding, self.constant("last", [2]))  # (B, T, 1)
+        lowest = self.constant("lowest", -np.inf)
+        time = self.constant("time", [1])
+        if self.config.pooling == "max":
+            masked = self.node("Where", padding, lowest, states)
+            return self.node("ReduceMax", masked, time, keepdims=0)
+        if self.config.pooling == "mean":
+            masked = self.node("Where", padding, self.constant("zero", 0.0), states)
+            total = self.node("ReduceSum", masked, time, keepdims=0)
+            counts = self.node("Cast", "lengths", to=TensorProto.FLOAT)
+            column = self.node("Unsqueeze", counts, self.constant("second", [1]))  # (B, 1)
+            return self.node("Div", total, column)
+        vector = self.constant("attention.weight", self.weights["attention.weight"].T)
+        bias = self.constant("attention.bias", self.weights["attention.bias"])
+        scores = self.node("Add", self.node("MatMul", states, vector), bias)  # (B, T, 1)
+        shares = self.node("Softmax", self.node("Where", padding, lowest, scores), axis=1)
+        return self.node("ReduceSum", self.node("Mul", shares, states), time, keepdims=0)
+
+    def model(self, num_labels: int) -> onnx.ModelProto:
+        """Returns the checked model; the last node computes the logits."""
+        self.nodes[-1].output[0] = "logits"
+        inputs = [
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["B", "T"]),
+            helper.make_tensor_value_info("lengths", TensorProto.INT32, ["B"]),
+        ]
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", num_labels])
+        constants = list(self.constants.values())
+        model = helper.make_model(
+            helper.make_graph(self.nodes, "lstm", inputs, [logits], constants),
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR,
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model
 
 
 def lstm_graph(weights: Mapping[str, Array], config: ModelConfig) -> onnx.ModelProto:
@@ -53,116 +131,25 @@ def lstm_graph(weights: Mapping[str, Array], config: ModelConfig) -> onnx.ModelP
         weights: The state dict of the network.
         config: Its architecture.
     """
-    graph = _Graph()
+    graph = _Graph(weights, config)
     ids = graph.node("Transpose", "input_ids", perm=[1, 0])  # (T, B)
-    embedding = graph.constant("embedding", weights["embedding.weight"], np.float32)
+    embedding = graph.constant("embedding", weights["embedding.weight"])
     states, ends = graph.node("Gather", embedding, ids), ""  # (T, B, E)
     for layer in range(config.num_layers):
         if layer:
-            states = _joined(graph, states, [0, 2, 1, 3], config)  # (T, B, F)
-        states, ends = _layer(graph, states, layer, weights, config)
-    pooled = (
-        _joined(graph, ends, [1, 0, 2], config)  # (B, F)
-        if config.pooling == "last"
-        else _pooled(graph, _joined(graph, states, [2, 0, 1, 3], config), weights, config)
-    )
-    graph.constant("head.weight", weights["head.weight"], np.float32)
-    graph.constant("head.bias", weights["head.bias"], np.float32)
-    graph.node("Gemm", pooled, "head.weight", "head.bias", transB=1)  # (B, C)
-    graph.nodes[-1].output[0] = "logits"
-    num_labels = len(weights["head.bias"])
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "lstm",
-            [
-                helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["B", "T"]),
-                helper.make_tensor_value_info("lengths", TensorProto.INT32, ["B"]),
-            ],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", num_labels])],
-            list(graph.constants.values()),
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR,
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def _layer(
-    graph: _Graph, states: str, layer: int, weights: Mapping[str, Array], config: ModelConfig
-) -> tuple[str, str]:
-    """Returns states (T, D, B, H), zero after each length, and each direction's last (D, B, H)."""
-    directions = [
-        {
-            name: weights[f"encoder.{direction}.{layer}.{name}_l0"]
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        }
-        for direction in ("forwards", "backwards")[: 1 + config.bidirectional]
-    ]
-    inputs = np.stack([_gates(lstm["weight_ih"]) for lstm in directions])  # (D, 4H, inputs)
-    recurrent = np.stack([_gates(lstm["weight_hh"]) for lstm in directions])  # (D, 4H, H)
-    biases = np.stack(
-        [np.concatenate([_gates(lstm["bias_ih"]), _gates(lstm["bias_hh"])]) for lstm in directions]
-    )  # (D, 8H)
-    ends = graph.node(
-        "LSTM",
-        states,
-        graph.constant(f"inputs_{layer}", inputs, np.float32),
-        graph.constant(f"recurrent_{layer}", recurrent, np.float32),
-        graph.constant(f"biases_{layer}", biases, np.float32),
-        "lengths",
-        num_outputs=2,
-        hidden_size=config.hidden_dim,
-        direction="bidirectional" if config.bidirectional else "forward",
-    )
-    return graph.nodes[-1].output[0], ends
-
-
-def _joined(graph: _Graph, states: str, order: Sequence[int], config: ModelConfig) -> str:
-    """Transposes states so that D and H are the last axes, and merges them into one axis F."""
-    features = (1 + config.bidirectional) * config.hidden_dim
-    shape = [*[0] * (len(order) - 2), features]  # 0: unchanged
-    transposed = graph.node("Transpose", states, perm=order)
-    return graph.node("Reshape", transposed, graph.constant(f"joined_{len(order)}", shape))
+            states = graph.joined(states, [0, 2, 1, 3])  # (T, B, F)
+        states, ends = graph.layer(states, layer)
+    if config.pooling == "last":
+        pooled = graph.joined(ends, [1, 0, 2])  # (B, F)
+    else:
+        pooled = graph.pooled(graph.joined(states, [2, 0, 1, 3]))
+    head = graph.constant("head.weight", weights["head.weight"])
+    bias = graph.constant("head.bias", weights["head.bias"])
+    graph.node("Gemm", pooled, head, bias, transB=1)  # (B, C)
+    return graph.model(len(weights["head.bias"]))
 
 
 def _gates(matrix: Array) -> Array:
     """Reorders the gates of (4H, …): input, forget, cell, output in PyTorch, i, o, f, c in ONNX."""
     i, f, g, o = np.split(matrix, 4)
     return np.concatenate([i, o, f, g])
-
-
-def _pooled(graph: _Graph, states: str, weights: Mapping[str, Array], config: ModelConfig) -> str:
-    """Pools the states (B, T, F) within each length to (B, F).
-
-    Time is not the first axis because the runtime does not vectorize a maximum over that axis.
-    """
-    padding = _padding(graph)
-    lowest = graph.constant("lowest", -np.inf, np.float32)
-    time = graph.constant("time", [1])
-    if config.pooling == "max":
-        masked = graph.node("Where", padding, lowest, states)
-        return graph.node("ReduceMax", masked, time, keepdims=0)
-    if config.pooling == "mean":
-        zero = graph.constant("zero", 0, np.float32)
-        masked = graph.node("Where", padding, zero, states)
-        total = graph.node("ReduceSum", masked, time, keepdims=0)
-        counts = graph.node("Cast", "lengths", to=TensorProto.FLOAT)
-        column = graph.node("Unsqueeze", counts, graph.constant("second", [1]))  # (B, 1)
-        return graph.node("Div", total, column)
-    vector = graph.constant("attention.weight", weights["attention.weight"].T, np.float32)
-    bias = graph.constant("attention.bias", weights["attention.bias"], np.float32)
-    scores = graph.node("Add", graph.node("MatMul", states, vector), bias)  # (B, T, 1)
-    shares = graph.node("Softmax", graph.node("Where", padding, lowest, scores), axis=1)
-    return graph.node("ReduceSum", graph.node("Mul", shares, states), time, keepdims=0)
-
-
-def _padding(graph: _Graph) -> str:
-    """Returns whether each position is padding, (B, T, 1) bool.
-
-    Found by the token id: comparing positions with lengths takes five more nodes and 3 % of the
-    time for one text.
-    """
-    padding = graph.node("Equal", "input_ids", graph.constant("pad", PAD_ID))  # (B, T)
-    return graph.node("Unsqueeze", padding, graph.constant("last", [2]))

@@ -14,7 +14,6 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 from compress.config import CompressConfig
 from compress.origin import Origin
 from featherweight.errors import requires
-from featherweight.run import TRANSFORMER
 from transformer_eval.classifier import NUMBER_FORMAT, TransformerClassifier, load_model
 
 # Magnitude of outliers. Source: the same paper, section 3.2.
@@ -29,9 +28,7 @@ def quantize(origin: Origin, config: CompressConfig, workspace: Path) -> Transfo
     """
     classifier: TransformerClassifier = origin.classifier
     network = rounded(classifier, "int8", load_in_8bit=True, llm_int8_threshold=_OUTLIER)
-    return classifier.with_network(
-        f"{classifier.name} (bnb-int8)", network, workspace / TRANSFORMER
-    )
+    return classifier.with_network("bnb-int8", network, workspace)
 
 
 def rounded(classifier: TransformerClassifier, number_format: str, **recipe: Any) -> Any:

@@ -8,7 +8,6 @@ import torch
 
 from compress.config import CompressConfig
 from compress.origin import Origin
-from featherweight.run import TRANSFORMER
 from transformer_eval.classifier import TransformerClassifier
 
 logger = logging.getLogger("featherweight")
@@ -23,9 +22,7 @@ def halve(origin: Origin, config: CompressConfig, workspace: Path) -> Transforme
     numbers are computed in 32 bits.
     """
     network = copy.deepcopy(origin.classifier.model).to(_DTYPES[config.method])
-    variant = origin.classifier.with_network(
-        f"{origin.classifier.name} ({config.method})", network, workspace / TRANSFORMER
-    )
+    variant = origin.classifier.with_network(config.method, network, workspace)
     if variant.dtype != config.method:
         logger.info("%s: stored in 16 bits; this CPU computes it in fp32", config.method)
     return variant

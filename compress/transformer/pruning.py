@@ -19,11 +19,11 @@ from compress.origin import Origin
 from compress.transformer.quantization import quantized
 from compress.transformer.retraining import retrain
 from compress.transformer.vocabulary import without_rare_pieces
-from featherweight.run import MODEL, TRANSFORMER
+from featherweight.run import MODEL
 from featherweight.sparse import make_sparse
 from transformer_eval.classifier import TransformerClassifier
 
-_VOCABULARY = "vocabulary"  # folder of the model with the smaller vocabulary
+_VOCABULARY = "vocabulary"  # workspace of the model with the smaller vocabulary
 
 
 def prune(origin: Origin, config: CompressConfig, workspace: Path) -> TransformerClassifier:
@@ -33,10 +33,9 @@ def prune(origin: Origin, config: CompressConfig, workspace: Path) -> Transforme
         UsageError: Subwords are to be removed from a vocabulary that is not WordPiece.
     """
     classifier, network = _pruned(origin, config, workspace)
-    name = f"{classifier.name} (prune)"
-    variant = classifier.with_network(name, network, workspace / TRANSFORMER)
+    variant = classifier.with_network("prune", network, workspace)
     make_sparse(variant.folder / MODEL)
-    return TransformerClassifier.load(variant.folder, variant.device, name)
+    return TransformerClassifier.load(variant.folder, variant.device, variant.name)
 
 
 def prune_int8(origin: Origin, config: CompressConfig, workspace: Path) -> TransformerClassifier:

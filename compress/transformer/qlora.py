@@ -21,7 +21,6 @@ from compress.transformer.bnb_int8 import head_modules, rounded
 from compress.transformer.retraining import retrain
 from featherweight.device import seed_everything
 from featherweight.errors import UsageError, requires
-from featherweight.run import TRANSFORMER
 from transformer_eval.classifier import TransformerClassifier, load_model
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.fit import precision
@@ -42,7 +41,6 @@ def train_adapters(
     """
     classifier: TransformerClassifier = origin.classifier
     layers = adaptable(classifier.model, config.target_modules)
-    name, folder = f"{classifier.name} (qlora)", workspace / TRANSFORMER
     fast = precision(FinetuneConfig(), classifier.device) == "bf16"
     base = rounded(
         classifier,
@@ -53,16 +51,16 @@ def train_adapters(
         bnb_4bit_compute_dtype=torch.bfloat16 if fast else torch.float32,
     )
     # Loaded from its files, so that training uses exactly the stored weights.
-    base = classifier.with_network(name, base, folder).model
-    network = _trainable(base, layers, config)
+    variant = classifier.with_network("qlora", base, workspace)
+    network = _trainable(variant.model, layers, config)
     # 4-bit layers compute in 16 bits anyway; some models fail with all layers in 16 bits.
     trained = retrain(
         classifier, network, config, origin.dataset, workspace, rate=_RATE, precision="fp32"
     )
-    write_adapter(trained, folder / ADAPTER)
+    write_adapter(trained, variant.folder / ADAPTER)
     if config.merge:
-        return classifier.with_network(name, _merged(classifier, folder), folder)
-    return TransformerClassifier.load(folder, classifier.device, name)
+        return classifier.with_network("qlora", _merged(classifier, variant.folder), workspace)
+    return TransformerClassifier.load(variant.folder, variant.device, variant.name)
 
 
 def adaptable(network: Any, wanted: Sequence[str]) -> list[str]:

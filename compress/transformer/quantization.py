@@ -22,7 +22,6 @@ from compress.config import CompressConfig
 from compress.origin import Origin
 from compress.transformer.retraining import retrain
 from featherweight.errors import requires
-from featherweight.run import TRANSFORMER
 from transformer_eval.classifier import NUMBER_FORMAT, TransformerClassifier
 
 with requires("transformers"):
@@ -61,9 +60,7 @@ def quantized(
     network.config.quantization_config = recipe
     network.hf_quantizer = AutoHfQuantizer.from_config(recipe)  # converts tensors when saving
     setattr(network.config, NUMBER_FORMAT, "int8")
-    return classifier.with_network(
-        f"{classifier.name} ({method})", network, workspace / TRANSFORMER
-    )
+    return classifier.with_network(method, network, workspace)
 
 
 def quantize(origin: Origin, config: CompressConfig, workspace: Path) -> TransformerClassifier:
@@ -88,7 +85,7 @@ def train_quantized(
         classifier, copy.deepcopy(classifier.model), mode, "qat", workspace / "rounded"
     )
     variant = quantized(classifier, trained, mode, "qat", workspace)
-    return variant if origin.macro_f1(variant) >= origin.macro_f1(rounded) else rounded
+    return max(variant, rounded, key=origin.macro_f1)
 
 
 def prepared(network: Any, mode: Mode) -> Any:

@@ -40,15 +40,7 @@ def retrain(
         precision: Format to compute in; "auto": 16 bits if the device is faster in them.
     """
     seed_everything(config.seed)
-    training = FinetuneConfig(
-        epochs=config.retraining_epochs,
-        patience=config.retraining_epochs,
-        learning_rate=config.retraining_rate or rate,
-        seed=config.seed,
-        precision=precision,
-    )
-    trainer = fit(
-        network, classifier.tokenizer, dataset, training, Run(workspace), classifier.device,
-        callbacks=callbacks,
-    )  # fmt: skip
+    flags = config.training_flags(rate) | {"device": classifier.device, "precision": precision}
+    training, run = FinetuneConfig(**flags), Run(workspace)
+    trainer = fit(network, classifier.tokenizer, dataset, training, run, callbacks=callbacks)
     return trainer.model.eval()

@@ -26,7 +26,7 @@ _CONTINUED = "##"  # prefix of a subword that does not begin a word
 
 
 def without_rare_pieces(
-    classifier: TransformerClassifier, dataset: Dataset, share: float, folder: Path
+    classifier: TransformerClassifier, dataset: Dataset, share: float, workspace: Path
 ) -> TransformerClassifier:
     """Returns a copy whose vocabulary has only the subwords most frequent in the training split.
 
@@ -34,7 +34,7 @@ def without_rare_pieces(
         classifier: A transformer with a WordPiece vocabulary.
         dataset: Its training split is counted.
         share: Fraction of the subwords to keep; special tokens and single characters always are.
-        folder: Folder for its files.
+        workspace: Its files are written to the folder `transformer` in it.
 
     Raises:
         UsageError: Its vocabulary is not WordPiece.
@@ -50,7 +50,7 @@ def without_rare_pieces(
     old_ids = tokenizer.get_vocab()
     network = _with_rows(classifier.model, [old_ids[piece] for piece in pieces])
     smaller = _with_vocabulary(tokenizer, content, pieces)
-    return classifier.with_network(classifier.name, network, folder, smaller)
+    return classifier.with_network("", network, workspace, smaller)
 
 
 def _is_word_piece(content: Mapping[str, Any]) -> bool:
@@ -63,7 +63,7 @@ def _is_word_piece(content: Mapping[str, Any]) -> bool:
 def _kept(classifier: TransformerClassifier, dataset: Dataset, share: float) -> list[str]:
     """Returns the subwords to keep, in the order of their ids."""
     tokenizer = classifier.tokenizer
-    rows = tokenized_rows(dataset.train, tokenizer, classifier.normalizer)
+    rows = tokenized_rows(dataset.train, tokenizer, classifier.model.config)
     counts = Counter(index for row in rows for index in row["input_ids"])
     ids: dict[str, int] = tokenizer.get_vocab()
     needed = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}

@@ -109,7 +109,7 @@ def test_with_labels_only_it_equals_plain_fine_tuning(
         epochs=1, patience=1, learning_rate=RATE, seed=3, device="cpu", max_length=64
     )
     tokenizer, network = tokenizer_and_model(config, fetch(str(smaller)), dataset)
-    plain = fit(network, tokenizer, dataset, config, Run(tmp_path / "plain"), "cpu").model
+    plain = fit(network, tokenizer, dataset, config, Run(tmp_path / "plain")).model
     assert equal(weights(made), plain.state_dict())
     assert (made.name, made.labels, made.dtype) == ("bert (distill)", dataset.labels, "fp32")
     assert made.model.config.num_hidden_layers == 1

@@ -96,7 +96,7 @@ def test_special_tokens_may_have_any_ids(
     classifier.model.config.pad_token_id = ids["[PAD]"]
     classifier.model.config.eos_token_id = ids["[unused1]"]
     smaller = without_rare_pieces(classifier, dataset, 0.5, tmp_path / "smaller")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "smaller", local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(smaller.folder, local_files_only=True)
     assert isinstance(tokenizer, BertTokenizer)
     assert tokenizer.get_vocab() == smaller.tokenizer.get_vocab()
     assert not {"[unused0]", "[unused1]"} & tokenizer.get_vocab().keys()
@@ -107,7 +107,7 @@ def test_special_tokens_may_have_any_ids(
         assert loaded("[SEP]", add_special_tokens=False).input_ids == [new["[SEP]"]]
         padded = loaded(["a", "a a a"], padding=True).input_ids[0]
         assert padded[-2:] == [new["[PAD]"]] * 2
-    config = json.loads((tmp_path / "smaller" / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((smaller.folder / "config.json").read_text(encoding="utf-8"))
     assert config["vocab_size"] == len(new)
     assert config["pad_token_id"] == new["[PAD]"] == 0
     assert config.get("eos_token_id") is None
