@@ -37,15 +37,10 @@ AfterEpoch = Callable[[Mapping[str, Any], int], None]  # record of an epoch, max
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """N texts as token ids.
+    """N texts as token ids."""
 
-    Attributes:
-        ids: Token ids of each text, at least one.
-        labels: (N,) int64 class ids.
-    """
-
-    ids: Sequence[Sequence[int]]
-    labels: IntArray
+    ids: Sequence[Sequence[int]]  # of each text, at least one
+    labels: IntArray  # (N,) int64 class ids
 
 
 @dataclass(frozen=True)
