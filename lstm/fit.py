@@ -82,8 +82,7 @@ def fit(
         device: "cpu" or "cuda".
         checkpoint: Path of the checkpoint file.
         loss: The loss to minimize; None: cross-entropy with the labels.
-        projection: Applied to the parameters before each forward pass; the final weights are not
-            projected.
+        projection: Applied for each forward pass, but not to the final weights.
         after_epoch: Called with the record of each epoch; an exception ends the training.
 
     Returns:
