@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from featherweight.errors import UsageError
-from featherweight.training.config import require_at_least_one, require_fraction, require_positive
+from featherweight.training.config import require_range
 
 Name = Literal[
     "all", "fp16", "bf16", "int8", "int4", "static-int8", "qat", "qat-int4", "prune", "prune+int8",
@@ -153,9 +153,9 @@ class CompressConfig(
                 f"--retraining_epochs must be at least {min_epochs} with --method {self.method}, "
                 f"not {self.retraining_epochs}"
             )
-        require_fraction(self, "sparsity")
-        require_positive(self, "temperature", "lora_alpha")
-        require_at_least_one(self, "rank", "calibration_texts", "trials")
+        require_range(self, "in [0, 1)", "sparsity")
+        require_range(self, "above 0", "temperature", "lora_alpha")
+        require_range(self, "at least 1", "rank", "calibration_texts", "trials")
 
 
 def parse_size(size: str) -> tuple[str, int]:

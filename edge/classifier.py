@@ -13,11 +13,7 @@ _ID_BYTES = 8
 
 
 class BundleClassifier(Classifier):
-    """Classifies texts with a bundle, on OMP_NUM_THREADS threads or on one if that is not set.
-
-    Attributes:
-        bundle: The bundle.
-    """
+    """Classifies texts with a bundle, on OMP_NUM_THREADS threads or on one if that is not set."""
 
     backend = "onnxruntime"
     device = "cpu"  # whichever was requested: the runtime supports only the CPU

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from featherweight.errors import UsageError
-from featherweight.training.config import require_at_least_one
+from featherweight.training.config import require_range
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,7 @@ class ServeConfig:
     """Folder to search for the newest run."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            UsageError: A number is out of its range; the message names the flag.
-        """
-        require_at_least_one(self, "max_texts", "max_characters", "max_body_bytes", "batch_size")
-        if not 0 <= self.port <= 65_535:
-            raise UsageError(f"--port must be in [0, 65535], not {self.port}")
-        if not 0 <= self.min_confidence <= 1:
-            raise UsageError(f"--min_confidence must be in [0, 1], not {self.min_confidence}")
+        sizes = ("max_texts", "max_characters", "max_body_bytes", "batch_size")
+        require_range(self, "at least 1", *sizes)
+        require_range(self, "in [0, 65535]", "port")
+        require_range(self, "in [0, 1]", "min_confidence")

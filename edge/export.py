@@ -32,9 +32,9 @@ from edge.runtime import (
 )
 from featherweight.classifier import FloatArray, IntArray, softmax
 from featherweight.errors import UsageError, WeightsError
+from featherweight.loading import compression_of
 from featherweight.quality.evaluation import Evaluation
 from featherweight.run import (
-    COMPRESSION,
     CONFIG,
     ONNX,
     ONNX_MODEL,
@@ -139,11 +139,7 @@ def _bundle_files(
 
 
 def _graph(classifier: TextClassifier) -> bytes:
-    """Returns the serialized graph: int8 storage, fp32 computation, the same for equal weights.
-
-    Raises:
-        FeatherweightError: The graph gives different results from the network.
-    """
+    """Returns the serialized graph: int8 storage, fp32 computation, the same for equal weights."""
     with TemporaryDirectory() as folder:
         export_onnx(classifier, None, "fp32", Path(folder))
         fp32 = onnx.load(Path(folder) / ONNX / ONNX_MODEL)
@@ -192,12 +188,7 @@ def _golden_lines(uncalibrated: Bundle, temperature: float, vocabulary: Sequence
 
 
 def _agreement(logits: FloatArray, reference: FloatArray) -> float | None:
-    """Returns the share of the N validation texts with the same label, or None if N is 0.
-
-    Args:
-        logits: (N, C) of the bundle.
-        reference: (N, C) of the run.
-    """
+    """Returns the share of rows (N, C) with the same label in both, or None if N is 0."""
     if not len(logits):
         return None
     share = float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
@@ -226,9 +217,9 @@ def _validation_scores(
 def _training(run: Run) -> dict[str, Any]:
     """Returns the flags a run was trained with and, for a variant, the compression."""
     training = {"flags": _public_flags(run.read_json(CONFIG))}
-    if not run.file(COMPRESSION).is_file():
+    compression = compression_of(run.path)
+    if not compression:
         return training
-    compression = run.read_json(COMPRESSION)
     return training | {
         "compression": {
             "method": compression.get("method"),

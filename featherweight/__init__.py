@@ -57,11 +57,7 @@ def __dir__() -> list[str]:
 
 
 def _refuse_shadowed_packages() -> None:
-    """Checks that no other file on the import path shadows a package of featherweight.
-
-    Raises:
-        ImportError: A file does; the message names it.
-    """
+    """Raises an ImportError if another file on the path shadows a package of featherweight."""
     root = Path(__file__).resolve().parents[1]
     for name in ("compress", "edge", "lstm", "transformer_eval"):
         spec = None if name in sys.modules else find_spec(name)

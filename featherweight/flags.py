@@ -57,25 +57,22 @@ def parser(
     if positional:
         documented = docstring_parser.parse_from_object(config).params
         (text,) = (field.description for field in documented if field.arg_name == positional)
-        word = get_args(types[positional])[0]
+        (word,) = get_args(types[positional])
         built.add_argument(positional, nargs="*", type=word, default=[], help=text)
     built.add_argument(
         "--config", action="config", metavar="PATH", help="YAML or JSON file with any of the flags"
     )
-    fields = {field.name: field for field in dataclasses.fields(config) if field.name != positional}
+    defaults = {name: value for name, value in vars(config()).items() if name != positional}
     for base in filter(dataclasses.is_dataclass, config.__mro__):
         documentation = docstring_parser.parse_from_object(base)
         group = built.add_argument_group((documentation.short_description or "").rstrip("."))
         for attribute in documentation.params:
-            field = fields.pop(attribute.arg_name, None)
-            if field is None:  # overridden by a derived dataclass
+            name = attribute.arg_name
+            if name not in defaults:  # overridden by a derived dataclass
                 continue
-            default = field.default
-            if default is dataclasses.MISSING and callable(field.default_factory):
-                default = field.default_factory()
-            options, choices = _argument_options(types[field.name])
+            options, choices = _argument_options(types[name])
             text = (attribute.description or "") + choices
-            group.add_argument(f"--{field.name}", default=default, help=text, **options)
+            group.add_argument(f"--{name}", default=defaults.pop(name), help=text, **options)
     return built
 
 
@@ -100,11 +97,9 @@ def read(parser: ArgumentParser, arguments: Sequence[str], config: type[Config])
     """Parses a command line into a config; `weights` become paths."""
     values: dict[str, Any] = parser.parse_args(arguments).as_dict()
     weights = values.get("weights")
-    if weights:
-        values["weights"] = (
-            [resolve_weights(path) for path in weights]
-            if isinstance(weights, list)
-            else resolve_weights(weights)
-        )
-    names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    return config(**{name: value for name, value in values.items() if name in names})
+    if isinstance(weights, list):
+        values["weights"] = [resolve_weights(path) for path in weights]
+    elif weights:
+        values["weights"] = resolve_weights(weights)
+    del values["config"]
+    return config(**values)

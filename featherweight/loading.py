@@ -97,9 +97,9 @@ def _is_transformers_folder(folder: Run) -> bool:
 
 def _name(run: Run) -> str:
     """Returns the name of a transformer run in tables, e.g. "mine" or "mine (int8)"."""
-    if not run.file(COMPRESSION).is_file():
+    facts = compression_of(run.path)
+    if not facts:
         return run.path.name
-    facts = run.read_json(COMPRESSION)
     try:
         return f"{facts['origin']['name']} ({facts['method']})"
     except (KeyError, TypeError):

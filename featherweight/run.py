@@ -64,11 +64,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 class Run:
-    """A run directory.
-
-    Attributes:
-        path: The directory.
-    """
+    """The run directory at `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -194,6 +190,5 @@ def newest_run(output_dir: Path) -> Run:
 
 def newest_lstm(output_dir: Path) -> Path | None:
     """Returns the newest finished LSTM run, or None."""
-    finished = [run for run in runs(output_dir) if run.finished]
-    lstms = [run.path for run in finished if kind(run.read_json(CONFIG)) == "lstm"]
-    return lstms[-1] if lstms else None
+    finished = [run for run in reversed(runs(output_dir)) if run.finished]
+    return next((run.path for run in finished if kind(run.read_json(CONFIG)) == "lstm"), None)

@@ -72,32 +72,27 @@ def test(config: EvaluationConfig, weights: Path, variants: Sequence[Path] = ())
     dataset = load_dataset(data_config, classifier.labels)
     split = dataset.split(config.split)
     train = drop_leaks(dataset)[0].train if data_config.drop_leaks else dataset.train
-    classifiers = [
-        classifier,
-        *(load(path, config.device) for path in variants),
-        *baselines(train, split.label_names),
-    ]
-    evaluation, *others = [evaluate(model, split, dataset.name) for model in classifiers]
+    others = [load(path, config.device) for path in variants]
+    classifiers = [classifier, *others, *baselines(train, split.label_names)]
+    evaluations = [evaluate(model, split, dataset.name) for model in classifiers]
     if classifier.truncated_texts:
         logger.info("%d texts were truncated", classifier.truncated_texts)
     latencies = [] if config.json else _measure(config, classifiers, [weights, *variants], split)
     if run and not other_data:
         _warn_if_changed(dataset, run.read_json("data.json"))
-        write_evaluation(run, evaluation, split.texts)
+        write_evaluation(run, evaluations[0], split.texts)
         if latencies:
             run.write_text("latency.json", json.dumps([record.to_json() for record in latencies]))
-    return TestResult(evaluation, others, latencies, rejected)
+    return TestResult(evaluations[0], evaluations[1:], latencies, rejected)
 
 
 def _measure(
     config: EvaluationConfig, classifiers: Sequence[Classifier], paths: Sequence[Path], split: Split
 ) -> list[Latency]:
     """Times the classifiers that have a path; the baselines, which have none, come last."""
+    pairs = zip(classifiers, paths, strict=False)
     return measure(
-        [
-            Contender(classifier.name, weights=path)
-            for classifier, path in zip(classifiers, paths, strict=False)
-        ],
+        [Contender(classifier.name, weights=path) for classifier, path in pairs],
         split.texts,
         batch_sizes=(BATCH_SIZE,),
         devices=timed_devices(config.device),

@@ -22,12 +22,11 @@ from featherweight.weights import LSTM_FORMAT, read_metadata, with_sorted_metada
 from lstm.batching import TokenBatch, pad
 from lstm.config import ModelConfig
 from lstm.encoder import LSTMClassifier
-from lstm.storage import Format, restore, rounded, store
+from lstm.storage import DTYPES, Format, restore, rounded, store
 from lstm.tokenizer import load_tokenizer, token_ids
 
 TOKENIZER = "tokenizer.json.lzma"
 _MAX_TOKENIZER_BYTES = 100_000_000  # unpacked; guards against decompression bombs
-_TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TextClassifier(Classifier):
@@ -68,7 +67,7 @@ class TextClassifier(Classifier):
         module.load_state_dict(
             {name: rounded(tensor, self.storage[name]) for name, tensor in state.items()}
         )
-        self.module = module.to(device, _TORCH_DTYPES[self.dtype]).eval()
+        self.module = module.to(device, DTYPES[self.dtype]).eval()
         self.config = config
         self.device = device
 

@@ -7,13 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from featherweight.data.dataset import DataConfig
 from featherweight.errors import UsageError
-from featherweight.training.config import (
-    OutputConfig,
-    TrainingConfig,
-    require_at_least_one,
-    require_fraction,
-    require_positive,
-)
+from featherweight.training.config import OutputConfig, TrainingConfig, require_range
 
 
 @dataclass(frozen=True)
@@ -73,17 +67,14 @@ class TrainConfig(OutputConfig, OptimizationConfig, ModelConfig, TokenizerConfig
     """Defaults of all other options: feather (1 layer, small embeddings) or classic (3 layers)."""
 
     def __post_init__(self) -> None:
-        """Raises a UsageError that names the flag whose value is out of range."""
         OutputConfig.__post_init__(self)
         OptimizationConfig.__post_init__(self)
-        require_at_least_one(
-            self, "vocab_size", "min_frequency", "max_length", "embedding_dim", "hidden_dim",
-            "num_layers",
-        )  # fmt: skip
+        require_range(self, "at least 1", "vocab_size", "min_frequency", "max_length")
+        require_range(self, "at least 1", "embedding_dim", "hidden_dim", "num_layers")
         if self.vocab_size < 3:
             raise UsageError("--vocab_size must be at least 3: padding, unknown token and one word")
-        require_positive(self, "learning_rate")
-        require_fraction(self, "dropout", "embedding_dropout", "word_dropout")
+        require_range(self, "above 0", "learning_rate")
+        require_range(self, "in [0, 1)", "dropout", "embedding_dropout", "word_dropout")
 
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(

@@ -37,15 +37,10 @@ AfterEpoch = Callable[[Mapping[str, Any], int], None]  # record of an epoch, max
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """N texts as token ids.
+    """N texts as token ids."""
 
-    Attributes:
-        ids: Token ids of each text, at least one.
-        labels: (N,) int64 class ids.
-    """
-
-    ids: Sequence[Sequence[int]]
-    labels: IntArray
+    ids: Sequence[Sequence[int]]  # of each text, at least one
+    labels: IntArray  # (N,) int64 class ids
 
 
 @dataclass(frozen=True)
@@ -87,8 +82,7 @@ def fit(
         device: "cpu" or "cuda".
         checkpoint: Path of the checkpoint file.
         loss: The loss to minimize; None: cross-entropy with the labels.
-        projection: Applied to the parameters before each forward pass; the final weights are not
-            projected.
+        projection: Applied for each forward pass, but not to the final weights.
         after_epoch: Called with the record of each epoch; an exception ends the training.
 
     Returns:

@@ -29,7 +29,7 @@ Format = Literal["fp32", "fp16", "bf16", "int8", "int4", "sparse"]
 Stored = dict[str, Tensor]
 
 GROUP = 32  # numbers that share a scale in int4
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _STEPS_PER_DOUBLING = 16  # of a scale
 _MAX_STEPS = 255  # below the largest scale
 _MIN_EXPONENT = -1_000  # of rows of zeros
@@ -45,8 +45,8 @@ def store(tensor: Tensor, kind: Format) -> Stored:
     """
     if kind == "sparse":
         return store_sparse(tensor.float())
-    if kind in _DTYPES:
-        return {"": tensor.to(_DTYPES[kind])}
+    if kind in DTYPES:
+        return {"": tensor.to(DTYPES[kind])}
     values, largest, steps = _quantized(tensor.float(), kind)
     if kind == "int4":  # two values per byte
         nibbles = values.flatten() + 8
@@ -68,7 +68,7 @@ def restore(stored: Mapping[str, Tensor], kind: Format, shape: torch.Size) -> Te
     """
     if kind == "sparse":
         return restore_sparse(stored, shape)
-    if kind in _DTYPES:
+    if kind in DTYPES:
         return stored[""].float()
     rows, columns = shape
     if kind == "int4":
@@ -86,8 +86,8 @@ def rounded(tensor: Tensor, kind: Format) -> Tensor:
     """Returns the values after storing and restoring, with unchanged type and device."""
     if kind in ("fp32", "sparse"):
         return tensor
-    if kind in _DTYPES:
-        return tensor.to(_DTYPES[kind]).to(tensor.dtype)
+    if kind in DTYPES:
+        return tensor.to(DTYPES[kind]).to(tensor.dtype)
     quantized = _quantized(tensor.detach().float(), kind)
     return _dequantized(*quantized, tensor.shape).to(tensor.dtype)
 

@@ -63,26 +63,7 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
     Raises:
         DataError: No word occurs often enough.
     """
-    options: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "min_frequency": config.min_frequency,
-        "special_tokens": [PAD, UNK],
-        "show_progress": False,
-    }
-    split = pre_tokenizers.Split(_TOKEN, behavior="removed", invert=True)
-    trainer: trainers.Trainer
-    if config.tokenizer == "word":
-        tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
-        trainer = trainers.WordLevelTrainer(**options)
-        tokenizer.pre_tokenizer = split
-    else:
-        tokenizer = Tokenizer(models.BPE(unk_token=UNK))
-        trainer = trainers.BpeTrainer(**options)
-        # Marks the start of words. The suffix of the trainer is no alternative: it gives ids that
-        # differ from training to training.
-        mark = pre_tokenizers.Metaspace(_WORD_START, prepend_scheme="always", split=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, mark])
-        tokenizer.decoder = decoders.Metaspace(_WORD_START, prepend_scheme="always", split=False)
+    tokenizer, trainer = _untrained(config)
     tokenizer.normalizer = normalizers.Sequence(_NORMALIZATION)
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() <= UNK_ID + 1:
@@ -94,7 +75,29 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
         [*_NORMALIZATION, _drop_unknown_punctuation(tokenizer.get_vocab())]
     )
     tokenizer.enable_truncation(config.max_length)
-    return _without_added_tokens(tokenizer)
+    # Without the special tokens, so that a literal "<pad>" in a text is not padding.
+    return Tokenizer.from_str(json.dumps(json.loads(tokenizer.to_str()) | {"added_tokens": []}))
+
+
+def _untrained(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
+    options: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "min_frequency": config.min_frequency,
+        "special_tokens": [PAD, UNK],
+        "show_progress": False,
+    }
+    split = pre_tokenizers.Split(_TOKEN, behavior="removed", invert=True)
+    if config.tokenizer == "word":
+        tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
+        tokenizer.pre_tokenizer = split
+        return tokenizer, trainers.WordLevelTrainer(**options)
+    tokenizer = Tokenizer(models.BPE(unk_token=UNK))
+    # Marks the start of words. The suffix of the trainer is no alternative: it gives ids that
+    # differ from training to training.
+    mark = pre_tokenizers.Metaspace(_WORD_START, prepend_scheme="always", split=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, mark])
+    tokenizer.decoder = decoders.Metaspace(_WORD_START, prepend_scheme="always", split=False)
+    return tokenizer, trainers.BpeTrainer(**options)
 
 
 def _drop_unknown_punctuation(vocabulary: dict[str, int]) -> normalizers.Normalizer:
@@ -104,11 +107,6 @@ def _drop_unknown_punctuation(vocabulary: dict[str, int]) -> normalizers.Normali
     kept = "".join(re.escape(character) for character in sorted(known))
     dropped = rf"[\p{{P}}\p{{Sm}}\p{{Sc}}\p{{Sk}}]&&[^\p{{Emoji_Modifier}}{kept}]"
     return normalizers.Replace(Regex(f"[{dropped}]"), " ")
-
-
-def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """Removes the special tokens, so that a literal "<pad>" in a text is not padding."""
-    return Tokenizer.from_str(json.dumps(json.loads(tokenizer.to_str()) | {"added_tokens": []}))
 
 
 def load_tokenizer(serialized: str) -> Tokenizer:

@@ -45,20 +45,14 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
     if run is None:
         run = _new_run(config, dataset, findings)
     with logged_to(run.file("training.log")):
-        logger.info("%s on %s: %d training texts, %s", run.path, dataset.name,
-                    len(dataset.train), device)  # fmt: skip
+        size = len(dataset.train)
+        logger.info("%s on %s: %d training texts, %s", run.path, dataset.name, size, device)
         tokenizer = _saved_tokenizer(run)
         seed_everything(config.seed)
         architecture = model_config(config)
         module = LSTMClassifier(tokenizer.get_vocab_size(), len(dataset.labels), architecture)
-        progress = fit(
-            module,
-            _encode(tokenizer, dataset.train),
-            _encode(tokenizer, dataset.validation),
-            config,
-            device,
-            run.file(CHECKPOINT),
-        )
+        train_ids, validation_ids = (_encode(tokenizer, split) for split in dataset.splits[:2])
+        progress = fit(module, train_ids, validation_ids, config, device, run.file(CHECKPOINT))
         classifier = TextClassifier(
             run.path.name, dataset.labels, tokenizer, module, architecture, device
         )

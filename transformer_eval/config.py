@@ -7,12 +7,7 @@ from typing import ClassVar, Literal
 from featherweight.config import EvaluationConfig
 from featherweight.data.dataset import DataConfig
 from featherweight.errors import UsageError
-from featherweight.training.config import (
-    OutputConfig,
-    TrainingConfig,
-    require_at_least_one,
-    require_fraction,
-)
+from featherweight.training.config import OutputConfig, TrainingConfig, require_range
 from transformer_eval.registry import ALL
 
 
@@ -50,8 +45,8 @@ class FinetuneConfig(OutputConfig, TrainingConfig, DataConfig):
     def __post_init__(self) -> None:
         OutputConfig.__post_init__(self)
         TrainingConfig.__post_init__(self)
-        require_at_least_one(self, "gradient_accumulation_steps")
-        require_fraction(self, "warmup_ratio")
+        require_range(self, "at least 1", "gradient_accumulation_steps")
+        require_range(self, "in [0, 1)", "warmup_ratio")
         if not 0 <= self.learning_rate < float("inf"):
             raise UsageError(f"--learning_rate must be 0 or above, not {self.learning_rate}")
         _check_max_length(self.max_length)
@@ -80,7 +75,7 @@ class FeaturesConfig(OutputConfig, DataConfig):
 
     def __post_init__(self) -> None:
         OutputConfig.__post_init__(self)
-        require_at_least_one(self, "batch_size")
+        require_range(self, "at least 1", "batch_size")
         _check_max_length(self.max_length)
         if self.save_embeddings:
             _check_npz(self.save_embeddings)

@@ -125,12 +125,7 @@ def _shards(flag: str, folder: Path) -> list[Path]:
 
 
 def _common_schema(shards: Sequence[Path], text_column: str) -> Any:
-    """Returns the Arrow schema of the output, after checking the columns of every shard.
-
-    Raises:
-        DataError: A shard is broken, has no text column, or other columns than the first.
-        UsageError: A column has the name of an output column.
-    """
+    """Returns the Arrow schema of the output, after checking the columns of every shard."""
     common: Any = None
     for shard in shards:
         with open_rows(shard) as rows:
@@ -218,21 +213,13 @@ class _Predictor:
 
 @dataclass
 class _OutputFolder(Datasink[None]):
-    """Writes the predictions into numbered files.
-
-    Attributes:
-        path: The folder.
-        name: Stem and extension of the files.
-        file_format: Their format.
-        text_column: Name of the text column.
-        num_rows: Number of rows, known after all are written.
-    """
+    """Writes the predictions into numbered files of a folder."""
 
     path: Path
-    name: Path
+    name: Path  # stem and extension of the files
     file_format: OutputFormat
     text_column: str
-    num_rows: int = 0
+    num_rows: int = 0  # known after all are written
 
     @property
     def min_bytes_per_write(self) -> int:
@@ -240,11 +227,7 @@ class _OutputFolder(Datasink[None]):
         return _FILE_BYTES
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> None:
-        """Writes a file; runs in a task.
-
-        Raises:
-            UsageError: This node has no access to the folder.
-        """
+        """Writes a file; runs in a task."""
         if not self.path.is_dir():
             raise UsageError(
                 f"--output_path: a node of the cluster has no access to {self.path.parent}: "

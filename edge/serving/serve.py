@@ -163,11 +163,7 @@ def _problems(config: ServeConfig) -> dict[int | str, dict[str, Any]]:
 
 
 def _texts(request: PredictRequest, config: ServeConfig) -> list[str]:
-    """Returns the texts of a request.
-
-    Raises:
-        HTTPException: There are none, or they exceed a limit.
-    """
+    """Returns the texts of a request, or raises an HTTPException if they exceed a limit."""
     if (request.text is None) == (request.texts is None):
         raise HTTPException(422, 'give either "text" or "texts"')
     texts = [request.text] if request.text is not None else request.texts or []
@@ -187,11 +183,7 @@ def _texts(request: PredictRequest, config: ServeConfig) -> list[str]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Opens the port.
-
-    Raises:
-        UsageError: It is in use, or cannot be opened.
-    """
+    """Opens the port, or raises a UsageError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)

@@ -9,7 +9,7 @@ from featherweight.weights import read_metadata
 
 PICTURES = ("confusion_matrix.png", "training_curves.png")
 ADAPTER = "adapter"  # folder of adapters next to an unchanged base model
-_PACKAGES = {"bitsandbytes": "bitsandbytes", "torchao": "torchao"}  # by quant_method of config.json
+_QUANTIZERS = ("bitsandbytes", "torchao")  # packages, as named by quant_method of config.json
 _EXAMPLE = '"i feel so happy today"'
 _PREDICT = f"print(classifier.predict([{_EXAMPLE}]))\n"
 
@@ -113,8 +113,8 @@ def _use(run: Run, repo_id: str) -> str:
         text = f'NORMALIZERS["{normalizer}"]({text})'
         imported = "from transformer_eval.normalization import NORMALIZERS\n"
     method = (config.get("quantization_config") or {}).get("quant_method")
-    package = _PACKAGES.get(str(method))
-    note = f"The weights are quantized: `pip install {package}`.\n\n" if package else ""
+    quantized = method in _QUANTIZERS
+    note = f"The weights are quantized: `pip install {method}`.\n\n" if quantized else ""
     return _use_section(
         f"{imported}from transformers import pipeline\n\n"
         f'classifier = pipeline("text-classification", model="{repo_id}")\n'

@@ -193,14 +193,10 @@ def _fetch_blob(model_id: str, commit: str, file: Any) -> None:
     """
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        WeakFileLock,
-        build_hf_headers,
-    )
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
     from tqdm import tqdm
 
     bar: Any = partial(tqdm, disable=constants.HF_HUB_DISABLE_PROGRESS_BARS or None)
-
     cache = Path(constants.HF_HUB_CACHE).expanduser()
     folder = repo_folder_name(repo_id=model_id, repo_type="model")
     blob = cache / folder / "blobs" / file.lfs.sha256

@@ -153,11 +153,7 @@ def _size(file: Path | bytes) -> int:
 
 
 def _send(files: Files, config: PushConfig) -> str:
-    """Uploads files in one commit, so that the repository receives all of them or none.
-
-    Returns:
-        The commit's id.
-    """
+    """Uploads files in one commit, hence all of them or none, and returns the commit's id."""
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
 

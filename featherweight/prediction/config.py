@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from featherweight.errors import UsageError
+from featherweight.training.config import require_range
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,4 @@ class PredictConfig:
     """Print a JSON list instead of a table."""
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-            UsageError: A number is out of range; the message names the flag.
-        """
-        if not 0 <= self.min_confidence <= 1:
-            raise UsageError(f"--min_confidence must be in [0, 1], not {self.min_confidence}")
+        require_range(self, "in [0, 1]", "min_confidence")

@@ -123,7 +123,7 @@ def apply_min_confidence(prediction: tuple[int, str, str], min_confidence: float
 
 
 def output_format(output_path: Path, rows: Rows, text_column: str, raw: bool) -> OutputFormat:
-    """Returns the format for the extension of the output file; for the flags, see `predict_file`.
+    """Returns the format for the extension of the output file; for the flags, see `PredictConfig`.
 
     Raises:
         UsageError: The extension is not supported, or not with this input.

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from featherweight.classifier import Classifier
@@ -46,10 +47,8 @@ def predict(config: PredictConfig) -> None:
     classifier = load(weights, config.device)
     if path:
         output_path = config.output_path or predictions_path(path)
-        ids = predict_file(
-            classifier, path, output_path, config.text_column, config.raw, progress=True,
-            min_confidence=config.min_confidence, weights=weights, resume=config.resume,
-        )  # fmt: skip
+        options = replace(config, weights=weights)
+        ids = predict_file(classifier, path, output_path, options, progress=True)
         logger.info("%d rows predicted: %s", sum(1 for _ in ids), output_path)
     else:
         print(_predict_texts(classifier, config))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -12,6 +13,7 @@ from featherweight.data.examples import text_rows
 from featherweight.data.rows import Rows, open_rows
 from featherweight.errors import UsageError
 from featherweight.prediction.cells import PREDICTION_COLUMNS
+from featherweight.prediction.config import PredictConfig
 from featherweight.prediction.output_formats import output_format
 from featherweight.prediction.resumable_file import open_resumable
 from featherweight.prediction.workers import Batch, BatchPredictor, predict_batches
@@ -19,6 +21,7 @@ from featherweight.run import Run
 from featherweight.weights import BUNDLE_FACTS, is_bundle
 
 _BATCH_ROWS = 1_024
+_DEFAULTS = PredictConfig()
 _MIN_PARALLEL_BYTES = 4_000_000  # smaller inputs are done before worker processes have started
 
 
@@ -26,12 +29,8 @@ def predict_file(
     classifier: Classifier,
     path: Path,
     output_path: Path,
-    text_column: str = "text",
-    raw: bool = False,
+    config: PredictConfig = _DEFAULTS,
     progress: bool = False,
-    min_confidence: float = 0.0,
-    weights: Path | None = None,
-    resume: bool = False,
 ) -> Iterator[int]:
     """Writes predictions for a file's texts and yields the most probable class ids meanwhile.
 
@@ -42,13 +41,11 @@ def predict_file(
         classifier: The model.
         path: CSV, TSV, JSONL, Parquet or `text;label` lines, optionally gzipped.
         output_path: A .csv, .jsonl or .parquet file; an existing one is replaced.
-        text_column: Name of the input's text column.
-        raw: Do not escape CSV cells that a spreadsheet would execute as formulas.
+        config: `text_column`, `raw`, `min_confidence`, `resume` (yields the ids of the remaining
+            rows only) and `weights`, the classifier's origin. If that is a bundle and the file is
+            large, a process on each core loads it as well; they must be able to import the main
+            module. Other options are ignored.
         progress: Show a progress bar on stderr.
-        min_confidence: Leave the label empty if its probability is below this value.
-        weights: Where the classifier was loaded from; if it is a bundle and the file is large, a
-            process on each core loads it as well. The main module must be importable by them.
-        resume: Continue what an earlier call left; yields the ids of the remaining rows only.
 
     Raises:
         DataError: A row is invalid.
@@ -58,25 +55,18 @@ def predict_file(
     _check_output_path(path, output_path)
     with open_rows(path) as rows:
         require_free_columns(rows)
-        texts = text_rows(rows, text_column)
-        output = output_format(output_path, rows, text_column, raw)
-        if resume and not output.resumable:
+        texts = text_rows(rows, config.text_column)
+        output = output_format(output_path, rows, config.text_column, config.raw)
+        if config.resume and not output.resumable:
             raise UsageError("--resume: Parquet cannot be resumed; give a .csv or .jsonl file")
-        predictor = BatchPredictor(classifier, output, min_confidence)
-        origin = {
-            "the input": _identity(path),
-            "the weights": _identity(_main_file(weights)) if weights else None,
-            "--text_column": text_column,
-            "--raw": raw,
-            "--min_confidence": min_confidence,
-        }
+        weights, large = config.weights, rows.size_bytes >= _MIN_PARALLEL_BYTES
+        bundle = weights if weights and large and is_bundle(weights) else None
+        predictor = BatchPredictor(classifier, output, config.min_confidence)
         with (
-            open_resumable(output_path, origin, resume) as partial,
+            open_resumable(output_path, _origin(path, config), config.resume) as partial,
             output.appending(partial.file) as append,
         ):
             next(islice(texts, partial.rows, partial.rows), None)
-            large = rows.size_bytes >= _MIN_PARALLEL_BYTES
-            bundle = weights if weights and large and is_bundle(weights) else None
             bar = tqdm(
                 total=rows.size_bytes, initial=rows.bytes_read(), unit="B", unit_scale=True,
                 desc=path.name, disable=None if progress else True,
@@ -112,6 +102,17 @@ def require_free_columns(rows: Rows) -> None:
                 f"{rows.path} already has a column {column}, which the predictions need: "
                 "rename or remove it"
             )
+
+
+def _origin(path: Path, config: PredictConfig) -> dict[str, Any]:
+    """Returns what the predictions are computed from, by the name to use in messages."""
+    return {
+        "the input": _identity(path),
+        "the weights": _identity(_main_file(config.weights)) if config.weights else None,
+        "--text_column": config.text_column,
+        "--raw": config.raw,
+        "--min_confidence": config.min_confidence,
+    }
 
 
 def _identity(path: Path) -> list[int]:

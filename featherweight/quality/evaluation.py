@@ -19,21 +19,13 @@ MIN_CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 class Coverage(NamedTuple):
-    """Results when predictions below a confidence are rejected.
+    """Results when predictions below a confidence are rejected."""
 
-    Attributes:
-        min_confidence: Minimum probability of a prediction.
-        answered: Number of texts with a prediction.
-        share: Share of texts with a prediction, in [0, 1].
-        accuracy: Accuracy of these predictions; None if there are none.
-        interval: 95 % Wilson interval of the accuracy; None if there are no predictions.
-    """
-
-    min_confidence: float
-    answered: int
-    share: float
-    accuracy: float | None
-    interval: tuple[float, float] | None
+    min_confidence: float  # minimum probability of a prediction
+    answered: int  # number of texts with a prediction
+    share: float  # of texts with a prediction, in [0, 1]
+    accuracy: float | None  # of these predictions; None if there are none
+    interval: tuple[float, float] | None  # 95 % Wilson interval of the accuracy
 
 
 @dataclass(frozen=True)
@@ -198,9 +190,14 @@ def bootstrap(confusion: IntArray, seed: int = 0) -> dict[str, tuple[float, floa
         "macro_precision": precision.mean(axis=1),
         "macro_recall": recall.mean(axis=1),
     }
+    return {name: percentile_interval(values) for name, values in samples.items()}
+
+
+def percentile_interval(samples: FloatArray) -> tuple[float, float]:
+    """Returns the 95 % interval of the bootstrap samples (R,) of a score."""
     tail = 50 * (1 - CONFIDENCE)
-    bounds = {name: np.percentile(values, [tail, 100 - tail]) for name, values in samples.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+    low, high = np.percentile(samples, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def _confusion(targets: IntArray, predictions: IntArray, num_labels: int) -> IntArray:
@@ -209,11 +206,7 @@ def _confusion(targets: IntArray, predictions: IntArray, num_labels: int) -> Int
 
 
 def _class_scores(confusion: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Returns precision, recall and F1 (…, C) of each class; 0 / 0 is 0.
-
-    Args:
-        confusion: (…, C, C) counts, rows true and columns predicted classes.
-    """
+    """Returns precision, recall and F1 (…, C) by confusion matrix (…, C, C); 0 / 0 is 0."""
 
     def ratio(numerator: IntArray, denominator: IntArray) -> FloatArray:
         return numerator / np.maximum(denominator, 1)  # no hits without texts

@@ -54,19 +54,12 @@ _QUESTION = re.compile(
 
 @dataclass(frozen=True)
 class Robustness:
-    """Results of a classifier on one perturbation of a split.
+    """Results of a classifier on one perturbation of a split."""
 
-    Attributes:
-        perturbation: A key of `PERTURBATIONS`.
-        accuracy: On the perturbed texts, in [0, 1].
-        changed: Share of predictions that differ from those on the original texts, in [0, 1].
-        n: Number of texts.
-    """
-
-    perturbation: str
-    accuracy: float
-    changed: float
-    n: int
+    perturbation: str  # a key of `PERTURBATIONS`
+    accuracy: float  # on the perturbed texts, in [0, 1]
+    changed: float  # share of predictions that differ from those on the original texts, in [0, 1]
+    n: int  # number of texts
 
 
 def robustness(classifier: Classifier, split: Split, seed: int = 0) -> list[Robustness]:

@@ -6,6 +6,7 @@ instead of two separate scores. They detect differences smaller than the confide
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from featherweight.classifier import FloatArray, IntArray
-from featherweight.quality.evaluation import CONFIDENCE
+from featherweight.quality.evaluation import percentile_interval
 
 Metric = Literal["accuracy", "macro_f1"]
 Scores = Callable[[FloatArray, IntArray], FloatArray]  # counts (R, K), cells (K, 1 + M) -> (R, M)
@@ -107,10 +108,7 @@ def compare_groups(
         metric: "accuracy" or "macro_f1".
         seed: Seed of the bootstrap.
     """
-
-    def macro_f1s(counts: FloatArray, cells: IntArray) -> FloatArray:
-        return _macro_f1s(counts, cells, num_labels)
-
+    macro_f1s = partial(_macro_f1s, num_labels=num_labels)
     scores = _accuracies if metric == "accuracy" else macro_f1s
     return _paired_bootstrap(metric, scores, targets, reference_members, contender_members, seed)
 
@@ -163,13 +161,11 @@ def _paired_bootstrap(
             for _ in range(RESAMPLES // _RESAMPLES_PER_CHUNK)
         ]
     )
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(resampled, [tail, 100 - tail])
     return PairedTest(
         metric=metric,
         n=n,
         difference=float(differences(observed[np.newaxis].astype(float))[0]),
-        interval=(float(low), float(high)),
+        interval=percentile_interval(resampled),
         p_value=_two_sided(resampled),
     )
 

@@ -176,12 +176,11 @@ def measure(
 
     Each contender runs in its own process per device, so that libraries do not affect each other.
     In every round, each process in turn measures for about 0.1 s at each batch size while the
-    others wait, so that load on the machine affects all of them equally. Rounds are repeated until
-    all have enough samples.
+    others wait, so that load on the machine affects all of them equally.
 
     Args:
         contenders: Models to time; a model is skipped on devices that it does not support.
-        texts: Texts to batch, in their order; repeated from the start as needed.
+        texts: Texts to batch, in their order; repeated as needed.
         batch_sizes: Texts per batch.
         devices: "cpu", "cuda" or both.
         threads: Number of CPU threads per contender.
@@ -216,13 +215,9 @@ def measure(
                 train=_train_data(train) if train and contender.baseline else None,
                 threads=threads,
                 batch_sizes=sizes,
-            ) | {
-                "model": contender.name,
-                "device": device,
-                "device_name": names[device],
-                "threads": threads,
-                "load_average": machine["load_average"][0],
-            }
+            )
+            facts |= {"model": contender.name, "device": device, "device_name": names[device]}
+            facts |= {"threads": threads, "load_average": machine["load_average"][0]}
             series += [_Series(worker, facts, size) for size in sizes]
         _run_rounds(series, min_iterations, min_seconds)
     return [one.latency() for one in series]

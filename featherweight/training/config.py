@@ -1,7 +1,8 @@
 """Options shared by all trainings, and the log line of an epoch."""
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,6 +13,16 @@ from featherweight.classifier import FloatArray, IntArray
 from featherweight.errors import UsageError
 
 logger = logging.getLogger("featherweight")
+
+_RANGES: Mapping[str, Callable[[float], bool]] = {  # NaN is outside all of them
+    "at least 1": lambda value: value >= 1,
+    "above 0": lambda value: 0 < value < math.inf,
+    "0 or above": lambda value: 0 <= value < math.inf,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+    "in [0, 1]": lambda value: 0 <= value <= 1,
+    "in [0, 2**32)": lambda value: 0 <= value < 2**32,
+    "in [0, 65535]": lambda value: 0 <= value <= 65_535,
+}
 
 
 @dataclass(frozen=True)
@@ -46,16 +57,12 @@ class TrainingConfig:
     """Random seed of initialization, batch order and dropout."""
 
     def __post_init__(self) -> None:
-        """Raises a UsageError that names the flag whose value is out of range."""
-        require_at_least_one(self, "epochs", "min_steps", "batch_size", "patience")
-        require_fraction(self, "label_smoothing")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise UsageError(f"--warmup_ratio must be in [0, 1], not {self.warmup_ratio}")
-        require_positive(self, "max_grad_norm")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise UsageError(f"--weight_decay must be 0 or above, not {self.weight_decay}")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"--seed must be in [0, 2**32), not {self.seed}")
+        require_range(self, "at least 1", "epochs", "min_steps", "batch_size", "patience")
+        require_range(self, "in [0, 1)", "label_smoothing")
+        require_range(self, "in [0, 1]", "warmup_ratio")
+        require_range(self, "above 0", "max_grad_norm")
+        require_range(self, "0 or above", "weight_decay")
+        require_range(self, "in [0, 2**32)", "seed")
 
     def passes_per_epoch(self, texts: int, batch_size: int) -> int:
         """Returns the number of passes over the training split in one epoch.
@@ -86,32 +93,18 @@ class OutputConfig:
     """Resume an interrupted run; all other flags must be the same."""
 
     def __post_init__(self) -> None:
-        """Raises a UsageError if the name is a path or flags exclude each other."""
         if Path(self.name).name != self.name or self.name == "..":
             raise UsageError(f"--name must be a folder name, not a path: {self.name!r}")
         if self.overwrite and self.resume:
             raise UsageError("--overwrite and --resume exclude each other: give only one")
 
 
-def require_at_least_one(config: Any, *flags: str) -> None:
-    """Raises a UsageError for values below 1."""
+def require_range(config: Any, allowed: str, *flags: str) -> None:
+    """Raises a UsageError for flags whose value is outside a range, one of `_RANGES`."""
     for flag in flags:
-        if getattr(config, flag) < 1:
-            raise UsageError(f"--{flag} must be at least 1, not {getattr(config, flag)}")
-
-
-def require_positive(config: Any, *flags: str) -> None:
-    """Raises a UsageError for values that are not positive and finite."""
-    for flag in flags:
-        if not 0 < getattr(config, flag) < float("inf"):
-            raise UsageError(f"--{flag} must be above 0, not {getattr(config, flag)}")
-
-
-def require_fraction(config: Any, *flags: str) -> None:
-    """Raises a UsageError for values outside [0, 1)."""
-    for flag in flags:
-        if not 0 <= getattr(config, flag) < 1:
-            raise UsageError(f"--{flag} must be in [0, 1), not {getattr(config, flag)}")
+        value = getattr(config, flag)
+        if not _RANGES[allowed](value):
+            raise UsageError(f"--{flag} must be {allowed}, not {value}")
 
 
 def class_weights(labels: IntArray, num_labels: int, config: TrainingConfig) -> FloatArray:

@@ -1,14 +1,12 @@
 """The state of an optimizer as named tensors, which can be saved without pickle."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.optim import Optimizer
+from torch import Tensor
+from torch.optim import Optimizer
 
 
-def optimizer_tensors(optimizer: "Optimizer") -> "dict[str, Tensor]":
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """Returns the state tensors of an optimizer by "parameter.name", e.g. "3.exp_avg"."""
     return {
         f"{index}.{name}": tensor
@@ -17,7 +15,7 @@ def optimizer_tensors(optimizer: "Optimizer") -> "dict[str, Tensor]":
     }
 
 
-def restore_optimizer(optimizer: "Optimizer", tensors: "Mapping[str, Tensor]") -> None:
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Restores the tensors of `optimizer_tensors`; learning rates stay unchanged.
 
     Raises:

@@ -102,7 +102,8 @@ def test_csv_shards_give_the_output_of_one_file_without_access_to_the_bundle(
     one, one_output = folder.parent / "one.csv", folder.parent / "one_predictions.csv"
     write(one, [*whole, ("x", "so sad", "last")])
     threshold = threshold_of(copied)
-    deque(predict_file(load(copied), one, one_output, min_confidence=threshold), maxlen=0)
+    options = PredictConfig(min_confidence=threshold)
+    deque(predict_file(load(copied), one, one_output, options), maxlen=0)
 
     def read_and_remove(path: Path) -> Any:
         files = read(path)
@@ -151,7 +152,8 @@ def test_parquet_shards_keep_the_types_of_their_columns(
     one, one_output = folder.parent / "one.parquet", folder.parent / "one_predictions.parquet"
     parquet.write_table(pyarrow.concat_tables(tables.values()), one)
     threshold = threshold_of(exported)
-    deque(predict_file(load(exported), one, one_output, min_confidence=threshold), maxlen=0)
+    options = PredictConfig(min_confidence=threshold)
+    deque(predict_file(load(exported), one, one_output, options), maxlen=0)
 
     predict(folder, output, exported, "parquet", min_confidence=threshold)
 

@@ -51,7 +51,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def predicted(path: Path, output_path: Path, **flags: Any) -> list[int]:
-    return list(predict_file(FirstLetter(), path, output_path, **flags))
+    return list(predict_file(FirstLetter(), path, output_path, PredictConfig(**flags)))
 
 
 def names(folder: Path) -> list[str]:

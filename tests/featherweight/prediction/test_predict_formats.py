@@ -30,7 +30,7 @@ class Length(StubClassifier):
 
 
 def predicted(path: Path, output: Path, **flags: Any) -> list[int]:
-    return list(predict_file(Length(), path, output, **flags))
+    return list(predict_file(Length(), path, output, PredictConfig(**flags)))
 
 
 def objects(path: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import pytest
 from featherweight.classifier import Batch, Classifier, FloatArray
 from featherweight.errors import DataError, UsageError
 from featherweight.prediction import resumable_file
+from featherweight.prediction.config import PredictConfig
 from featherweight.prediction.streaming import predict_file
 from tests.helpers.stub_classifier import StubClassifier
 
@@ -59,7 +60,8 @@ def output(tmp_path: Path) -> Path:
 
 def predicted(path: Path, output: Path, classifier: Classifier | None = None, **flags: Any) -> int:
     """Returns the number of predicted rows."""
-    return sum(1 for _ in predict_file(classifier or Longest(), path, output, **flags))
+    config = PredictConfig(**flags)
+    return sum(1 for _ in predict_file(classifier or Longest(), path, output, config))
 
 
 def interrupt(path: Path, output: Path, batches: int = 2, **flags: Any) -> None:
