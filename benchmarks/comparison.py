@@ -15,15 +15,13 @@ from featherweight.data.dataset import DataConfig, load_dataset
 from lstm.config import Preset
 
 
-def comparison(data: str, labels: str = "", threads: int = 1) -> None:
+def comparison(source: DataConfig, threads: int = 1) -> None:
     """Trains the presets, compresses them to fp16, and writes results/comparison.json.
 
     Args:
-        data: Hub id, folder or file.
-        labels: Label names in id order, if the data does not name its integers.
+        source: The data set.
         threads: CPU threads of each model while it is timed.
     """
-    source = DataConfig(data=data, labels=labels)
     presets: tuple[Preset, ...] = ("classic", "feather")
     with TemporaryDirectory() as folder:
         weights = []

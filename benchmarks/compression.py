@@ -32,31 +32,23 @@ FLAGS: dict[str, dict[str, Any]] = {
 
 
 def compression(
-    data: str,
+    source: DataConfig,
     runs: Path,
-    labels: str = "",
     origins: tuple[str, ...] = ("feather", "classic", "minilm"),
-    epochs: int = 3,
     threads: int = 1,
 ) -> None:
     """Creates missing runs and writes results/compression-ORIGIN.json and its picture.
 
     Args:
-        data: Hub id, folder or file.
+        source: The data set.
         runs: Folder of the runs.
-        labels: Label names in id order, if the data does not name its integers.
         origins: Presets, and transformers of the registry, each with seed 0.
-        epochs: Maximum number of epochs when a transformer is fine-tuned.
         threads: CPU threads of each model while it is timed.
     """
-    source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
     for name in origins:
         is_lstm = name in get_args(Preset)
-        if is_lstm:
-            origin = lstm(runs, name, source, seed=0)
-        else:
-            origin = transformer(runs, name, source, 0, epochs)
+        origin = (lstm if is_lstm else transformer)(runs, name, source, seed=0)
         methods = [
             method
             for method in methods_for(Origin.load(Run(origin), "auto"))

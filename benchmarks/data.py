@@ -14,14 +14,13 @@ from lstm.config import TokenizerConfig
 from lstm.tokenizer import UNK_ID, token_ids, train_tokenizer
 
 
-def data(data: str, labels: str = "") -> None:
+def data(source: DataConfig) -> None:
     """Explores a data set and writes results/data-NAME.json.
 
     Args:
-        data: Hub id, folder or file.
-        labels: Label names in id order, if the data does not name its integers.
+        source: The data set.
     """
-    dataset = load_dataset(DataConfig(data=data, labels=labels))
+    dataset = load_dataset(source)
     train = dataset.train
     word, bpe = (
         train_tokenizer(train.texts, TokenizerConfig(tokenizer=kind)) for kind in ("word", "bpe")

@@ -7,7 +7,7 @@ $ python benchmarks/distillation.py --data dair-ai/emotion --runs outputs/versus
 from pathlib import Path
 
 from shared.record import evaluations, run, write_record
-from shared.runs import lstm, transformer, variant
+from shared.runs import DISTILLATION, lstm, transformer, variant
 
 from compress.distillation.teachers import unlabeled_texts
 from featherweight.data.dataset import DataConfig, load_dataset
@@ -16,53 +16,40 @@ from featherweight.weights import file_sha256
 
 
 def distillation(
-    data: str,
+    source: DataConfig,
     runs: Path,
-    labels: str = "",
     unlabelled: Path | None = None,
     model: str = "minilm",
-    epochs: int = 3,
     teachers: tuple[int, ...] = (0, 1, 2),
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
-    temperature: float = 2.0,
-    alpha: float = 0.0,
 ) -> None:
     """Distills a student of each seed and writes results/distillation.json.
 
     Args:
-        data: Hub id, folder or file.
+        source: The data set.
         runs: Folder of the runs.
-        labels: Label names in id order, if the data does not name its integers.
         unlabelled: File of further texts, labeled by the teachers only.
         model: Transformer among the teachers.
-        epochs: Maximum number of epochs of its fine-tuning.
         teachers: Seeds of the teachers: one LSTM and one transformer each.
         seeds: Seeds of the students, and of the LSTMs that they are compared with.
-        temperature: Softmax temperature of the distillation.
-        alpha: Weight of the labels in the loss.
     """
-    source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
     ensemble = [
         *(lstm(runs, "feather", source, seed) for seed in teachers),
-        *(transformer(runs, model, source, seed, epochs) for seed in teachers),
+        *(transformer(runs, model, source, seed) for seed in teachers),
     ]
     rows = []
     for seed in seeds:
         origin = lstm(runs, "feather", source, seed)
-        student = variant(
-            origin, "distill", teachers=ensemble, unlabelled=unlabelled, seed=seed,
-            temperature=temperature, alpha=alpha,
-        )  # fmt: skip
+        flags = {"teachers": ensemble, "unlabelled": unlabelled, "seed": seed, **DISTILLATION}
+        student = variant(origin, "distill", **flags)
         for path, name in ((origin, "feather"), (student, "feather, distilled")):
             rows.append({"model": name, "seed": seed, **evaluations(load(path), dataset)})
-            print(name, seed, rows[-1]["validation"]["macro_f1"], rows[-1]["test"]["macro_f1"])
     values = {
         "teachers": [path.name for path in ensemble],
         "unlabelled": len(unlabeled_texts(unlabelled)) if unlabelled else 0,
         "unlabelled_sha256": file_sha256(unlabelled) if unlabelled else None,
-        "temperature": temperature,
-        "alpha": alpha,
+        **DISTILLATION,
         "rows": rows,
     }
     write_record("distillation", dataset.identity(), values)

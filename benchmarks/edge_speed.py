@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +29,8 @@ from shared.record import RESULTS, run, write_record
 from shared.runs import variant
 
 from edge.pretrained import PATH as PRETRAINED
-from featherweight.classifier import Classifier, IntArray
+from edge.runtime import load
+from featherweight.classifier import Classifier
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from featherweight.errors import FeatherweightError
 from featherweight.quality.evaluation import evaluate
@@ -96,10 +97,12 @@ class Peer:
         return steps.classifier
 
 
+Factory = Callable[[], Peer]
+
+
 def edge_speed(
-    data: str,
+    source: DataConfig,
     runs: Path,
-    labels: str = "",
     bundle: Path = PRETRAINED,
     origin: Path | None = None,
     transformer: str = "minilm",
@@ -107,56 +110,66 @@ def edge_speed(
     """Measures, and writes results/edge-speed.json and edge_speed.png.
 
     Args:
-        data: Hub id, folder or file.
+        source: The data set.
         runs: Folder of the runs.
-        labels: Label names in id order, if the data does not name its integers.
         bundle: Folder or zip file that export wrote.
         origin: Run that the bundle was exported from; default: the run of its name in runs.
         transformer: Fine-tuned transformer; its run with seed 0 is in runs.
     """
     core = _use_one_core()
-    dataset = load_dataset(DataConfig(data=data, labels=labels))
-    test = dataset.split("test")
-    facts = peers.bundle("cpu", str(bundle)).classifier.bundle.metadata
-    fine_tuned, more_labels = runs / f"{transformer}-0", runs / "more" / f"{transformer}-0"
+    dataset = load_dataset(source)
+    texts = dataset.split("test").texts
+    facts = load(bundle).metadata
+    lstm = origin or runs / str(facts["name"])
     with TemporaryDirectory() as folder:
         factories = {
-            BUNDLE: lambda: Peer(
-                "bundle", {"path": str(bundle)}, note=_label_note(facts["data"], dataset)
-            ),
-            OPENVINO: lambda: Peer("openvino_bundle", {"path": str(bundle)}),
-            LSTM: lambda: _trained(origin or runs / str(facts["name"])),
-            "fastText": lambda: _fasttext(dataset, Path(folder) / "fasttext.bin"),
-            "TF-IDF + linear SVM": lambda: Peer("svm", {"data": data, "labels": labels}),
-            f"{transformer} in PyTorch": lambda: _trained(fine_tuned, slow=True),
-            f"{transformer}, more labels": lambda: replace(
-                _trained(more_labels, slow=True),
-                note=_label_note(Run(more_labels).read_json("data.json"), dataset),
-            ),
-            f"{transformer}, onnx-int8": lambda: _trained(
-                variant(fine_tuned, "onnx-int8"), slow=True
-            ),
-            REFERENCE: lambda: _timed_only(dataset, Path(folder) / REFERENCE),
+            **_tiny_models(source, dataset, bundle, lstm, Path(folder)),
+            **_transformers(runs, transformer, dataset, Path(folder)),
         }
         available, rows, left_out = _evaluate(factories, dataset)
-        one, stages = _time_one_text(available, test.texts, str(bundle))
-        bulk = _time_bulk(available, test.texts)
-    for name, row in rows.items():
-        row |= {"one": _timing(one[name]), "bulk": _timing(bulk[name])}
-        if REFERENCE in one:
-            row["faster"] = one[REFERENCE].percentile(50) / one[name].percentile(50)
+        stages = _time_one_text(available, rows, texts, str(bundle))
+        _time_bulk(available, rows, texts)
     values = {
         "core": core,
         "bundle": {"name": facts["name"], "graph": facts["graph"]["dtype"]},
         "rows": list(rows.values()),
         "left_out": left_out,
         "stages_us": stages,
-        "cold_start": _cold_start(bundle, test.texts[0]),
+        "cold_start": _cold_start(bundle, texts[0]),
         "peers": _versions(),
     }
     write_record("edge-speed", dataset.identity(), values)
     with atomic_open(RESULTS / "edge_speed.png", "wb") as file:
         file.write(edge.picture(values))
+
+
+def _tiny_models(
+    source: DataConfig, dataset: Dataset, bundle: Path, lstm: Path, folder: Path
+) -> dict[str, Factory]:
+    path = {"path": str(bundle)}
+    note = _label_note(load(bundle).metadata["data"], dataset)
+    return {
+        BUNDLE: lambda: Peer("bundle", path, note=note),
+        OPENVINO: lambda: Peer("openvino_bundle", path),
+        LSTM: lambda: _trained(lstm),
+        "fastText": lambda: _fasttext(dataset, folder / "fasttext.bin"),
+        "TF-IDF + linear SVM": lambda: Peer("svm", {"data": source.data, "labels": source.labels}),
+    }
+
+
+def _transformers(runs: Path, name: str, dataset: Dataset, folder: Path) -> dict[str, Factory]:
+    fine_tuned, more_labels = runs / f"{name}-0", runs / "more" / f"{name}-0"
+
+    def with_more_labels() -> Peer:
+        note = _label_note(Run(more_labels).read_json("data.json"), dataset)
+        return _trained(more_labels, slow=True, note=note)
+
+    return {
+        f"{name} in PyTorch": lambda: _trained(fine_tuned, slow=True),
+        f"{name}, more labels": with_more_labels,
+        f"{name}, onnx-int8": lambda: _trained(variant(fine_tuned, "onnx-int8"), slow=True),
+        REFERENCE: lambda: _timed_only(dataset, folder / REFERENCE),
+    }
 
 
 def _use_one_core() -> int | None:
@@ -178,9 +191,9 @@ def _label_note(data: Mapping[str, Any], dataset: Dataset) -> str:
     return f"trained on {labels:,} labeled texts, {labels - official:,} of them beyond the split"
 
 
-def _trained(path: Path, slow: bool = False) -> Peer:
+def _trained(path: Path, slow: bool = False, **facts: Any) -> Peer:
     batch_size = TRANSFORMER_BATCH_SIZE if slow else BATCH_SIZE
-    return Peer("trained", {"weights": str(path), "batch_size": batch_size}, slow)
+    return Peer("trained", {"weights": str(path), "batch_size": batch_size}, slow, **facts)
 
 
 def _fasttext(dataset: Dataset, path: Path) -> Peer:
@@ -189,12 +202,12 @@ def _fasttext(dataset: Dataset, path: Path) -> Peer:
 
 
 def _timed_only(dataset: Dataset, folder: Path) -> Peer:
-    note = timed_only(REFERENCE, dataset, folder, "cpu").note
-    return replace(_trained(folder, slow=True), has_quality=False, note=note)
+    note = timed_only(REFERENCE, dataset, folder, "cpu").row.note
+    return _trained(folder, slow=True, has_quality=False, note=note)
 
 
 def _evaluate(
-    factories: Mapping[str, Callable[[], Peer]], dataset: Dataset
+    factories: Mapping[str, Factory], dataset: Dataset
 ) -> tuple[dict[str, Peer], dict[str, dict[str, Any]], dict[str, str]]:
     """Creates the models and evaluates them on the test split.
 
@@ -202,10 +215,7 @@ def _evaluate(
         The available models, the row of each, and why the others are left out, by name.
     """
     test = dataset.split("test")
-    available: dict[str, Peer] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    left_out: dict[str, str] = {}
-    predictions: dict[str, IntArray] = {}
+    available, rows, left_out, predictions = {}, {}, {}, {}
     for name, create in factories.items():
         try:
             peer = create()
@@ -241,26 +251,34 @@ def _batch_sensitivity(classifier: Classifier, texts: Sequence[str]) -> float:
 
 
 def _time_one_text(
-    available: Mapping[str, Peer], texts: Sequence[str], bundle: str
-) -> tuple[dict[str, Latency], dict[str, float]]:
-    """Times single texts; also returns the stages of the bundle's median time, in us."""
+    available: Mapping[str, Peer],
+    rows: Mapping[str, dict[str, Any]],
+    texts: Sequence[str],
+    bundle: str,
+) -> dict[str, float]:
+    """Adds the times of single texts to the rows; returns the stages of the bundle's, in us."""
     parts = {name: Peer(name, {"path": bundle}) for name in ("tokenizing", "graph")}
     contenders = [peer.contender(name) for name, peer in {**available, **parts}.items()]
     latencies = measure(contenders, texts, batch_sizes=[1], min_iterations=ONE_TEXT_BATCHES)
     one = {latency.model: latency for latency in latencies}
+    for name, row in rows.items():
+        row["one"] = _timing(one[name])
+        if REFERENCE in one:
+            row["faster"] = one[REFERENCE].percentile(50) / one[name].percentile(50)
     tokenizing = 1000 * one["tokenizing"].percentile(50, "encode")
     graph = 1000 * one["graph"].percentile(50, "forward")
     rest = 1000 * one[BUNDLE].percentile(50) - tokenizing - graph
-    return one, {"tokenizing": tokenizing, "graph": graph, "rest": rest}
+    return {"tokenizing": tokenizing, "graph": graph, "rest": rest}
 
 
-def _time_bulk(available: Mapping[str, Peer], texts: Sequence[str]) -> dict[str, Latency]:
-    """Times all texts in one batch, and fewer for slow models."""
-    latencies = []
+def _time_bulk(
+    available: Mapping[str, Peer], rows: Mapping[str, dict[str, Any]], texts: Sequence[str]
+) -> None:
+    """Adds the times of all texts in one batch to the rows, and of fewer for slow models."""
     for slow, size, batches in ((False, len(texts), BATCHES), (True, FEW_TEXTS, FEW_BATCHES)):
         contenders = [peer.contender(name) for name, peer in available.items() if peer.slow == slow]
-        latencies += measure(contenders, texts, batch_sizes=[size], min_iterations=batches)
-    return {latency.model: latency for latency in latencies}
+        for latency in measure(contenders, texts, batch_sizes=[size], min_iterations=batches):
+            rows[latency.model]["bulk"] = _timing(latency)
 
 
 def _timing(latency: Latency) -> dict[str, Any]:

@@ -11,12 +11,13 @@ $ python benchmarks/pretrained.py --data dair-ai/emotion --runs outputs/versus \
 
 import csv
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from shared.record import evaluations, run, write_record
-from shared.runs import lstm, transformer, variant
+from shared.runs import DISTILLATION, lstm, transformer, variant
 
 from compress.distillation.teachers import unlabeled_texts
 from edge.classifier import BundleClassifier
@@ -41,68 +42,45 @@ TERMS = "educational and research purposes only (dair-ai/emotion)"
 
 
 def pretrained(
-    data: str,
+    source: DataConfig,
     runs: Path,
     further: Path,
-    labels: str = "",
     model: str = "minilm",
-    epochs: int = 3,
     teachers: tuple[int, ...] = (0, 1, 2, 3, 4),
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
-    temperature: float = 2.0,
-    alpha: float = 0.0,
 ) -> None:
     """Builds the bundles, copies the best to edge/pretrained and writes results/pretrained.json.
 
     Args:
-        data: Hub id, folder or file.
+        source: The data set.
         runs: Folder of the runs.
         further: CSV file of further labeled texts.
-        labels: Label names in id order, if the data does not name its integers.
         model: Transformer among the teachers, with the first of their seeds.
-        epochs: Maximum number of epochs of its fine-tuning.
         teachers: Seeds of the LSTMs among the teachers.
         seeds: Seeds of the students.
-        temperature: Softmax temperature of the distillation.
-        alpha: Weight of the labels in the loss.
     """
-    plain = DataConfig(data=data, labels=labels)
-    extended = _extended(plain, further, runs / "more")
-    recipes = {"plain": (plain, runs), "more labels": (extended, runs / "more")}
-    rows, bundles, facts = [], [], {}
-    for recipe, (source, folder) in recipes.items():
-        dataset = load_dataset(source)
-        ensemble = [lstm(folder, "feather", source, seed) for seed in teachers]
-        ensemble.append(transformer(folder, model, source, teachers[0], epochs))
+    more = runs / "more"
+    extended = _extended(source, further, more)
+    recipes = {"plain": (source, runs, further), "more labels": (extended, more, None)}
+    rows, facts = {}, {}
+    for recipe, (data, folder, unlabelled) in recipes.items():
+        ensemble = [lstm(folder, "feather", data, seed) for seed in teachers]
+        ensemble.append(transformer(folder, model, data, teachers[0]))
+        dataset = load_dataset(data)
         facts[recipe] = {"data": dataset.identity(), "teachers": [path.name for path in ensemble]}
         for seed in seeds:
-            small = lstm(folder, "feather", source, seed, f"emotion-{seed}", **SHAPE)
-            student = variant(
-                small, "distill", teachers=ensemble, seed=seed, temperature=temperature,
-                alpha=alpha, unlabelled=further if recipe == "plain" else None,
-            )  # fmt: skip
-            bundle = folder / f"{small.name}.zip"
-            export(ExportConfig(student, bundle, license_note=TERMS, overwrite=bundle.exists()))
-            bundles.append(bundle)
-            rows.append({"recipe": recipe, "seed": seed, **_evaluated(bundle, dataset)})
-            print(recipe, seed, *(rows[-1][split]["macro_f1"] for split in ("validation", "test")))
-    best = max(range(len(rows)), key=lambda index: rows[index]["validation"]["macro_f1"])
-    shutil.copyfile(bundles[best], PATH)
+            small = lstm(folder, "feather", data, seed, f"emotion-{seed}", **SHAPE)
+            bundle = _distilled(small, seed, teachers=ensemble, unlabelled=unlabelled)
+            rows[bundle] = {"recipe": recipe, "seed": seed, **_evaluated(bundle, dataset)}
     values = {
         "shape": SHAPE,
         "further": {"n": len(unlabeled_texts(further)), "sha256": file_sha256(further)},
-        "temperature": temperature,
-        "alpha": alpha,
+        **DISTILLATION,
         "recipes": facts,
-        "shipped": {
-            "recipe": rows[best]["recipe"],
-            "seed": rows[best]["seed"],
-            "sha256": file_sha256(PATH),
-            **_behavior(BundleClassifier.load(PATH), dataset),
-        },
-        "rows": rows,
+        "shipped": _ship(rows, dataset),
+        "rows": list(rows.values()),
     }
-    write_record("pretrained", load_dataset(plain).identity(), values)
+    write_record("pretrained", load_dataset(source).identity(), values)
 
 
 def _extended(source: DataConfig, further: Path, folder: Path) -> DataConfig:
@@ -121,20 +99,12 @@ def _extended(source: DataConfig, further: Path, folder: Path) -> DataConfig:
     return DataConfig(data=str(path), labels=labels)
 
 
-def _behavior(classifier: BundleClassifier, dataset: Dataset) -> dict[str, Any]:
-    """Returns what the model card shows beyond the scores."""
-    probabilities = classifier.predict_proba(PROBES)
-    return {
-        "robustness": [asdict(row) for row in robustness(classifier, dataset.split("test"))],
-        "probes": [
-            {
-                "text": text,
-                "answer": classifier.labels[row.argmax()],
-                "confidence": float(row.max()),
-            }
-            for text, row in zip(PROBES, probabilities, strict=True)
-        ],
-    }
+def _distilled(origin: Path, seed: int, **flags: Any) -> Path:
+    """Distills and exports a student; returns its bundle."""
+    student = variant(origin, "distill", seed=seed, **DISTILLATION, **flags)
+    bundle = origin.with_name(f"{origin.name}.zip")
+    export(ExportConfig(student, bundle, license_note=TERMS, overwrite=bundle.exists()))
+    return bundle
 
 
 def _evaluated(bundle: Path, dataset: Dataset) -> dict[str, Any]:
@@ -147,6 +117,28 @@ def _evaluated(bundle: Path, dataset: Dataset) -> dict[str, Any]:
     if size_bytes > MAX_BYTES:
         raise ValueError(f"{bundle} has {size_bytes:,} bytes, {MAX_BYTES:,} are allowed")
     return {"size_bytes": size_bytes, **evaluations(BundleClassifier.load(bundle), dataset)}
+
+
+def _ship(rows: Mapping[Path, Mapping[str, Any]], dataset: Dataset) -> dict[str, Any]:
+    """Copies the best bundle into the package; returns the facts for its model card."""
+    best = max(rows, key=lambda bundle: rows[bundle]["validation"]["macro_f1"])
+    shutil.copyfile(best, PATH)
+    classifier = BundleClassifier.load(PATH)
+    probes = zip(PROBES, classifier.predict_proba(PROBES), strict=True)
+    return {
+        "recipe": rows[best]["recipe"],
+        "seed": rows[best]["seed"],
+        "sha256": file_sha256(PATH),
+        "robustness": [asdict(row) for row in robustness(classifier, dataset.split("test"))],
+        "probes": [
+            {
+                "text": text,
+                "answer": classifier.labels[row.argmax()],
+                "confidence": float(row.max()),
+            }
+            for text, row in probes
+        ],
+    }
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ $ python benchmarks/quality.py --data dair-ai/emotion
 $ python benchmarks/quality.py --data sst2/ --presets '[feather]' --seeds '[0,1,2]'
 """
 
+import itertools
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,31 +21,26 @@ from lstm.config import Preset
 
 
 def quality(
-    data: str,
-    labels: str = "",
+    source: DataConfig,
     presets: tuple[Preset, ...] = ("feather", "classic"),
     seeds: tuple[int, ...] = (0, 1, 2),
 ) -> None:
     """Trains every preset with every seed and writes results/quality-NAME.json.
 
     Args:
-        data: Hub id, folder or file.
-        labels: Label names in id order, if the data does not name its integers.
+        source: The data set.
         presets: Presets to train.
         seeds: Seeds of the trainings.
     """
-    source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
     rows = []
     with TemporaryDirectory() as folder:
-        for name in presets:
-            for seed in seeds:
-                started = time.perf_counter()
-                path = lstm(Path(folder), name, source, seed)
-                seconds = round(time.perf_counter() - started, 1)
-                scores = evaluations(load(path), dataset)
-                rows.append({"model": name, "seed": seed, "training_seconds": seconds, **scores})
-                print(name, seed, scores["validation"]["macro_f1"], scores["test"]["macro_f1"])
+        for name, seed in itertools.product(presets, seeds):
+            started = time.perf_counter()
+            path = lstm(Path(folder), name, source, seed)
+            seconds = round(time.perf_counter() - started, 1)
+            scores = evaluations(load(path), dataset)
+            rows.append({"model": name, "seed": seed, "training_seconds": seconds, **scores})
     rows += [
         {"model": baseline.name, "seed": None, **evaluations(baseline, dataset)}
         for baseline in baselines(dataset.train, dataset.labels)

@@ -18,38 +18,36 @@ from featherweight.data.dataset import DataConfig, load_dataset
 ROOT = Path(__file__).parent.parent
 
 
-def training_time(data: str, labels: str = "", runs: int = 3) -> None:
+def training_time(source: DataConfig, runs: int = 3) -> None:
     """Trains with the defaults in a separate process and writes results/training-time.json.
 
     Args:
-        data: Hub id, folder or file.
-        labels: Label names in id order, if the data does not name its integers.
+        source: The data set.
         runs: Number of trainings.
     """
     rows = []
     with TemporaryDirectory() as folder:
         for number in range(runs):
             name = f"run-{number}"
-            command = [sys.executable, ROOT / "train.py", "--data", data, "--labels", labels,
-                       "--output_dir", folder, "--name", name]  # fmt: skip
+            command = [sys.executable, ROOT / "train.py", "--data", source.data, "--labels",
+                       source.labels, "--output_dir", folder, "--name", name]  # fmt: skip
             started = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             seconds = time.perf_counter() - started
             history = (Path(folder) / name / "history.jsonl").read_text().splitlines()
             epochs = [json.loads(line) for line in history]
+            per_epoch, speed = (
+                statistics.median(epoch[key] for epoch in epochs)
+                for key in ("seconds", "texts_per_second")
+            )
             rows.append(
                 {
-                    "seconds": seconds,
-                    "epochs": len(epochs),
-                    "seconds_per_epoch": statistics.median(row["seconds"] for row in epochs),
-                    "texts_per_second": statistics.median(
-                        row["texts_per_second"] for row in epochs
-                    ),
+                    "seconds": seconds, "epochs": len(epochs), "seconds_per_epoch": per_epoch,
+                    "texts_per_second": speed,
                 }
-            )
+            )  # fmt: skip
             print(rows[-1])
-    dataset = load_dataset(DataConfig(data=data, labels=labels))
-    write_record("training-time", dataset.identity(), {"rows": rows})
+    write_record("training-time", load_dataset(source).identity(), {"rows": rows})
 
 
 if __name__ == "__main__":

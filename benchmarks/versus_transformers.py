@@ -22,11 +22,9 @@ from transformer_eval.test_transformer import timed_only
 
 
 def versus_transformers(
-    data: str,
+    source: DataConfig,
     runs: Path,
-    labels: str = "",
     model: str = "minilm",
-    epochs: int = 3,
     seeds: tuple[int, ...] = (0, 1, 2),
     timed: tuple[str, ...] = ("distilbert", "bert-base"),
     threads: int = 1,
@@ -34,22 +32,19 @@ def versus_transformers(
     """Trains missing runs, and writes results/versus-transformers.json and its picture.
 
     Args:
-        data: Hub id, folder or file.
+        source: The data set.
         runs: Folder of the runs.
-        labels: Label names in id order, if the data does not name its integers.
         model: Transformer that is fine-tuned, and used frozen.
-        epochs: Maximum number of epochs of its fine-tuning.
         seeds: Seeds of the LSTMs and of the fine-tuned transformers.
         timed: Further transformers, of which only speed and size are measured.
         threads: CPU threads of each model while it is timed.
     """
-    source = DataConfig(data=data, labels=labels)
     dataset = load_dataset(source)
     lstms = [lstm(runs, "feather", source, seed) for seed in seeds]
     weights = [
         *lstms,
         *(variant(path, "fp16") for path in lstms),
-        *(transformer(runs, model, source, seed, epochs) for seed in seeds),
+        *(transformer(runs, model, source, seed) for seed in seeds),
         frozen(runs, model, source),
     ]
     entrants = [enter(path, "auto") for path in weights]

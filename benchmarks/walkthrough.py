@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from shared.record import run, write_record
+from shared.record import write_record
 
 from featherweight.data.dataset import DataConfig, load_dataset
 
@@ -68,4 +68,4 @@ def _start(command: str, folder: str) -> subprocess.Popen[str]:
 
 
 if __name__ == "__main__":
-    run(walkthrough)
+    walkthrough()

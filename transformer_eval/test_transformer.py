@@ -10,6 +10,7 @@ from typing import Any
 from featherweight.baselines import TfidfSVM
 from featherweight.comparison.compare import check_flags, compare_entrants, compared_data
 from featherweight.comparison.entrants import Entrant, enter
+from featherweight.comparison.record import Row
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import Dataset, load_dataset
 from featherweight.data.labels import parse_names
@@ -96,7 +97,8 @@ def _evaluated(config: TransformerTestConfig, model: str, dataset: Dataset) -> E
             f"{', '.join(dataset.labels)}: not comparable; fine-tune it, or give --latency_only"
         )
     classifier.labels = labels
-    return Entrant(classifier, Contender(files.name, weights=files.folder), str(files.folder))
+    contender = Contender(files.name, weights=files.folder)
+    return Entrant(classifier, contender, str(files.folder), Row(files.name))
 
 
 def timed_only(model: str, dataset: Dataset, folder: Path, device: str) -> Entrant:
@@ -123,4 +125,5 @@ def timed_only(model: str, dataset: Dataset, folder: Path, device: str) -> Entra
         random_weights.build(REGISTRY[model], dataset.train.texts, dataset.labels, folder)
         name, note = model, "only timed, with random weights and a stand-in for its tokenizer"
     classifier = TransformerClassifier.load(folder, device, name)
-    return Entrant(classifier, Contender(name, weights=folder), name, timed_only=True, note=note)
+    contender, row = Contender(name, weights=folder), Row(name, note=note)
+    return Entrant(classifier, contender, name, row, timed_only=True)

@@ -1,12 +1,12 @@
 """How the templates format values: the jinja2 filters."""
 
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tabulate import tabulate
 
-from featherweight.reports.numbers import DASH, three_digits
+from featherweight.reports import numbers
+from featherweight.reports.numbers import DASH, three_digits, with_interval
 
 
 def aligned(table: str) -> str:
@@ -20,23 +20,16 @@ def aligned(table: str) -> str:
     return f"{padded}\n"
 
 
-def interval(bounds: Sequence[float]) -> str:
-    """Returns the bounds of an interval as "[low, high]"."""
-    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
-
-
 def score(evaluation: Mapping[str, Any] | None, metric: str) -> str:
     """Returns a metric with its interval, or a dash for a model that was only timed."""
     if not evaluation:
         return DASH
-    return f"{evaluation[metric]:.4f} {interval(evaluation['intervals'][metric])}"
+    return with_interval(evaluation[metric], evaluation["intervals"][metric])
 
 
 def spread(evaluations: Iterable[Mapping[str, Any]], metric: str) -> str:
     """Returns the mean of a metric over seeds ± its standard deviation."""
-    values = [evaluation[metric] for evaluation in evaluations]
-    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{deviation}"
+    return numbers.spread([evaluation[metric] for evaluation in evaluations])
 
 
 def timing(timings: Mapping[str, Any], key: str) -> str:
@@ -47,7 +40,7 @@ def timing(timings: Mapping[str, Any], key: str) -> str:
 FILTERS: Mapping[str, Callable[..., str]] = {
     "aligned": aligned,
     "digits": three_digits,
-    "interval": interval,
+    "interval": numbers.interval,
     "kilobytes": lambda size_bytes: f"{size_bytes / 1000:,.0f}",
     "number": lambda value, spec=",": format(value, spec),
     "score": score,

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser
 
 from featherweight.classifier import Classifier
 from featherweight.comparison import plots
-from featherweight.data.dataset import Dataset
+from featherweight.data.dataset import DataConfig, Dataset
 from featherweight.device import environment
 from featherweight.quality.evaluation import evaluate
 from featherweight.run import atomic_open
@@ -21,15 +21,30 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 
 def run(program: Callable[..., None]) -> None:
-    """Runs a benchmark with its parameters as flags, and logs to the terminal."""
+    """Runs a benchmark with its parameters as flags, and logs to the terminal.
+
+    Args:
+        program: Its first parameter, `source`, is made from --data and --labels.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    auto_cli(program, as_positional=False)
+    parser = ArgumentParser()
+    parser.add_argument("--config", action="config", help="YAML file of flags")
+    parser.add_argument("--data", required=True, help="Hub id, folder or file")
+    parser.add_argument(
+        "--labels", default="", help="label names in id order, if the data has only integers"
+    )
+    parser.add_function_arguments(program, skip={"source"})
+    flags = parser.parse_args().as_dict()
+    del flags["config"]
+    program(DataConfig(data=flags.pop("data"), labels=flags.pop("labels")), **flags)
 
 
 def evaluations(classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
-    """Returns the evaluations on validation and test."""
+    """Returns the evaluations on validation and test, and prints their macro-F1."""
     splits = (dataset.validation, dataset.split("test"))
-    return {split.name: evaluate(classifier, split, dataset.name).to_json() for split in splits}
+    found = {split.name: evaluate(classifier, split, dataset.name).to_json() for split in splits}
+    print(classifier.name, {name: scores["macro_f1"] for name, scores in found.items()})
+    return found
 
 
 def write_record(name: str, data: dict[str, Any], values: dict[str, Any]) -> None:

@@ -71,15 +71,7 @@ def compare_entrants(
         UsageError: The entrants are not comparable, or no row has the reference's name.
         DataError: The data is not available or cannot be used.
     """
-    dataset = load_dataset(data, entrants[0].classifier.labels)
-    if data.drop_leaks:
-        dataset = drop_leaks(dataset)[0]
-    split = dataset.split(config.split)
-    if len(set(split.labels.tolist())) < 2:
-        raise DataError(
-            f"the {split.name} split of {dataset.name} has one class only: "
-            "nothing can be compared on it"
-        )
+    dataset, split = _load(data, entrants[0].classifier.labels, config.split)
     evaluated = [
         _evaluated(config, entrant, dataset, split)
         for entrant in (*entrants, *baseline_entrants(dataset))
@@ -177,16 +169,30 @@ def _refuse_foreign(path: Path) -> None:
         raise UsageError(f"--output_path {path} exists and is not a report: name a new folder")
 
 
+def _load(data: DataConfig, labels: Sequence[str], name: str) -> tuple[Dataset, Split]:
+    """Loads a data set and the split of it that is compared on."""
+    dataset = load_dataset(data, labels)
+    if data.drop_leaks:
+        dataset = drop_leaks(dataset)[0]
+    split = dataset.split(name)
+    if len(set(split.labels.tolist())) < 2:
+        raise DataError(
+            f"the {name} split of {dataset.name} has one class only: nothing can be compared on it"
+        )
+    return dataset, split
+
+
 def _evaluated(config: CompareConfig, entrant: Entrant, dataset: Dataset, split: Split) -> Entrant:
     """Returns an entrant with its evaluation, unless it is only timed."""
     if entrant.timed_only:
         return entrant
     logger.info("%s: evaluating on %d texts", entrant.classifier.name, len(split))
-    return dataclasses.replace(
-        entrant,
-        evaluation=evaluate(entrant.classifier, split, dataset.name),
+    row = dataclasses.replace(
+        entrant.row,
+        evaluations=(evaluate(entrant.classifier, split, dataset.name),),
         robustness=tuple(robustness(entrant.classifier, split)) if config.robustness else (),
     )
+    return dataclasses.replace(entrant, row=row)
 
 
 def _time(
@@ -216,17 +222,12 @@ def _rows(groups: Mapping[str, Sequence[Entrant]], latencies: Sequence[Latency])
     """Returns one row per group, and one for its CUDA graphs where they were timed."""
     rows = []
     for name, members in groups.items():
-        first = members[0]
-        row = Row(
-            name,
-            tuple(member.evaluation for member in members if member.evaluation),
-            robustness=first.robustness,
-            note=first.note,
-            rejected=next((member.rejected for member in members if member.rejected), ""),
-            method=first.method,
-            origin=first.origin,
-            parameters=first.classifier.num_parameters() if first.timed_only else 0,
-            size_bytes=first.classifier.size_bytes() if first.timed_only else 0,
+        row = dataclasses.replace(
+            members[0].row,
+            evaluations=tuple(found for member in members for found in member.row.evaluations),
+            rejected=next((member.row.rejected for member in members if member.row.rejected), ""),
+            parameters=members[0].classifier.num_parameters(),
+            size_bytes=members[0].classifier.size_bytes(),
         )
         for model in (name, f"{name}{_CUDA_GRAPHS}"):
             times = tuple(latency for latency in latencies if latency.model == model)

@@ -8,22 +8,15 @@ from pathlib import Path
 
 from featherweight.baselines import baselines
 from featherweight.classifier import Classifier
+from featherweight.comparison.record import Row
 from featherweight.data.dataset import Dataset
 from featherweight.errors import UsageError
 from featherweight.loading import compression_of, load
-from featherweight.quality.evaluation import Evaluation
-from featherweight.quality.robustness import Robustness
 from featherweight.run import CONFIG, Run
 from featherweight.timing.latency import Contender
 
-_NOT_IDENTITY = {
-    "kind",
-    "name",
-    "output_dir",
-    "overwrite",
-    "resume",
-    "seed",
-}  # may differ within a group
+# Options that may differ within a group.
+_NOT_IDENTITY = {"kind", "name", "output_dir", "overwrite", "resume", "seed"}
 
 
 @dataclass(frozen=True)
@@ -34,25 +27,15 @@ class Entrant:
         classifier: The classifier.
         contender: How a timing process loads it.
         identity: Equal for runs that differ in their seed only.
+        row: What is known about it for the tables.
         timed_only: Whether only its speed and size are compared.
-        note: A remark for the reader.
-        rejected: Why `compress` rejected the variant; empty otherwise.
-        method: Compression method of a variant; empty otherwise.
-        origin: Name of the run that a variant was made from; empty otherwise.
-        evaluation: On the compared split; None before it is evaluated and if only timed.
-        robustness: One per perturbation, if requested.
     """
 
     classifier: Classifier
     contender: Contender
     identity: str
+    row: Row
     timed_only: bool = False
-    note: str = ""
-    rejected: str = ""
-    method: str = ""
-    origin: str = ""
-    evaluation: Evaluation | None = None
-    robustness: tuple[Robustness, ...] = ()
 
 
 def enter(weights: Path, device: str) -> Entrant:
@@ -62,22 +45,18 @@ def enter(weights: Path, device: str) -> Entrant:
         WeightsError: The weights cannot be used.
     """
     classifier = load(weights, "cpu" if device == "cpu" else "auto")
-    compression = compression_of(weights)
-    return Entrant(
-        classifier,
-        Contender(classifier.name, weights=weights),
-        _identity(weights),
-        rejected=compression["rejected"] if compression else "",
-        method=compression["method"] if compression else "",
-        origin=compression["origin"]["name"] if compression else "",
-    )
+    row = Row(classifier.name)
+    if compression := compression_of(weights):
+        rejected, method = compression["rejected"], compression["method"]
+        row = Row(row.model, rejected=rejected, method=method, origin=compression["origin"]["name"])
+    return Entrant(classifier, Contender(classifier.name, weights=weights), _identity(weights), row)
 
 
 def baseline_entrants(dataset: Dataset) -> list[Entrant]:
     """Returns the baselines, fitted on the training split."""
     return [
-        Entrant(baseline, Contender(baseline.name, baseline=baseline.name), baseline.name)
-        for baseline in baselines(dataset.train, dataset.labels)
+        Entrant(model, Contender(model.name, baseline=model.name), model.name, Row(model.name))
+        for model in baselines(dataset.train, dataset.labels)
     ]
 
 

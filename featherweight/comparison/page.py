@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from featherweight.comparison import tables, text
 from featherweight.comparison.plots import front_models
 from featherweight.comparison.record import Record, model_name
-from featherweight.reports.numbers import interval, probability, three_digits
+from featherweight.reports.numbers import probability, three_digits, with_interval
 
 _SIGNS = {"noisy": "⚠", "wrong": "✗", "better": "▲", "worse": "▼", "same": "○"}
 _TABLES = {
@@ -68,8 +68,8 @@ def _best(record: Record) -> tuple[str, str] | None:
         return None
     best = max(scored, key=lambda row: row["scores"]["macro_f1"])
     bounds = (best["intervals"] or {}).get("macro_f1")
-    score = f"{best['scores']['macro_f1']:.4f}"
-    return model_name(best), f"{score} {interval(bounds)}" if bounds else score
+    score = best["scores"]["macro_f1"]
+    return model_name(best), with_interval(score, bounds) if bounds else f"{score:.4f}"
 
 
 def _summary(row: Record) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from featherweight.timing.latency import Latency
 
 Record = Mapping[str, Any]
 
-_INTERVALS = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -75,10 +73,9 @@ def build_record(
     if not evaluated:
         raise UsageError("no model was evaluated: add a trained model")
     base = _reference(reference, by_name, evaluated)
-    first = evaluated[0].evaluations[0]
-    for row in evaluated:
-        for evaluation in row.evaluations:
-            _refuse_incomparable(first, evaluation)
+    first, *others = (evaluation for row in evaluated for evaluation in row.evaluations)
+    for evaluation in others:
+        _refuse_incomparable(first, evaluation)
     tests = _significance(base, [row for row in evaluated if row is not base])
     figures = {row.model: _figures(row) for row in rows}
     return {
@@ -195,15 +192,10 @@ def _paired_tests(reference: Row, other: Row) -> tuple[PairedTest, PairedTest]:
     num_labels = len(reference.evaluations[0].labels)
     before = [evaluation.predictions for evaluation in reference.evaluations]
     after = [evaluation.predictions for evaluation in other.evaluations]
+    macro_f1 = compare_groups(targets, before, after, num_labels, "macro_f1")
     if len(before) == len(after) == 1:
-        return (
-            mcnemar_accuracy(targets, before[0], after[0]),
-            compare_groups(targets, before, after, num_labels, "macro_f1"),
-        )
-    return (
-        compare_groups(targets, before, after, num_labels, "accuracy"),
-        compare_groups(targets, before, after, num_labels, "macro_f1"),
-    )
+        return mcnemar_accuracy(targets, before[0], after[0]), macro_f1
+    return compare_groups(targets, before, after, num_labels, "accuracy"), macro_f1
 
 
 def _figures(row: Row) -> dict[str, Any]:
@@ -228,34 +220,29 @@ def _quality(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Returns means over the seeds, and the first seed's classes; empty if only timed."""
     if not evaluations:
         return {
-            "scores": {},
-            "deviations": None,
-            "intervals": {},
-            "ece": None,
-            "per_class": {},
-            "confusion_matrix": None,
+            **dict.fromkeys(("deviations", "ece", "confusion_matrix")),
+            **{name: {} for name in ("scores", "intervals", "per_class")},
         }
-    records = [evaluation.to_json() for evaluation in evaluations]
+    first = evaluations[0]
     scores = {
-        name: [evaluation.scores[name] for evaluation in evaluations]
-        for name in evaluations[0].scores
+        name: [evaluation.scores[name] for evaluation in evaluations] for name in first.scores
     }
-    several = len(records) > 1
+    several = len(evaluations) > 1
     return {
         "scores": {name: statistics.mean(values) for name, values in scores.items()},
         "deviations": (
             {name: statistics.stdev(values) for name, values in scores.items()} if several else None
         ),
-        "intervals": {name: _mean_interval(records, name) for name in _INTERVALS},
-        "ece": statistics.mean(record["ece"] for record in records),
-        "per_class": records[0]["per_class"],
-        "confusion_matrix": records[0]["confusion_matrix"],
+        "intervals": {name: _mean_interval(evaluations, name) for name in first.intervals},
+        "ece": statistics.mean(evaluation.ece for evaluation in evaluations),
+        "per_class": first.per_class(),
+        "confusion_matrix": first.confusion.tolist(),
     }
 
 
-def _mean_interval(records: Sequence[Record], name: str) -> list[float]:
+def _mean_interval(evaluations: Sequence[Evaluation], name: str) -> list[float]:
     """Returns the mean bounds: the uncertainty of one seed's score due to the texts alone."""
-    bounds = [record["intervals"][name] for record in records]
+    bounds = [evaluation.intervals[name] for evaluation in evaluations]
     return [statistics.mean(ends) for ends in zip(*bounds, strict=True)]
 
 

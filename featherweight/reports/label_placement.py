@@ -1,6 +1,8 @@
 """Placement of the names of points in a plot, so that they hide neither names nor points."""
 
+import itertools
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,10 @@ _DISTANCES = (5.0, 14.0, 26.0, 40.0, 58.0, 80.0, 110.0)  # points between marker
 _HIDDEN_LABEL, _HIDDEN_MARKER, _OUTSIDE, _CROSSING = 20.0, 4.0, 100.0, 150.0
 
 _LEADER = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7, "shrinkA": 0}
+_LABEL = {
+    "xytext": (0, 0), "textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 9,
+}  # fmt: skip
+_LINE_MARGIN = 2.0  # pixels
 
 Segment = tuple[tuple[float, float], tuple[float, float]]
 
@@ -43,39 +49,23 @@ def place_labels(
     figure.draw_without_rendering()  # computes the layout, which defines the pixels
     pixel = figure.dpi / 72  # pixels per point
     centers = axes.transData.transform(points)  # (N, 2)
-    markers = [
-        Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
-        for (x, y), radius in zip(centers, radii * pixel, strict=True)
-    ]
+    margins = (radii * pixel)[:, np.newaxis]
+    drawn = list(map(Bbox, np.stack([centers - margins, centers + margins], axis=1)))
     for line in lines:
-        (left, bottom), (right, top) = axes.transData.transform(line)
-        markers.append(Bbox.from_extents(left - 2, bottom - 2, right + 2, top + 2))
+        low, high = axes.transData.transform(line)
+        drawn.append(Bbox([low - _LINE_MARGIN, high + _LINE_MARGIN]))
 
     taken: list[tuple[Bbox, Path]] = []  # boxes and leaders of the labels so far
     for point, center, radius, text in zip(points, centers, radii, texts, strict=True):
-        label = axes.annotate(
-            text,
-            point,
-            xytext=(0, 0),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=9,
-            arrowprops={**_LEADER, "shrinkB": radius},
-        )
+        label = axes.annotate(text, point, **_LABEL, arrowprops={**_LEADER, "shrinkB": radius})
         label.set_in_layout(False)
-        extent = label.get_window_extent()
-        positions = [
-            (distance, _box(center, extent, (radius + distance) * pixel, angle))
-            for distance in _DISTANCES
-            for angle in _ANGLES
-        ]
-        costs = [
-            distance + _cost(box, _leader(center, box), taken, markers, axes.bbox)
-            for distance, box in positions
-        ]
-        _, box = positions[int(np.argmin(costs))]
-        taken.append((box, _leader(center, box)))
+        extent, positions = label.get_window_extent(), []
+        for distance, angle in itertools.product(_DISTANCES, _ANGLES):
+            box = _box(center, extent, (radius + distance) * pixel, angle)
+            leader = Path([center, _middle(box)])
+            positions.append((distance + _cost(box, leader, taken, drawn, axes.bbox), box, leader))
+        _, box, leader = min(positions, key=itemgetter(0))
+        taken.append((box, leader))
         label.set_position(tuple((_middle(box) - center) / pixel))
 
 
@@ -102,10 +92,6 @@ def _box(center: npt.NDArray[np.float64], extent: Bbox, distance: float, angle: 
     half = np.array([extent.width, extent.height]) / 2
     middle = center + direction * (distance + half)
     return Bbox([middle - half, middle + half])
-
-
-def _leader(center: npt.NDArray[np.float64], box: Bbox) -> Path:
-    return Path([center, _middle(box)])
 
 
 def _overlap(one: Bbox, other: Bbox) -> float:

@@ -156,7 +156,7 @@ def model_card(
         f"| {name} | {split['n']:,} | `{split['sha256']}` |"
         for name, split in data["splits"].items()
     )
-    trained = "epochs" in config and compression is None
+    trained = "epochs" in config and not compression
     curves = "![training curves](training_curves.png)\n" if trained else ""
     chosen = (
         " The checkpoint was chosen on this split, so these figures are optimistic; "
@@ -176,8 +176,7 @@ def model_card(
         "![confusion matrix](confusion_matrix.png)\n\n"
         "## Data\n\n| split | texts | sha256 of the content |\n| --- | ---: | --- |\n"
         f"{splits}\n\n"
-        "The results of the data checks are in `data.json`.\n\n"
-        f"{LOCAL_USE}\n{curves}"
+        f"The results of the data checks are in `data.json`.\n\n{LOCAL_USE}\n{curves}"
     )
 
 
@@ -211,15 +210,14 @@ def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> 
     """Writes an evaluation into its run: scores, predictions, picture and model card."""
     run.write_json("evaluation.json", evaluation.to_json())
     predictions = prediction_cells(evaluation.labels, evaluation.probabilities)
+    rows = zip(texts, evaluation.targets, predictions, strict=True)
     with atomic_open(run.file("predictions.csv")) as file:
         write_rows(file, [("text", "label", "emotion", *PREDICTION_COLUMNS)])
         write_rows(
             file,
             (
-                (text, target, evaluation.labels[target], *prediction)
-                for text, target, prediction in zip(
-                    texts, evaluation.targets, predictions, strict=True
-                )
+                (text, label, evaluation.labels[label], *prediction)
+                for text, label, prediction in rows
             ),
         )
     run.write_bytes("confusion_matrix.png", confusion_matrix(evaluation))
