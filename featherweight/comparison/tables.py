@@ -196,10 +196,9 @@ def robustness(record: Record) -> Table:
         for row in record["rows"]
         if row["robustness"]
     ]
-    unperturbed = partial(_score, "accuracy")
     columns = [
         Column("model", _named),
-        Column("accuracy", unperturbed, "unperturbed", short="unperturbed"),
+        Column("accuracy", partial(_score, "accuracy"), "unperturbed", short="unperturbed"),
     ]
     for name in dict.fromkeys(name for item in items for name in item["perturbed"]):
         accuracy = _number("{:.4f}".format, "perturbed", name, "accuracy")
