@@ -110,9 +110,8 @@ def compressed_lstm() -> dict[str, Any]:
     torch, onnx, integers = (
         milliseconds(rows[f"feather-0{method}"], 1) for method in ("", " (onnx)", " (onnx-int8)")
     )
-    compressed = {
-        method: rows[f"feather-0 ({method})"] for method in ("int8", "int4", "prune+int8")
-    }
+    methods = ("int8", "int4", "prune+int8")
+    compressed = {method: rows[f"feather-0 ({method})"] for method in methods}
     _require(torch > 2 * onnx, "most of the time in PyTorch is overhead")
     _require(all(map(_equal, compressed.values())), "compression loses no quality")
     return {

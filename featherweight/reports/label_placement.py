@@ -1,8 +1,9 @@
 """Placement of the names of points in a plot, so that they hide neither names nor points."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ _DISTANCES = (5.0, 14.0, 26.0, 40.0, 58.0, 80.0, 110.0)  # points between marker
 _HIDDEN_LABEL, _HIDDEN_MARKER, _OUTSIDE, _CROSSING = 20.0, 4.0, 100.0, 150.0
 
 _LEADER = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7, "shrinkA": 0}
-_LABEL = {
+_LABEL: Mapping[str, Any] = {
     "xytext": (0, 0), "textcoords": "offset points", "ha": "center", "va": "center",
     "fontsize": 9, "in_layout": False,
 }  # fmt: skip
@@ -64,7 +65,7 @@ def place_labels(
             positions.append((distance + _cost(box, leader, taken, drawn, axes.bbox), box, leader))
         _, box, leader = min(positions, key=itemgetter(0))
         taken.append((box, leader))
-        label.set_position(tuple((leader.vertices[1] - center) / pixel))
+        label.set_position(tuple((np.asarray(leader.vertices)[1] - center) / pixel))
 
 
 def _cost(
