@@ -22,9 +22,8 @@ def data(source: DataConfig) -> None:
     """
     dataset = load_dataset(source)
     train = dataset.train
-    word, bpe = (
-        train_tokenizer(train.texts, TokenizerConfig(tokenizer=kind)) for kind in ("word", "bpe")
-    )
+    word = train_tokenizer(train.texts, TokenizerConfig(tokenizer="word"))
+    bpe = train_tokenizer(train.texts, TokenizerConfig(tokenizer="bpe"))
     words = figures.words(word, train.texts)
     lengths = np.array([len(document) for document in words])
     by_class = {

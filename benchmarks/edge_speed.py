@@ -93,11 +93,11 @@ class Peer:
             ImportError: Its library is not installed.
             FeatherweightError: Its run does not exist.
         """
-        steps: peers.TimedSteps = getattr(peers, self.factory)("cpu", **self.arguments)
-        return steps.classifier
+        return getattr(peers, self.factory)("cpu", **self.arguments).classifier
 
 
 Factory = Callable[[], Peer]
+Rows = dict[str, dict[str, Any]]
 
 
 def edge_speed(
@@ -122,10 +122,8 @@ def edge_speed(
     facts = load(bundle).metadata
     lstm = origin or runs / str(facts["name"])
     with TemporaryDirectory() as folder:
-        factories = {
-            **_tiny_models(source, dataset, bundle, lstm, Path(folder)),
-            **_transformers(runs, transformer, dataset, Path(folder)),
-        }
+        factories = _tiny_models(source, dataset, bundle, lstm, Path(folder))
+        factories |= _transformers(runs, transformer, dataset, Path(folder))
         available, rows, left_out = _evaluate(factories, dataset)
         stages = _time_one_text(available, rows, texts, str(bundle))
         _time_bulk(available, rows, texts)
@@ -208,7 +206,7 @@ def _timed_only(dataset: Dataset, folder: Path) -> Peer:
 
 def _evaluate(
     factories: Mapping[str, Factory], dataset: Dataset
-) -> tuple[dict[str, Peer], dict[str, dict[str, Any]], dict[str, str]]:
+) -> tuple[dict[str, Peer], Rows, dict[str, str]]:
     """Creates the models and evaluates them on the test split.
 
     Returns:
@@ -251,10 +249,7 @@ def _batch_sensitivity(classifier: Classifier, texts: Sequence[str]) -> float:
 
 
 def _time_one_text(
-    available: Mapping[str, Peer],
-    rows: Mapping[str, dict[str, Any]],
-    texts: Sequence[str],
-    bundle: str,
+    available: Mapping[str, Peer], rows: Rows, texts: Sequence[str], bundle: str
 ) -> dict[str, float]:
     """Adds the times of single texts to the rows; returns the stages of the bundle's, in us."""
     parts = {name: Peer(name, {"path": bundle}) for name in ("tokenizing", "graph")}
@@ -271,9 +266,7 @@ def _time_one_text(
     return {"tokenizing": tokenizing, "graph": graph, "rest": rest}
 
 
-def _time_bulk(
-    available: Mapping[str, Peer], rows: Mapping[str, dict[str, Any]], texts: Sequence[str]
-) -> None:
+def _time_bulk(available: Mapping[str, Peer], rows: Rows, texts: Sequence[str]) -> None:
     """Adds the times of all texts in one batch to the rows, and of fewer for slow models."""
     for slow, size, batches in ((False, len(texts), BATCHES), (True, FEW_TEXTS, FEW_BATCHES)):
         contenders = [peer.contender(name) for name, peer in available.items() if peer.slow == slow]

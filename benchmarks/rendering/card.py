@@ -1,12 +1,11 @@
 """Values of the template of edge/pretrained/README.md, the card of the bundle that ships."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from rendering.readme import by_model
 from shared.record import read_record
 
-Record = Mapping[str, Any]
+from featherweight.comparison.record import Record
 
 
 def values() -> dict[str, Any]:

@@ -50,9 +50,6 @@ def quality(name: str) -> dict[str, Any]:
     """Returns the evaluations of a data set's models, over seeds."""
     record = read_record(f"quality-{name}")
     models = by_model(record["rows"])
-    seeds = {row["model"]: row["seed"] for row in record["rows"]}
-    for model in models:
-        model["seeds"] = 0 if seeds[model["name"]] is None else len(model["tests"])
     return {
         "name": name,
         "classes": len(record["data"]["labels"]),
@@ -69,6 +66,7 @@ def by_model(rows: list[dict[str, Any]], key: str = "model") -> list[dict[str, A
             "name": name,
             "tests": [row["test"] for row in rows if row[key] == name],
             "validations": [row["validation"] for row in rows if row[key] == name],
+            "seeds": sum(row[key] == name and row["seed"] is not None for row in rows),
         }
         for name in dict.fromkeys(row[key] for row in rows)
     ]

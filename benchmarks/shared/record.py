@@ -30,9 +30,7 @@ def run(program: Callable[..., None]) -> None:
     parser = ArgumentParser()
     parser.add_argument("--config", action="config", help="YAML file of flags")
     parser.add_argument("--data", required=True, help="Hub id, folder or file")
-    parser.add_argument(
-        "--labels", default="", help="label names in id order, if the data has only integers"
-    )
+    parser.add_argument("--labels", default="", help="names of integer labels, in id order")
     parser.add_function_arguments(program, skip={"source"})
     flags = parser.parse_args().as_dict()
     del flags["config"]

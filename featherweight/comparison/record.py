@@ -76,16 +76,12 @@ def build_record(
     first, *others = (evaluation for row in evaluated for evaluation in row.evaluations)
     for evaluation in others:
         _refuse_incomparable(first, evaluation)
+    n = len(first.targets)
     tests = _significance(base, [row for row in evaluated if row is not base])
     figures = {row.model: _figures(row) for row in rows}
     return {
         "reference": reference,
-        "data": {
-            "name": first.data,
-            "split": first.split,
-            "n": len(first.targets),
-            "labels": list(first.labels),
-        },
+        "data": {"name": first.data, "split": first.split, "n": n, "labels": list(first.labels)},
         "rows": [
             {**row, "ratios": _ratios(row, figures[reference]), "tests": tests.get(name)}
             for name, row in figures.items()

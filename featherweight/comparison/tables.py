@@ -163,10 +163,8 @@ def against_reference(record: Record) -> Table:
 
 def f1_by_label(record: Record) -> Table:
     """Returns one row per evaluated model: its F1 on each label."""
-    scores = (
-        Column(label, _number("{:.4f}".format, "per_class", label, "f1"))
-        for label in record["data"]["labels"]
-    )
+    labels = record["data"]["labels"]
+    scores = [Column(label, _number("{:.4f}".format, "per_class", label, "f1")) for label in labels]
     columns = [Column("model", _named), *scores]
     return Table("F1 by label", columns, [row for row in record["rows"] if row["per_class"]])
 
@@ -196,10 +194,9 @@ def robustness(record: Record) -> Table:
         for row in record["rows"]
         if row["robustness"]
     ]
-    unperturbed = partial(_score, "accuracy")
     columns = [
         Column("model", _named),
-        Column("accuracy", unperturbed, "unperturbed", short="unperturbed"),
+        Column("accuracy", partial(_score, "accuracy"), "unperturbed", short="unperturbed"),
     ]
     for name in dict.fromkeys(name for item in items for name in item["perturbed"]):
         accuracy = _number("{:.4f}".format, "perturbed", name, "accuracy")

@@ -197,8 +197,7 @@ def typical_terms(counts: ConditionalFreqDist, max_terms: int) -> dict[str, list
 
 
 def _log_odds(counts: FloatArray) -> FloatArray:
-    odds: FloatArray = np.log(counts / (counts.sum() - counts))
-    return odds
+    return np.log(counts / (counts.sum() - counts))
 
 
 def collocations(documents: Sequence[Document], max_pairs: int) -> list[tuple[str, float]]:
@@ -231,17 +230,12 @@ def bag_of_words(train: Sequence[Document], documents: Sequence[Document]) -> Fl
     if dimensions < 2:
         raise DataError("the training texts have a single word: there is nothing to draw")
     reduction = TruncatedSVD(dimensions, random_state=0).fit(fitted)
-    vectors: FloatArray = reduction.transform(vectorizer.transform(documents))
-    return vectors
+    return reduction.transform(vectorizer.transform(documents))
 
 
 @runtime_checkable
 class Embedder(Protocol):
     """A classifier whose last layer takes one vector per text."""
-
-    def encode(self, texts: Sequence[str]) -> Batch:
-        """Turns B texts into one batch."""
-        ...
 
     def embed(self, batch: Batch) -> FloatArray:
         """Returns the vectors (B, F) of a batch."""
@@ -269,14 +263,9 @@ def tsne_map(vectors: FloatArray, seed: int = 0) -> FloatArray:
     """
     if len(vectors) < _MIN_POINTS:
         raise DataError(f"a map needs at least {_MIN_POINTS} texts, not {len(vectors)}")
-    tsne = TSNE(
-        perplexity=min(_PERPLEXITY, (len(vectors) - 1) / 3),
-        metric="cosine",
-        init="pca",
-        random_state=seed,
-    )
-    points: FloatArray = tsne.fit_transform(vectors)
-    return points
+    perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, metric="cosine", init="pca", random_state=seed)
+    return tsne.fit_transform(vectors)
 
 
 def neighbor_agreement(points: FloatArray, labels: IntArray) -> tuple[float, float]:

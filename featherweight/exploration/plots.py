@@ -177,7 +177,6 @@ def _class_rows(count: int) -> tuple[Figure, Axes]:
 
 
 def _name_rows(axes: Axes, label_names: Sequence[str]) -> None:
-    axes.set_yticks(
-        range(len(label_names)), [literal(short(name, _MAX_NAME)) for name in label_names]
-    )
+    names = [literal(short(name, _MAX_NAME)) for name in label_names]
+    axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()

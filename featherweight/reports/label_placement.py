@@ -1,8 +1,9 @@
 """Placement of the names of points in a plot, so that they hide neither names nor points."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,9 @@ _DISTANCES = (5.0, 14.0, 26.0, 40.0, 58.0, 80.0, 110.0)  # points between marker
 _HIDDEN_LABEL, _HIDDEN_MARKER, _OUTSIDE, _CROSSING = 20.0, 4.0, 100.0, 150.0
 
 _LEADER = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7, "shrinkA": 0}
-_LABEL = {
-    "xytext": (0, 0), "textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 9,
+_LABEL: Mapping[str, Any] = {
+    "xytext": (0, 0), "textcoords": "offset points", "ha": "center", "va": "center",
+    "fontsize": 9, "in_layout": False,
 }  # fmt: skip
 _LINE_MARGIN = 2.0  # pixels
 
@@ -54,19 +56,16 @@ def place_labels(
     for line in lines:
         low, high = axes.transData.transform(line)
         drawn.append(Bbox([low - _LINE_MARGIN, high + _LINE_MARGIN]))
-
     taken: list[tuple[Bbox, Path]] = []  # boxes and leaders of the labels so far
     for point, center, radius, text in zip(points, centers, radii, texts, strict=True):
         label = axes.annotate(text, point, **_LABEL, arrowprops={**_LEADER, "shrinkB": radius})
-        label.set_in_layout(False)
         extent, positions = label.get_window_extent(), []
         for distance, angle in itertools.product(_DISTANCES, _ANGLES):
-            box = _box(center, extent, (radius + distance) * pixel, angle)
-            leader = Path([center, _middle(box)])
+            box, leader = _position(center, extent, (radius + distance) * pixel, angle)
             positions.append((distance + _cost(box, leader, taken, drawn, axes.bbox), box, leader))
         _, box, leader = min(positions, key=itemgetter(0))
         taken.append((box, leader))
-        label.set_position(tuple((_middle(box) - center) / pixel))
+        label.set_position(tuple((np.asarray(leader.vertices)[1] - center) / pixel))
 
 
 def _cost(
@@ -86,12 +85,14 @@ def _cost(
     return cost
 
 
-def _box(center: npt.NDArray[np.float64], extent: Bbox, distance: float, angle: float) -> Bbox:
-    """Returns the box of a label whose edge is at a distance from a center, in pixels."""
+def _position(
+    center: npt.NDArray[np.float64], extent: Bbox, distance: float, angle: float
+) -> tuple[Bbox, Path]:
+    """Returns the box of a label whose edge is at a distance from a center, and its leader."""
     direction = np.array([np.cos(angle), np.sin(angle)])
     half = np.array([extent.width, extent.height]) / 2
     middle = center + direction * (distance + half)
-    return Bbox([middle - half, middle + half])
+    return Bbox([middle - half, middle + half]), Path([center, middle])
 
 
 def _overlap(one: Bbox, other: Bbox) -> float:
@@ -101,7 +102,3 @@ def _overlap(one: Bbox, other: Bbox) -> float:
 
 def _area(box: Bbox) -> float:
     return float(box.width * box.height)
-
-
-def _middle(box: Bbox) -> npt.NDArray[np.float64]:
-    return np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])

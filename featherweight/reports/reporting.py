@@ -210,16 +210,12 @@ def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> 
     """Writes an evaluation into its run: scores, predictions, picture and model card."""
     run.write_json("evaluation.json", evaluation.to_json())
     predictions = prediction_cells(evaluation.labels, evaluation.probabilities)
-    rows = zip(texts, evaluation.targets, predictions, strict=True)
+    rows = (
+        (text, label, evaluation.labels[label], *prediction)
+        for text, label, prediction in zip(texts, evaluation.targets, predictions, strict=True)
+    )
     with atomic_open(run.file("predictions.csv")) as file:
-        write_rows(file, [("text", "label", "emotion", *PREDICTION_COLUMNS)])
-        write_rows(
-            file,
-            (
-                (text, label, evaluation.labels[label], *prediction)
-                for text, label, prediction in rows
-            ),
-        )
+        write_rows(file, [("text", "label", "emotion", *PREDICTION_COLUMNS), *rows])
     run.write_bytes("confusion_matrix.png", confusion_matrix(evaluation))
     config, data = run.read_json("config.json"), run.read_json("data.json")
     compression = run.read_json(COMPRESSION) if run.file(COMPRESSION).is_file() else None
