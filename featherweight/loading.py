@@ -34,6 +34,18 @@ def load(weights: str | Path, device: str = "auto") -> Classifier:
     return _load_directory(Run(path), device) if path.is_dir() else _load_file(path, device)
 
 
+def load_with_cuda_graphs(weights: str | Path) -> Classifier:
+    """Loads an LSTM that replays CUDA graphs instead of launching each kernel.
+
+    Raises:
+        WeightsError: The weights cannot be loaded.
+        UsageError: They are not those of an LSTM, or no CUDA device is available.
+    """
+    from lstm.cuda_graphs import graphed
+
+    return graphed(load(weights, "cuda"))
+
+
 def _load_directory(run: Run, device: str) -> Classifier:
     if run.cut_off:
         raise WeightsError(f"{run.path} was cut off in training: finish it with --resume")

@@ -23,7 +23,7 @@ BELOW = {
     "edge": {"featherweight", "lstm", "transformer_eval", "compress"},
 }
 # These modules may import any package inside functions.
-LAZY = {"featherweight.cli", "featherweight.loading", "featherweight.timing.worker_process"}
+LAZY = {"featherweight.cli", "featherweight.loading"}
 MAX_FILES = 16  # Python files directly in a folder
 
 HEAVY = {

@@ -21,7 +21,7 @@ import numpy as np
 from featherweight.classifier import Classifier
 from featherweight.data.dataset import Split
 from featherweight.errors import FeatherweightError, UsageError
-from featherweight.loading import load
+from featherweight.loading import load, load_with_cuda_graphs
 from featherweight.timing.latency import Contender
 
 # Both are minimums. A few batches are enough for caches and allocators, but an idle CPU needs time
@@ -99,10 +99,10 @@ def _classifier(contender: Contender, device: str, train: dict[str, Any] | None)
         module, _, name = contender.factory.partition(":")
         function = getattr(importlib.import_module(module), name)
         classifier: Classifier = function(device, **contender.arguments)
+    elif contender.cuda_graphs:
+        classifier = load_with_cuda_graphs(contender.weights or "")
     else:
         classifier = load(contender.weights or "", device)
-    if contender.cuda_graphs:
-        classifier = importlib.import_module("lstm.cuda_graphs").graphed(classifier)
     if classifier.device != device:
         raise UsageError(f"{contender.name} runs on {classifier.device}, not on {device}")
     return classifier
