@@ -35,6 +35,7 @@ def compression(
     source: DataConfig,
     runs: Path,
     origins: tuple[str, ...] = ("feather", "classic", "minilm"),
+    epochs: int = 3,
     threads: int = 1,
 ) -> None:
     """Creates missing runs and writes results/compression-ORIGIN.json and its picture.
@@ -43,12 +44,16 @@ def compression(
         source: The data set.
         runs: Folder of the runs.
         origins: Presets, and transformers of the registry, each with seed 0.
+        epochs: Maximum number of epochs when a transformer is fine-tuned.
         threads: CPU threads of each model while it is timed.
     """
     dataset = load_dataset(source)
     for name in origins:
         is_lstm = name in get_args(Preset)
-        origin = (lstm if is_lstm else transformer)(runs, name, source, seed=0)
+        if is_lstm:
+            origin = lstm(runs, name, source, seed=0)
+        else:
+            origin = transformer(runs, name, source, 0, epochs)
         methods = [
             method
             for method in methods_for(Origin.load(Run(origin), "auto"))

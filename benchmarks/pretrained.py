@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.record import evaluations, run, write_record
-from shared.runs import DISTILLATION, lstm, transformer, variant
+from shared.runs import lstm, transformer, variant
 
 from compress.distillation.teachers import unlabeled_texts
 from edge.classifier import BundleClassifier
@@ -46,8 +46,11 @@ def pretrained(
     runs: Path,
     further: Path,
     model: str = "minilm",
+    epochs: int = 3,
     teachers: tuple[int, ...] = (0, 1, 2, 3, 4),
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
+    temperature: float = 2.0,
+    alpha: float = 0.0,
 ) -> None:
     """Builds the bundles, copies the best to edge/pretrained and writes results/pretrained.json.
 
@@ -56,26 +59,31 @@ def pretrained(
         runs: Folder of the runs.
         further: CSV file of further labeled texts.
         model: Transformer among the teachers, with the first of their seeds.
+        epochs: Maximum number of epochs of its fine-tuning.
         teachers: Seeds of the LSTMs among the teachers.
         seeds: Seeds of the students.
+        temperature: Softmax temperature of the distillation.
+        alpha: Weight of the labels in the loss.
     """
+    taught = {"temperature": temperature, "alpha": alpha}
     more = runs / "more"
     extended = _extended(source, further, more)
     recipes = {"plain": (source, runs, further), "more labels": (extended, more, None)}
     rows, facts = {}, {}
     for recipe, (data, folder, unlabelled) in recipes.items():
         ensemble = [lstm(folder, "feather", data, seed) for seed in teachers]
-        ensemble.append(transformer(folder, model, data, teachers[0]))
+        ensemble.append(transformer(folder, model, data, teachers[0], epochs))
         dataset = load_dataset(data)
         facts[recipe] = {"data": dataset.identity(), "teachers": [path.name for path in ensemble]}
         for seed in seeds:
             small = lstm(folder, "feather", data, seed, f"emotion-{seed}", **SHAPE)
-            bundle = _distilled(small, seed, teachers=ensemble, unlabelled=unlabelled)
+            flags = {"teachers": ensemble, "unlabelled": unlabelled, "seed": seed, **taught}
+            bundle = _distilled(small, **flags)
             rows[bundle] = {"recipe": recipe, "seed": seed, **_evaluated(bundle, dataset)}
     values = {
         "shape": SHAPE,
         "further": {"n": len(unlabeled_texts(further)), "sha256": file_sha256(further)},
-        **DISTILLATION,
+        **taught,
         "recipes": facts,
         "shipped": _ship(rows, dataset),
         "rows": list(rows.values()),
@@ -99,9 +107,9 @@ def _extended(source: DataConfig, further: Path, folder: Path) -> DataConfig:
     return DataConfig(data=str(path), labels=labels)
 
 
-def _distilled(origin: Path, seed: int, **flags: Any) -> Path:
+def _distilled(origin: Path, **flags: Any) -> Path:
     """Distills and exports a student; returns its bundle."""
-    student = variant(origin, "distill", seed=seed, **DISTILLATION, **flags)
+    student = variant(origin, "distill", **flags)
     bundle = origin.with_name(f"{origin.name}.zip")
     export(ExportConfig(student, bundle, license_note=TERMS, overwrite=bundle.exists()))
     return bundle

@@ -26,6 +26,7 @@ def versus_transformers(
     runs: Path,
     model: str = "minilm",
     seeds: tuple[int, ...] = (0, 1, 2),
+    epochs: int = 3,
     timed: tuple[str, ...] = ("distilbert", "bert-base"),
     threads: int = 1,
 ) -> None:
@@ -36,6 +37,7 @@ def versus_transformers(
         runs: Folder of the runs.
         model: Transformer that is fine-tuned, and used frozen.
         seeds: Seeds of the LSTMs and of the fine-tuned transformers.
+        epochs: Maximum number of epochs of the fine-tuning.
         timed: Further transformers, of which only speed and size are measured.
         threads: CPU threads of each model while it is timed.
     """
@@ -44,7 +46,7 @@ def versus_transformers(
     weights = [
         *lstms,
         *(variant(path, "fp16") for path in lstms),
-        *(transformer(runs, model, source, seed) for seed in seeds),
+        *(transformer(runs, model, source, seed, epochs) for seed in seeds),
         frozen(runs, model, source),
     ]
     entrants = [enter(path, "auto") for path in weights]

@@ -98,7 +98,7 @@ def methods_for(origin: Origin) -> Mapping[Name, Method]:
 
 def write_variant(
     name: str, variant: Variant, origin: Origin, config: CompressConfig, facts: Mapping[str, Any],
-    run_config: Mapping[str, Any], faster_on_cpu: bool = False,
+    run_config: Mapping[str, Any] | None = None, faster_on_cpu: bool = False,
 ) -> tuple[Run, list[Evaluation]]:  # fmt: skip
     """Evaluates a variant and writes its run.
 
@@ -108,7 +108,7 @@ def write_variant(
         origin: The run it was made from.
         config: The flags.
         facts: Additional entries of `compression.json`, among them `gain` and `seconds`.
-        run_config: Its `config.json`, except for the shape of an LSTM.
+        run_config: Its `config.json`, except for the shape of an LSTM; None: that of the origin.
         faster_on_cpu: Whether to measure latency, and to reject a variant that is not faster.
 
     Returns:
@@ -128,6 +128,7 @@ def write_variant(
             **({"latency_ms": latency_ms} if latency_ms else {}),
             "rejected": reason or slowdown(latency_ms),
         }
+        run_config = run_config or origin.run.read_json(CONFIG)
         run.write_json(CONFIG, {**run_config, **_shape(variant, origin.classifier)})
         run.write_json("labels.json", origin.classifier.labels)
         run.write_json("data.json", origin.run.read_json("data.json"))

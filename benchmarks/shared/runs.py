@@ -13,9 +13,6 @@ from transformer_eval.config import FeaturesConfig, FinetuneConfig
 from transformer_eval.features import features
 from transformer_eval.finetune import finetune
 
-EPOCHS = 3  # at most, of a fine-tuning: an epoch takes minutes
-DISTILLATION = {"temperature": 2.0, "alpha": 0.0}  # from the teachers alone
-
 
 def lstm(
     runs: Path, name: Preset, source: DataConfig, seed: int, run_name: str = "", **flags: Any
@@ -27,12 +24,12 @@ def lstm(
     return run.path
 
 
-def transformer(runs: Path, model: str, source: DataConfig, seed: int) -> Path:
+def transformer(runs: Path, model: str, source: DataConfig, seed: int, epochs: int) -> Path:
     """Returns the run of a fine-tuned transformer."""
     run = Run(runs / f"{model}-{seed}")
     if not run.finished:
         flags = _flags(run, source)
-        finetune(FinetuneConfig(model=[model], seed=seed, epochs=EPOCHS, **flags), model)
+        finetune(FinetuneConfig(model=[model], seed=seed, epochs=epochs, **flags), model)
     return run.path
 
 
