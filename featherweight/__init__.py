@@ -60,7 +60,7 @@ def _refuse_shadowed_packages() -> None:
     """Raises an ImportError if another file on the path shadows a package of featherweight."""
     root = Path(__file__).resolve().parents[1]
     for name in ("compress", "edge", "lstm", "transformer_eval"):
-        spec = None if name in sys.modules else find_spec(name)
+        spec = sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
         if spec and spec.origin and Path(spec.origin).resolve().parents[1] != root:
             raise ImportError(
                 f"{spec.origin} shadows the package {name} of featherweight: rename that file"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from featherweight import __version__, flags
+from featherweight import flags
 from featherweight.config import CompareConfig, EvaluationConfig
 from featherweight.errors import FeatherweightError, MissingExtraError, UsageError
 from featherweight.hub.config import PushConfig
@@ -232,6 +232,8 @@ def _run(verb: str, arguments: Sequence[str]) -> None:
     if verb in ("-h", "--help"):
         print(_overview())
     elif verb == "--version":
+        from featherweight import __version__
+
         print(f"featherweight {__version__}")
     elif verb in VERBS:
         VERBS[verb](arguments)

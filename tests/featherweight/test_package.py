@@ -89,10 +89,11 @@ def test_old_module_name_is_found_before_featherweight_is_imported() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES[1:])
-def test_file_that_shadows_a_package_is_named(tmp_path: Path, package: str) -> None:
+@pytest.mark.parametrize("code", ["import featherweight", "import {}, featherweight"])
+def test_file_that_shadows_a_package_is_named(tmp_path: Path, package: str, code: str) -> None:
     file = tmp_path / f"{package}.py"
     file.write_text("")
-    process = python("-c", "import featherweight", folder=tmp_path)
+    process = python("-c", code.format(package), folder=tmp_path)
     assert process.returncode == 1
     line = process.stderr.splitlines()[-1]
     assert line.startswith(f"ImportError: {file} ")
