@@ -1,12 +1,13 @@
 """A bundle as a `Classifier`, for `test`, `predict`, `compare` and `serve`."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edge.runtime import Bundle, load
 from featherweight.classifier import Classifier, FloatArray
+from featherweight.data.texts import as_texts
 from featherweight.errors import WeightsError
 
 _ID_BYTES = 8
@@ -50,9 +51,9 @@ class BundleClassifier(Classifier):
         """Returns the calibrated logits (B, C) as float32."""
         return self.bundle.forward(batch)
 
-    def logits(self, texts: Sequence[str], batch_size: int = 256) -> FloatArray:
+    def logits(self, texts: Iterable[str], batch_size: int = 256) -> FloatArray:
         """Returns the calibrated logits (N, C) of N texts; the bundle chooses its batches."""
-        return self.forward(self.encode(texts))
+        return self.forward(self.encode(as_texts(texts)))
 
     def num_tokens(self, batch: list[bytes]) -> int:
         """Returns the number of tokens in a batch."""

@@ -14,7 +14,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,7 +23,8 @@ import numpy.typing as npt
 import onnxruntime
 from tokenizers import Tokenizer
 
-from featherweight.errors import DataError, UsageError, WeightsError, first_line
+from featherweight.data.texts import as_texts
+from featherweight.errors import DataError, WeightsError, first_line
 
 FORMAT = "featherweight-bundle/1"
 METADATA = "bundle.json"
@@ -111,7 +112,7 @@ class Bundle:
         self.classes_ = np.array(self._labels)
         self._token_cache = _TokenCache(tokenizer)
 
-    def predict(self, texts: Sequence[str], min_confidence: float = 0.0) -> list[str]:
+    def predict(self, texts: Iterable[str], min_confidence: float = 0.0) -> list[str]:
         """Returns the most probable label of each of N texts.
 
         Args:
@@ -128,19 +129,18 @@ class Bundle:
             for label, confidence in zip(labels, confidences, strict=True)
         ]
 
-    def predict_proba(self, texts: Sequence[str]) -> FloatArray:
+    def predict_proba(self, texts: Iterable[str]) -> FloatArray:
         """Returns calibrated probabilities (N, C), columns in the order of `classes_`."""
         return _softmax(self.logits(texts))
 
-    def logits(self, texts: Sequence[str]) -> FloatArray:
+    def logits(self, texts: Iterable[str]) -> FloatArray:
         """Returns the logits (N, C) of N texts, divided by the temperature, as float32.
 
         Raises:
-            UsageError: `texts` is a single string.
-            DataError: An element is not a string.
+            UsageError: `texts` is a single string, or a table.
+            DataError: An element is not a string; the message names its index.
         """
-        if isinstance(texts, str):
-            raise UsageError("give a list of texts, not one string")
+        texts = as_texts(texts)
         if len(texts) <= _CHUNK_TEXTS:
             return self.forward(self.encode(texts))
         starts = range(0, len(texts), _CHUNK_TEXTS)

@@ -1,11 +1,13 @@
 """The interface of all models, used by evaluation, timing and comparison."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from featherweight.data.texts import as_texts
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
@@ -69,17 +71,27 @@ class Classifier(ABC):
     def size_bytes(self) -> int:
         """Returns the size of its files, including tokenizer and labels."""
 
-    def logits(self, texts: Sequence[str], batch_size: int = 256) -> FloatArray:
-        """Returns the logits (N, C) of N texts, in the order of the texts."""
+    def logits(self, texts: Iterable[str], batch_size: int = 256) -> FloatArray:
+        """Returns the logits (N, C) of N texts, in the order of the texts.
+
+        Args:
+            texts: A list, tuple, pandas Series, NumPy array or other iterable of strings.
+            batch_size: Number of texts per batch.
+
+        Raises:
+            UsageError: It is one string, or a table.
+            DataError: An element is not a string; the message names its index.
+        """
+        texts = as_texts(texts)
         logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
         for rows in batches_by_length([len(text) for text in texts], batch_size):
             logits[rows] = self.forward(self.encode([texts[row] for row in rows]))
         return logits
 
-    def predict_proba(self, texts: Sequence[str], batch_size: int = 256) -> FloatArray:
+    def predict_proba(self, texts: Iterable[str], batch_size: int = 256) -> FloatArray:
         """Returns class probabilities (N, C), columns in the order of `labels`."""
         return softmax(self.logits(texts, batch_size))
 
-    def predict(self, texts: Sequence[str], batch_size: int = 256) -> list[str]:
+    def predict(self, texts: Iterable[str], batch_size: int = 256) -> list[str]:
         """Returns the most probable label name of each of N texts."""
         return [self.labels[index] for index in self.logits(texts, batch_size).argmax(axis=1)]

@@ -21,6 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 from tokenizers import Tokenizer
 
 from featherweight.classifier import Batch, Classifier, FloatArray, IntArray, batches_by_length
+from featherweight.data.texts import as_texts
 from featherweight.errors import DataError, UsageError
 
 Document = Sequence[str]
@@ -250,6 +251,7 @@ def learned_vectors(classifier: Classifier, texts: Sequence[str]) -> FloatArray:
     """
     if not isinstance(classifier, Embedder):
         raise UsageError(f"{classifier.name} has no embeddings: give a run that PyTorch computes")
+    texts = as_texts(texts)
     batches = list(batches_by_length([len(text) for text in texts], _BATCH_SIZE))
     vectors = [classifier.embed(classifier.encode([texts[i] for i in batch])) for batch in batches]
     return np.concatenate(vectors)[np.argsort(np.concatenate(batches))]
