@@ -20,14 +20,21 @@ def as_texts(texts: Iterable[str]) -> list[str]:
         UsageError: It is a single string, a table, a mapping, a set, or not iterable.
         DataError: An element is not a string, for example None or NaN.
     """
+    values = texts if isinstance(texts, (list, tuple)) else _elements(texts)
+    return [
+        text if type(text) is str and text.isascii() else _valid(index, text)
+        for index, text in enumerate(values)
+    ]
+
+
+def _elements(texts: Any) -> Iterable[Any]:
     for attribute in ("column_names", "columns"):  # of Arrow and `datasets`, and of pandas
         if hasattr(texts, attribute):
             names = ", ".join(map(str, getattr(texts, attribute)))
             raise UsageError(f"give one column of texts, not a table with the columns {names}")
     if isinstance(texts, _REFUSED) or not isinstance(texts, Iterable):
         raise UsageError(f"give a list of texts, not one {type(texts).__name__}")
-    values: Any = texts.to_pylist() if hasattr(texts, "to_pylist") else texts  # Arrow
-    return [_valid(index, value) for index, value in enumerate(values)]
+    return texts.to_pylist() if hasattr(texts, "to_pylist") else texts  # Arrow
 
 
 def _valid(index: int, text: Any) -> str:
@@ -36,4 +43,4 @@ def _valid(index: int, text: Any) -> str:
             f"texts[{index}] is {text!r:.40}, a {type(text).__name__}: give strings, and remove "
             "or replace missing values"
         )
-    return text if text.isascii() else text.encode(errors="replace").decode()
+    return text.encode(errors="replace").decode()
