@@ -6,8 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from featherweight.errors import UsageError
-from featherweight.training.config import require_range
+from featherweight.errors import UsageError, require_range
 
 Name = Literal[
     "all", "fp16", "bf16", "int8", "int4", "static-int8", "qat", "qat-int4", "prune", "prune+int8",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from compress.config import CompressConfig
 from compress.origin import Origin
-from featherweight.run import CONFIG
 
 if TYPE_CHECKING:  # each method imports only the kind of classifier that it returns
     from compress.onnx.classifier import OnnxClassifier
@@ -25,10 +24,6 @@ Variant: TypeAlias = "TextClassifier | TransformerClassifier | OnnxClassifier"
 Make = Callable[[Origin, CompressConfig, Path], Variant]
 
 
-def _config_of_origin(origin: Origin, _: CompressConfig) -> Mapping[str, Any]:
-    return origin.run.read_json(CONFIG)
-
-
 @dataclass(frozen=True)
 class Method:
     """A way to make a model smaller or faster.
@@ -38,14 +33,14 @@ class Method:
         make: Returns the variant.
         faster_on_cpu: Whether a variant is rejected if it is not faster than its origin on the CPU.
         uses_int8_mode: Whether the speed depends on layers that compute in int8.
-        run_config: Returns `config.json` of the variant's run; by default that of the origin.
+        run_config: Returns `config.json` of the variant's run; None: that of the origin.
     """
 
     gain: str
     make: Make
     faster_on_cpu: bool = False
     uses_int8_mode: bool = False
-    run_config: Callable[[Origin, CompressConfig], Mapping[str, Any]] = _config_of_origin
+    run_config: Callable[[Origin, CompressConfig], Mapping[str, Any]] | None = None
 
     def with_flags(self, config: CompressConfig) -> "Method":
         """Returns the method with what it gains under some flags."""

@@ -59,7 +59,7 @@ def make_variant(origin: Origin, config: CompressConfig) -> tuple[Run, list[Eval
         started = time.perf_counter()
         variant = method.make(origin, config, workspace)
         facts = {"gain": method.gain, "seconds": time.perf_counter() - started}
-        run_config = method.run_config(origin, config)
+        run_config = method.run_config(origin, config) if method.run_config else None
         return write_variant(
             config.method, variant, origin, config, facts, run_config, method.faster_on_cpu
         )

@@ -144,9 +144,8 @@ class Bundle:
         if len(texts) <= _CHUNK_TEXTS:
             return self.forward(self.encode(texts))
         starts = range(0, len(texts), _CHUNK_TEXTS)
-        return np.concatenate(
-            [self.logits(texts[start : start + _CHUNK_TEXTS]) for start in starts]
-        )
+        chunks = (texts[start : start + _CHUNK_TEXTS] for start in starts)
+        return np.concatenate([self.forward(self.encode(chunk)) for chunk in chunks])
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Returns the token ids of each text as the bytes of int64, cut at the maximum length.

@@ -4,9 +4,21 @@ The command line prints the message of a `FeatherweightError` on stderr and exit
 `exit_code`. Any other exception is a bug and keeps its traceback.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+_RANGES: Mapping[str, Callable[[float], bool]] = {  # NaN is outside all of them
+    "at least 1": lambda value: value >= 1,
+    "above 0": lambda value: 0 < value < math.inf,
+    "0 or above": lambda value: 0 <= value < math.inf,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+    "in [0, 1]": lambda value: 0 <= value <= 1,
+    "in [0, 2**32)": lambda value: 0 <= value < 2**32,
+    "in [0, 65535]": lambda value: 0 <= value <= 65_535,
+}
 
 
 class FeatherweightError(Exception):
@@ -73,3 +85,11 @@ def requires(extra: str) -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """Returns the first nonempty line of an error message, or the error type if there is none."""
     return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+
+
+def require_range(config: Any, allowed: str, *flags: str) -> None:
+    """Raises a UsageError for flags whose value is outside a range, one of `_RANGES`."""
+    for flag in flags:
+        value = getattr(config, flag)
+        if not _RANGES[allowed](value):
+            raise UsageError(f"--{flag} must be {allowed}, not {value}")

@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from featherweight.data.dataset import DataConfig
-from featherweight.errors import UsageError
-from featherweight.training.config import OutputConfig, TrainingConfig, require_range
+from featherweight.errors import UsageError, require_range
+from featherweight.training.config import OutputConfig, TrainingConfig
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from featherweight.config import EvaluationConfig
 from featherweight.data.dataset import DataConfig
-from featherweight.errors import UsageError
-from featherweight.training.config import OutputConfig, TrainingConfig, require_range
+from featherweight.errors import UsageError, require_range
+from featherweight.training.config import OutputConfig, TrainingConfig
 from transformer_eval.registry import ALL
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from featherweight.training.config import require_range
+from featherweight.errors import require_range
 
 
 @dataclass(frozen=True)

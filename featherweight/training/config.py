@@ -1,8 +1,7 @@
 """Options shared by all trainings, and the log line of an epoch."""
 
 import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -10,19 +9,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from featherweight.classifier import FloatArray, IntArray
-from featherweight.errors import UsageError
+from featherweight.errors import UsageError, require_range
 
 logger = logging.getLogger("featherweight")
-
-_RANGES: Mapping[str, Callable[[float], bool]] = {  # NaN is outside all of them
-    "at least 1": lambda value: value >= 1,
-    "above 0": lambda value: 0 < value < math.inf,
-    "0 or above": lambda value: 0 <= value < math.inf,
-    "in [0, 1)": lambda value: 0 <= value < 1,
-    "in [0, 1]": lambda value: 0 <= value <= 1,
-    "in [0, 2**32)": lambda value: 0 <= value < 2**32,
-    "in [0, 65535]": lambda value: 0 <= value <= 65_535,
-}
 
 
 @dataclass(frozen=True)
@@ -97,14 +86,6 @@ class OutputConfig:
             raise UsageError(f"--name must be a folder name, not a path: {self.name!r}")
         if self.overwrite and self.resume:
             raise UsageError("--overwrite and --resume exclude each other: give only one")
-
-
-def require_range(config: Any, allowed: str, *flags: str) -> None:
-    """Raises a UsageError for flags whose value is outside a range, one of `_RANGES`."""
-    for flag in flags:
-        value = getattr(config, flag)
-        if not _RANGES[allowed](value):
-            raise UsageError(f"--{flag} must be {allowed}, not {value}")
 
 
 def class_weights(labels: IntArray, num_labels: int, config: TrainingConfig) -> FloatArray:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from featherweight.classifier import Batch, Classifier, FloatArray
+from featherweight.classifier import Batch, FloatArray
 from featherweight.data.dataset import Split
 from featherweight.errors import UsageError
 from featherweight.quality.robustness import (
@@ -18,33 +18,22 @@ from featherweight.quality.robustness import (
     robustness,
     upper_case,
 )
+from tests.helpers.stub_classifier import StubClassifier
 
 SENTENCE = "i was walking through the quiet garden before the others arrived there yesterday"
 NAMES = ["upper case", "punctuation and contractions", "typos", "emoji", "elongations"]
 
 
-class CapitalReader(Classifier):
+class CapitalReader(StubClassifier):
     """Predicts 1 for texts without upper-case letters, else 0."""
 
-    name = "capital reader"
     labels = ("loud", "quiet")
-    device = "cpu"
-    backend = "numpy"
 
     def encode(self, texts: Sequence[str]) -> Batch:
         return [int(text == text.lower()) for text in texts]
 
     def forward(self, batch: Batch) -> FloatArray:
         return np.eye(2)[batch]
-
-    def num_tokens(self, batch: Batch) -> int:
-        return 0
-
-    def num_parameters(self) -> int:
-        return 0
-
-    def size_bytes(self) -> int:
-        return 0
 
 
 def with_many_seeds(name: str, text: str) -> list[str]:
