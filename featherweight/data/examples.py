@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featherweight.data.formats import BadRow
 from featherweight.data.labels import label_value
 from featherweight.data.rows import Table, listing
 from featherweight.errors import DataError
@@ -42,6 +43,8 @@ def text_rows(rows: Table, text_column: str) -> Iterator[tuple[int, str, dict[st
 
     def checked() -> Iterator[tuple[int, str, dict[str, object]]]:
         for number, values in rows:
+            if isinstance(values, BadRow):
+                raise DataError(f"{rows.place(number)}: {values.problem}")
             problem = _problem(values.get(text_column))
             if problem:
                 raise DataError(f"{rows.place(number)}: {text_column!r} {problem}")

@@ -9,6 +9,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,9 +17,20 @@ from typing import IO
 
 from featherweight.errors import DataError, first_line, requires
 
-Record = tuple[int, dict[str, object]]  # (line or row number from 1, values by column)
-Contents = tuple[tuple[str, ...], Iterator[Record]]  # (columns, records)
+Values = dict[str, object]  # by column
 Stream = io.BufferedReader | gzip.GzipFile
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be read, although the rows after it can."""
+
+    problem: str  # completes "train.csv, line 7: ..."
+    values: Values = field(default_factory=dict)  # what could be read of it
+
+
+Record = tuple[int, Values | BadRow]  # the number is the line or row, from 1
+Contents = tuple[tuple[str, ...], Iterator[Record]]  # (columns, records)
 
 _BATCH_ROWS = 1024  # rows of a Parquet file in memory at a time
 _MAX_FIELD = 2**31 - 1  # characters; the csv module's default of 131,072 rejects long texts
@@ -78,9 +90,12 @@ def read_csv(path: Path, lines: Iterator[str], delimiter: str = ",") -> Contents
             if len(cells) == len(columns):
                 yield number, dict(zip(columns, cells, strict=True))
             elif "".join(cells).strip():  # otherwise the line is blank
-                raise DataError(
-                    f"{path}, line {number}: {len(cells)} field(s), but the header has "
-                    f"{len(columns)}; {_QUOTING}"
+                yield (
+                    number,
+                    BadRow(
+                        f"{len(cells)} field(s), but the header has {len(columns)}; {_QUOTING}",
+                        dict(zip(columns, cells, strict=False)),
+                    ),
                 )
 
     return columns, records()
@@ -115,7 +130,10 @@ def _contents(path: Path, records: Iterator[Record], needed: str) -> Contents:
     first = next(records, None)
     if first is None:
         raise DataError(f"{path} is empty: it needs {needed}")
-    return tuple(first[1]), chain([first], records)
+    number, values = first
+    if isinstance(values, BadRow):
+        raise DataError(f"{path}, line {number}: {values.problem}")
+    return tuple(values), chain([first], records)
 
 
 def _objects(path: Path, lines: Iterator[str]) -> Iterator[Record]:
@@ -125,10 +143,12 @@ def _objects(path: Path, lines: Iterator[str]) -> Iterator[Record]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: invalid JSON ({error})") from None
-        if not isinstance(values, dict):
-            raise DataError(f"{path}, line {number}: not a JSON object with named fields")
-        yield number, values
+            yield number, BadRow(f"invalid JSON ({error})")
+            continue
+        if isinstance(values, dict):
+            yield number, values
+        else:
+            yield number, BadRow("not a JSON object with named fields")
 
 
 def _pairs(path: Path, lines: Iterator[str]) -> Iterator[Record]:
@@ -137,8 +157,9 @@ def _pairs(path: Path, lines: Iterator[str]) -> Iterator[Record]:
             continue
         text, semicolon, label = line.rstrip("\r\n").rpartition(";")
         if not semicolon:
-            raise DataError(f"{path}, line {number}: no label; write it after the text and a ';'")
-        yield number, {"text": text, "label": label}
+            yield number, BadRow("no label; write it after the text and a ';'", {"text": label})
+        else:
+            yield number, {"text": text, "label": label}
 
 
 def read_parquet(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from featherweight.data.dialect import DEFAULT_DIALECT, Dialect
 from featherweight.data.formats import TEXT_FORMATS, Record, read_lines, read_parquet
 from featherweight.errors import DataError
 
@@ -27,7 +28,7 @@ class Table(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Record]:
-        """Yields each row's number and its values by column."""
+        """Yields each row's number and its values by column, or a `BadRow` if it has none."""
 
     def place(self, number: int) -> str:
         """Returns the position of a row for error messages, such as "train.csv, line 17"."""
@@ -53,13 +54,13 @@ class Rows(Table):
         return str(self.path)
 
     def __iter__(self) -> Iterator[Record]:
-        """Yields (number, values by column); the values of text formats are strings.
+        """Yields (number, values by column or a `BadRow`); values of text formats are strings.
 
         The number is the line of the file at which the row starts, or the row of a Parquet file,
         from 1.
 
         Raises:
-            DataError: A row cannot be read.
+            DataError: A row cannot be read, and neither can those after it.
         """
         for number, values in self.records:
             self._last = number
@@ -73,11 +74,18 @@ class Rows(Table):
 
 
 @contextmanager
-def open_rows(path: Path) -> Iterator[Rows]:
+def open_rows(
+    path: Path, dialect: Dialect = DEFAULT_DIALECT, unlabeled: bool = False
+) -> Iterator[Rows]:
     """Opens a file of rows; its extension determines the format, and a final `.gz` means gzip.
 
     Formats: .csv and .tsv with a header, .jsonl (.ndjson) with one object per line, .parquet,
     and .txt with lines of `text;label`, split at the last semicolon.
+
+    Args:
+        path: The file; "-" is the standard input.
+        dialect: Encoding, delimiter, quoting and header of text files.
+        unlabeled: A line of a .txt file is one text, in the column "text".
 
     Raises:
         DataError: The file is missing, empty, binary, corrupt or of an unknown format.
