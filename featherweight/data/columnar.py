@@ -3,13 +3,9 @@
 import datetime
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from typing import IO, Any
 
-from featherweight.data.containers import DECOMPRESSION_ERRORS, corrupt
 from featherweight.data.formats import Contents, Record
 from featherweight.errors import DataError, first_line, requires
 
@@ -25,19 +21,17 @@ def is_columnar(start: bytes) -> bool:
     return start.startswith((_PARQUET, _ARROW, _ARROW_STREAM, _ZIP, _OLD_EXCEL))
 
 
-def read_columnar(name: str, stream: IO[bytes], resources: ExitStack) -> Contents:
+def read_columnar(name: str, file: IO[bytes]) -> Contents:
     """Reads a file whose format is determined by its first bytes.
 
     Args:
         name: The file's name for messages.
-        stream: Its content from the start.
-        resources: Closed by the caller when the rows have been read.
+        file: Its content, seekable and at its start.
 
     Raises:
         DataError: The file is corrupt, or of a format that cannot be read.
         MissingExtraError: A library is not installed.
     """
-    file = stream if stream.seekable() else resources.enter_context(_on_disk(name, stream))
     start = file.read(len(_ARROW))
     file.seek(0)
     if start.startswith(_OLD_EXCEL):
@@ -66,18 +60,6 @@ def read_columnar(name: str, stream: IO[bytes], resources: ExitStack) -> Content
         raise DataError(f"{name} is not a valid {kind} file ({first_line(error)})") from error
     records = _records(name, batches, errors)
     return Contents(tuple(schema.names), records, "row", row_count, _class_names(schema), schema)
-
-
-def _on_disk(name: str, stream: IO[bytes]) -> IO[bytes]:
-    # These formats are read from their end, to which a compressed file cannot seek.
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
-    try:
-        shutil.copyfileobj(stream, file)
-    except (*DECOMPRESSION_ERRORS, OSError) as error:
-        file.close()
-        raise DataError(corrupt(name, error)) from error
-    file.seek(0)
-    return file
 
 
 def _records(

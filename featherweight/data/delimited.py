@@ -21,6 +21,7 @@ _MAX_FIELD = 2**31 - 1  # characters; the csv module's default of 131,072 reject
 _MAX_ROW_LINES = 1_000  # a quote that closes later than this was not meant to open a cell
 _TITLES = {",": "commas", ";": "semicolons", "|": "vertical bars", "\t": "tabs"}
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*')  # a line in which spreadsheets name the delimiter
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.|"")*"')
 _TAB_CELL = re.compile(r'"((?:[^"]|"")*)"(?=\t|$)|([^\t]*)')
 _QUOTING = (
     "quote a text that contains a delimiter or a quote and double its quotes, or use --quoting none"
@@ -81,7 +82,7 @@ class _Rows:
     number: int = 0  # of the last line taken
     delimiters_only: int = 0
     swallowing: list[int] = field(default_factory=list)  # rows that may contain others
-    _pending: deque[str] = field(default_factory=deque)  # lines to read again
+    pending: deque[str] = field(default_factory=deque)  # lines to read again
 
     def __iter__(self) -> Iterator[tuple[int, Cells | BadRow, str]]:
         """Yields the number of each row's first line, its cells, and its lines as they are."""
@@ -100,8 +101,8 @@ class _Rows:
                 self.number += len(taken) - 1
 
     def _following(self) -> Iterator[str]:
-        while self._pending or (line := next(self.lines, None)) is not None:
-            yield self._pending.popleft() if self._pending else line  # type: ignore[misc]
+        while self.pending or (line := next(self.lines, None)) is not None:
+            yield self.pending.popleft() if self.pending else line  # type: ignore[misc]
 
     def _quoted(self, taken: list[str]) -> Cells | BadRow:
         """Reads a row that may extend over several lines, which are appended to `taken`."""
@@ -125,7 +126,7 @@ class _Rows:
                 return cells
             problem = f"{len(cells)} field(s) on {len(taken)} lines"
         # Only the first line is bad: those after it are read as rows of their own.
-        self._pending.extendleft(reversed(taken[1:]))
+        self.pending.extendleft(reversed(taken[1:]))
         del taken[1:]
         return BadRow(f"{problem}; {_QUOTING}")
 
@@ -196,7 +197,11 @@ def _named(cells: Cells | BadRow, columns: tuple[str, ...], required: int) -> Va
 def _recognized(
     name: str, sample: list[str], dialect: Dialect, delimiter: str, extension: str
 ) -> _Layout:
-    """Returns the first layout that gives all rows of a sample the same number of columns."""
+    """Returns the layout that gives all rows of a sample the same number of columns.
+
+    Raises:
+        DataError: More than one delimiter does.
+    """
     usual = "\t" if extension == ".tsv" else ","
     delimiters = [delimiter] if delimiter else sorted(_TITLES, key=lambda other: other != usual)
     escapes = [None, "\\"] if any('\\"' in line for line in sample) else [None]
@@ -205,16 +210,23 @@ def _recognized(
         for candidate in delimiters
         for escape in escapes
     ]
-    chosen = next((layout for layout in layouts if _is_uniform(layout, sample)), layouts[0])
+    uniform: dict[str, _Layout] = {}
+    for layout in layouts:
+        if layout.delimiter not in uniform and _is_uniform(layout, sample):
+            uniform[layout.delimiter] = layout
+    if len(uniform) > 1:
+        titles = " or ".join(_TITLES[candidate] for candidate in uniform)
+        raise DataError(f"{name}: columns may be separated by {titles}: give --delimiter")
+    (chosen,) = uniform.values() or [layouts[0]]
     if not delimiter and chosen.delimiter != usual:
         logger.info("%s: the columns are separated by %s", name, _TITLES[chosen.delimiter])
     return chosen
 
 
 def _spaced(layout: _Layout, sample: list[str]) -> _Layout:
-    """Returns a layout with `space` set if a space follows each delimiter of the first line."""
-    first = next((line for line in sample if not layout.is_blank(line)), "")
-    _, *cells = layout.split(first)
+    """Returns a layout with `space` set if a space follows each delimiter of the first row."""
+    first = next((lines for _, _, lines in _Rows(iter(sample), layout)), "")
+    _, *cells = layout.split(_QUOTED.sub("", first))
     return replace(layout, space=bool(cells) and all(cell.startswith(" ") for cell in cells))
 
 
@@ -224,7 +236,8 @@ def _is_uniform(layout: _Layout, sample: list[str]) -> bool:
     widths = set()
     for _, cells, _ in rows:
         if isinstance(cells, BadRow):
-            if next(rows.lines, None) is None:  # the row may go on after the sample
+            # A row that reaches to the end of the sample may go on after it.
+            if rows.pending and next(rows.lines, None) is None:
                 break
             return False
         widths.add(len(cells))

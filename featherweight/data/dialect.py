@@ -8,7 +8,7 @@ from featherweight.errors import UsageError
 _NAMED = {"tab": "\t", "\\t": "\t", "space": " "}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dialect:
     """Format of text files."""
 

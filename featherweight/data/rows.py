@@ -129,7 +129,7 @@ def open_rows(
     """
     with ExitStack() as resources:
         file = _File(path, resources)
-        contents = _contents(file, dialect, unlabeled, resources)
+        contents = _contents(file, dialect, unlabeled)
         columns = contents.columns
         duplicates = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
         if duplicates:
@@ -216,6 +216,19 @@ class _File:
             self.name = Path(name).name
         return content
 
+    def open_seekable(self) -> IO[bytes]:
+        """Returns the same for formats that are read from their end."""
+        content = self.open()
+        if content is self._opened:
+            return content
+        copy = self._resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        try:
+            shutil.copyfileobj(content, copy)
+        except (*DECOMPRESSION_ERRORS, OSError) as error:
+            raise DataError(corrupt(self.title, error)) from error
+        copy.seek(0)
+        return copy
+
     def position(self) -> int:
         """Returns how many bytes of the file have been read."""
         return self.size_bytes if self._opened.closed else self._opened.tell()
@@ -241,9 +254,9 @@ def _standard_input(resources: ExitStack) -> Path:
     return path
 
 
-def _contents(file: _File, dialect: Dialect, unlabeled: bool, resources: ExitStack) -> Contents:
+def _contents(file: _File, dialect: Dialect, unlabeled: bool) -> Contents:
     if is_columnar(file.start):
-        return read_columnar(file.title, file.open(), resources)
+        return read_columnar(file.title, file.open_seekable())
     kind = file_format(Path(file.name))
     if not file.start and kind:
         raise DataError(f"{file.title} is empty")

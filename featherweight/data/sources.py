@@ -106,22 +106,16 @@ def _named_files(config: DataConfig) -> Source:
 
 
 def _folder(folder: Path, name: str, config: DataConfig) -> Source:
-    files = split_files(folder)
-    source = _read_files(name, files, config)
-    return _with_validation(source) if len(files) > 1 else _split(source, str(folder))
+    return _with_validation(_read_files(name, split_files(folder), config))
 
 
 def _one_file(path: Path, config: DataConfig) -> Source:
     warn_about_one_shard(path)
-    return _split(_read_files(title(path), {"train": [path]}, config), str(path))
-
-
-def _split(source: Source, origin: str) -> Source:
-    """Splits a source of one part into train, validation and test."""
+    source = _read_files(title(path), {"train": [path]}, config)
     remaining, test = _hold_out(source.name, source.parts["train"], HELD_OUT)
     train, validation = _hold_out(source.name, remaining, HELD_OUT / (1 - HELD_OUT))
     logger.info(
-        f"{origin} is split 80/10/10 into {len(train)} training, {len(validation)} validation and "
+        f"{path} is split 80/10/10 into {len(train)} training, {len(validation)} validation and "
         f"{len(test)} test texts, stratified, seed {SEED}"
     )
     return replace(source, parts={"train": train, "validation": validation, "test": test})

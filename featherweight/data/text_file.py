@@ -20,11 +20,12 @@ _MARKS = {  # byte-order marks; that of UTF-32 begins with that of UTF-16
 _BINARY = (b"\x89PNG", b"%PDF", b"\xff\xd8\xff")
 _IS_BINARY = "is a binary file, although its extension is that of a text file"
 _UNDECODABLE = re.compile(r"[\udc80-\udcff]")  # what "surrogateescape" puts for an invalid byte
-_SCRIPTS = {  # the encoding in which non-ASCII bytes give letters of a script, likeliest first
-    "cp932": re.compile("[\u3040-\u30ff]"),  # half of Japanese is kana
-    "cp949": re.compile("[\uac00-\ud7a3]"),
-    "gb18030": re.compile("[\u4e00-\u9fa5]"),
-    "cp1251": re.compile("[\u0430-\u044f]"),  # lower case: another Cyrillic encoding gives upper
+_PAIR = re.compile(rb"[\x81-\xfe][\x40-\xfe]")  # one character in the encodings of East Asia
+_SCRIPTS = {  # the pairs that are letters of a script, and the least share of them
+    "cp932": (re.compile(rb"\x82[\x9f-\xf1]|\x83[\x40-\x96]"), 0.4),  # kana
+    "cp949": (re.compile(rb"[\xb0-\xc8][\xa1-\xfe]"), 0.9),  # Hangul
+    "gb18030": (re.compile(rb"[\xb0-\xd7][\xa1-\xfe]"), 0.8),  # frequent Chinese characters
+    "cp1251": (re.compile(rb"[\xe0-\xff]{2}"), 0.7),  # Cyrillic lower case
 }
 
 
@@ -142,10 +143,9 @@ class TextFile:
 
 def likely_encoding(content: bytes) -> str:
     """Guesses the encoding of bytes that are not UTF-8, for a hint in a message."""
-    for encoding, letters in _SCRIPTS.items():
-        text = content.decode(encoding, errors="ignore")
-        others = sum(not character.isascii() for character in text)
-        if len(letters.findall(text)) > 0.4 * others and others > 0.2 * len(text):
+    pairs = _PAIR.findall(content)
+    for encoding, (letters, share) in _SCRIPTS.items():
+        if sum(map(bool, map(letters.fullmatch, pairs))) > share * len(pairs):
             return encoding
     return "cp1252"
 
