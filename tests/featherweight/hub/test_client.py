@@ -19,7 +19,7 @@ import pytest
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.errors import DataError, MissingExtraError
 from featherweight.hub import client
-from tests.helpers.hub_server import TOKEN, FakeHub, Repository, run, serve
+from tests.helpers.hub_server import COMMIT, TOKEN, FakeHub, Repository, run, serve
 
 TEXTS = [f"text {i}" for i in range(12)]
 LABELS = [0, 1, 2] * 4
@@ -79,7 +79,20 @@ REPOSITORIES = {
     "acme/damaged": {"train.parquet": NAMED[:100] + b"?" * 100},
     "acme/gated": {"train.parquet": NAMED},
     "acme/stalls": {"train.parquet": NAMED},
+    "acme/configured": {
+        "README.md": b"---\nconfigs:\n"
+        b"- config_name: raw\n  data_files: raw.parquet\n"
+        b"- config_name: simple\n  data_files: simple.parquet\n---\n",
+        "raw.parquet": NAMED,
+        "simple.parquet": parquet(LABELS, None),
+    },
 }
+CHOSEN = [
+    "acme/configured:simple",
+    f"acme/configured:raw@{COMMIT}",
+    "acme/configured:other",
+    "acme/moods@v9",
+]
 STATUSES = {"acme/private": 401, "acme/forbidden": 403, "acme/busy": 503}
 
 
@@ -103,7 +116,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def online(cache: Path, played: FakeHub) -> tuple[Outcomes, str]:
-    names = (*REPOSITORIES, *STATUSES, "acme/gone", "gone", "acme/not--valid", "acme/silent")
+    names = (
+        *REPOSITORIES, *CHOSEN, *STATUSES, "acme/gone", "gone", "acme/not--valid", "acme/silent"
+    )  # fmt: skip
     return run(LOADER, cache, *names, HF_ENDPOINT=played.endpoint)
 
 
@@ -128,6 +143,12 @@ def assert_is_moods(outcome: dict[str, Any]) -> None:
 
 def test_a_data_set_comes_with_its_splits_and_class_names(online: tuple[Outcomes, str]) -> None:
     assert_is_moods(online[0]["acme/moods"])
+
+
+def test_a_configuration_and_a_commit_are_chosen(online: tuple[Outcomes, str]) -> None:
+    simple, raw = (online[0][name] for name in CHOSEN[:2])
+    assert (simple["name"], simple["labels"]) == ("configured-simple", ["0", "1", "2"])
+    assert (raw["name"], raw["labels"]) == ("configured-raw", ["sad", "glad", "mad"])
 
 
 def test_a_login_is_used(online: tuple[Outcomes, str], played: FakeHub) -> None:
@@ -163,6 +184,13 @@ def test_without_validation_and_class_names(online: tuple[Outcomes, str]) -> Non
         ("acme/empty", "acme/empty cannot be loaded from the Hub (EmptyDatasetError: "),
         ("acme/damaged", "acme/damaged cannot be loaded from the Hub ("),
         ("acme/gated", "hf auth login"),
+        (
+            "acme/configured",
+            "acme/configured has several configurations: give one of acme/configured:raw, "
+            "acme/configured:simple",
+        ),
+        ("acme/configured:other", "give one of acme/configured:raw, acme/configured:simple"),
+        ("acme/moods@v9", "the Hub has acme/moods but not the requested commit"),
     ],
 )
 def test_an_unavailable_data_set(online: tuple[Outcomes, str], name: str, expected: str) -> None:
