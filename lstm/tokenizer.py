@@ -6,13 +6,14 @@ tokens. Its steps, in this order, none of which looks across a space:
 1. Invisible characters are dropped: control and format characters (Cc, Cf) and all others that
    Unicode calls default-ignorable, such as variation selectors and Hangul fillers. White space
    stays. So do two kinds inside an emoji: the joiner U+200D between two pictographs, and the tag
-   characters after a black flag.
+   characters after a black flag. The spacing accent "´", typed as an apostrophe, is dropped, too.
 2. HTML entities are decoded, also doubly escaped ones ("&amp;lt;"): "&", apostrophes, quotes,
    "<", ">", "!", "?", "/", parentheses and the ellipsis, each by name, decimal or hexadecimal
    number; those of invisible characters are dropped. All other numbers and names of HTML 4 become
-   a space, since a tokenizer file cannot compute a character.
+   a space, since a tokenizer file cannot compute a character. So does the Braille blank U+2800.
 3. NFKC and lower case, which maps the Turkish dotted capital I to "i".
-4. A link becomes one token, and so does an @name.
+4. A link becomes one token, and so does an @name; both end before a letter of a script without
+   spaces, unless the name starts with one.
 5. Apostrophes and the Arabic tatweel are removed.
 6. A letter repeated more than twice is shortened to two.
 7. Punctuation that is not in the vocabulary becomes a space.
@@ -76,13 +77,13 @@ def _replace(pattern: str, replacement: str) -> normalizers.Normalizer:
 
 
 _NORMALIZATION = [
-    # Also the spacing accent, which NFKC would turn into a space and a combining accent.
+    # Here also the spacing accent, which NFKC would turn into a space and a combining accent.
     _replace(rf"[{_INVISIBLE}´&&[^\s\u200d{_TAGS}]]|[{_TAGS}](?<![{_FLAG}{_TAGS}].)[{_TAGS}]*", ""),
     _replace(rf"\u200d(?:(?!{_PICTOGRAPH})|(?<![{_PICTOGRAPH}\p{{Emoji_Modifier}}].))", ""),
     # First the ampersand, which escapes other entities.
     _replace(f"&(?:{_entities('&')})+", "&"),
     *(_replace(f"&{_entities(characters)}", text) for characters, text in _DECODED.items()),
-    # Also the blank of the Braille patterns, which Unicode does not count as white space.
+    # Unicode does not count the Braille blank as white space.
     _replace(rf"&(?:{'|'.join(name2codepoint)}|#\d+|#[xX][\da-fA-F]+);|\u2800", " "),
     normalizers.NFKC(),
     normalizers.Lowercase(),
