@@ -52,7 +52,7 @@ class DataConfig(Dialect):
     """Comma-separated label names in id order; if omitted, they are taken from the data."""
 
     drop_leaks: bool = False
-    """Remove training texts that also occur in validation or test."""
+    """Remove training texts that also occur in validation or test, in any spelling."""
 
 
 @dataclass(frozen=True)
