@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featherweight.data.formats import BadRow
+from featherweight.data.files.formats import BadRow
 from featherweight.data.labels import label_value
 from featherweight.data.rows import Table, listing
 from featherweight.errors import DataError

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from featherweight.data.formats import Record
+from featherweight.data.files.formats import Record
 from featherweight.data.rows import Table, listing
 from featherweight.errors import DataError, requires
 from featherweight.hub.client import (
