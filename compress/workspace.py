@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.config import CompressConfig
 from compress.origin import Origin
+from featherweight.disk.lock import locked
 from featherweight.errors import CheckpointError, WeightsError
 from featherweight.run import CONFIG, Run
 from featherweight.training.run_records import as_json
@@ -25,11 +26,17 @@ def workspace_of(origin: Origin, name: str, flags: Mapping[str, Any]) -> Iterato
     first. Afterwards the folder is removed unless it holds an interrupted training.
 
     Raises:
+        UsageError: Another process is making the same variant.
         WeightsError: The state to resume from is damaged; it is removed.
         KeyboardInterrupt: With the way to resume, if there is a state to resume from.
     """
-    path = origin.run.file(FOLDER) / f".{name}"
-    record = {"flags": flags, "origin": origin.sha256}
+    folder = origin.run.file(FOLDER)
+    with locked(folder / name):
+        yield from _prepared(folder / f".{name}", {"flags": flags, "origin": origin.sha256})
+
+
+def _prepared(path: Path, record: Mapping[str, Any]) -> Iterator[Path]:
+    """Yields the folder after removing the state of other flags or weights."""
     if path.exists() and not _equals(Run(path), record):
         shutil.rmtree(path)
     path.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,12 @@ class UsageError(FeatherweightError):
     exit_code = 2
 
 
+class NothingToDo(FeatherweightError):
+    """What was asked for has been done before."""
+
+    exit_code = 0
+
+
 class DataError(FeatherweightError):
     """A data set, file or row that is not usable."""
 

@@ -1,11 +1,18 @@
 """The run directory, which holds the results of one training. Files are written atomically."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from featherweight.disk.atomic import atomic_directory, atomic_open
+from featherweight.disk.atomic import (
+    atomic_directory,
+    atomic_open,
+    recover,
+    recover_all,
+    replace_directory,
+)
 from featherweight.errors import UsageError, WeightsError
 
 MODEL = "model.safetensors"
@@ -20,8 +27,15 @@ ONNX_MODEL = "model.onnx"
 ONNX_FACTS = "onnx.json"  # identifies it; models on the Hub also have folders named "onnx"
 
 
+_REPLACEMENT = re.compile(r"\.(.+)\.overwrite")  # name of a run that is to replace another
+
+
 class Run:
-    """The run directory at `path`."""
+    """The run directory at `path`.
+
+    A training with --overwrite writes a hidden folder next to the old run, `.NAME.overwrite`.
+    `path` becomes that of the old run when the new one takes its place.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,10 +46,13 @@ class Run:
     ) -> "Run":
         """Creates a run directory with its first JSON files, all at once.
 
+        If it exists and may be overwritten, the new run is to replace it; see `take_place`.
+
         Raises:
             UsageError: The directory exists, and `overwrite` is off or it is not a run.
         """
         path = output_dir / name
+        recover(path)
         if path.exists() and not overwrite:
             raise UsageError(
                 f"{path} already exists: choose another --name, "
@@ -44,10 +61,28 @@ class Run:
         missing = [file for file in records if not (path / file).is_file()]
         if path.exists() and missing:
             raise UsageError(f"{path} is not a run ({missing[0]} is missing): not overwritten")
-        with atomic_directory(path) as folder:
+        new = cls(path).replacement if path.exists() else cls(path)
+        with atomic_directory(new.path) as folder:
             for file, value in records.items():
                 cls(folder).write_json(file, value)
-        return cls(path)
+        return new
+
+    @property
+    def final(self) -> Path:
+        """Where the run is when it is finished."""
+        match = _REPLACEMENT.fullmatch(self.path.name)
+        return self.path.with_name(match[1]) if match else self.path
+
+    @property
+    def replacement(self) -> "Run":
+        """The run that is to replace this one; it exists only while it is trained."""
+        return Run(self.path.with_name(f".{self.path.name}.overwrite"))
+
+    def take_place(self) -> None:
+        """Replaces the old run, if there is one."""
+        if self.path != self.final:
+            replace_directory(self.final, self.path)
+            self.path = self.final
 
     def file(self, name: str) -> Path:
         """Returns the path of a file in the run."""
@@ -128,9 +163,18 @@ def without_folders(value: Any) -> Any:
 
 def runs(output_dir: Path) -> list[Run]:
     """Returns all runs in a folder, finished or not, the newest last."""
+    recover_all(output_dir)
     # Names with a dot belong to incomplete folders of killed processes.
     configs = sorted(output_dir.glob(f"[!.]*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     return [Run(path.parent) for path in configs]
+
+
+def cut_off_runs(output_dir: Path) -> list[Run]:
+    """Returns the unfinished runs in a folder, also those that are to replace others."""
+    replacements = [run.replacement for run in runs(output_dir)]
+    found = [run for run in (*runs(output_dir), *replacements) if run.file(CONFIG).is_file()]
+    unfinished = [run for run in found if not run.finished]
+    return sorted(unfinished, key=lambda run: run.file(CONFIG).stat().st_mtime)
 
 
 def newest_run(output_dir: Path) -> Run:

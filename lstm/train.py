@@ -3,19 +3,19 @@
 import json
 import logging
 import time
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
-from featherweight.data.checks import Findings
-from featherweight.data.dataset import Dataset, Split
+from featherweight.data.dataset import Split
 from featherweight.device import resolve_device, seed_everything
 from featherweight.errors import WeightsError
 from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.reports.plots import training_curves
 from featherweight.reports.reporting import write_evaluation
 from featherweight.run import CHECKPOINT, MODEL, TOKENIZER, Run
-from featherweight.training.run_records import cut_off_run, first_records, logged_to, prepare_data
+from featherweight.training.run_records import first_records, logged_to, prepare_data, written_run
 from lstm.classifier import TextClassifier, model_config
 from lstm.config import TokenizerConfig, TrainConfig
 from lstm.encoder import LSTMClassifier
@@ -43,12 +43,19 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
     device = resolve_device(config.device)
     check_precision(config, device)
     dataset, findings = prepare_data(config)
-    run = cut_off_run(config, dataset) if config.resume else None
-    if run is None:
-        run = _new_run(config, dataset, findings)
-    with logged_to(run.file("training.log")):
+    name = config.name or f"{config.preset}-{dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+    def new_records() -> dict[str, Any]:
+        tokenizer = train_tokenizer(dataset.train.texts, config)
+        records = first_records(config, dataset, findings)
+        return records | {TOKENIZER: json.loads(tokenizer.to_str())}
+
+    with (
+        written_run(config, dataset, name, new_records) as run,
+        logged_to(run.file("training.log")),
+    ):
         size = len(dataset.train)
-        logger.info("%s on %s: %d training texts, %s", run.path, dataset.name, size, device)
+        logger.info("%s on %s: %d training texts, %s", run.final, dataset.name, size, device)
         tokenizer = _saved_tokenizer(run)
         seed_everything(config.seed)
         architecture = model_config(config)
@@ -59,7 +66,7 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
             logger.warning("%s", _too_many_unknown(unknown, config))
         progress = fit(module, train_ids, validation_ids, config, device, run.file(CHECKPOINT))
         classifier = TextClassifier(
-            run.path.name, dataset.labels, tokenizer, module, architecture, device
+            run.final.name, dataset.labels, tokenizer, module, architecture, device
         )
         classifier.save(run.file(MODEL))
         run.write_text("history.jsonl", "".join(json.dumps(r) + "\n" for r in progress.history))
@@ -67,17 +74,8 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
         evaluation = evaluate(classifier, dataset.validation, dataset.name)
         write_evaluation(run, evaluation, dataset.validation.texts)
         run.file(CHECKPOINT).unlink(missing_ok=True)
-        logger.info("finished: %s", run.path)
+        logger.info("finished: %s", run.final)
     return run, evaluation
-
-
-def _new_run(config: TrainConfig, dataset: Dataset, findings: Findings) -> Run:
-    name = config.name or f"{config.preset}-{dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    # Before the run is created, so that an error leaves nothing behind.
-    tokenizer = train_tokenizer(dataset.train.texts, config)
-    records = first_records(config, dataset, findings)
-    records[TOKENIZER] = json.loads(tokenizer.to_str())
-    return Run.create(config.output_dir, name, config.overwrite, records)
 
 
 def _saved_tokenizer(run: Run) -> Tokenizer:

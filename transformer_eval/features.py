@@ -21,7 +21,7 @@ from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.reports.reporting import write_evaluation
 from featherweight.run import MODEL, Run
-from featherweight.training.run_records import cut_off_run, first_records, prepare_data
+from featherweight.training.run_records import first_records, prepare_data, written_run
 from featherweight.weights import FEATURES_FORMAT, read_metadata, with_sorted_metadata
 from transformer_eval.classifier import shipped_bytes
 from transformer_eval.config import FeaturesConfig
@@ -147,21 +147,21 @@ def features(config: FeaturesConfig, model: str) -> tuple[Run, list[Evaluation]]
     name = config.name or f"{encoder.files.name}-{config.pooling}-{dataset.name}"
     if (config.output_dir / name).resolve() in encoder.files.folder.resolve().parents:
         raise UsageError(f"--name {name} is the run that --model names: choose another")
-    cut_off = cut_off_run(replace(config, name=name), dataset) if config.resume else None
-    embeddings = _embeddings(encoder, dataset, config)
-    head = _fit(embeddings["train"], dataset.train, len(dataset.labels))
-    classifier = FrozenFeatures(name, dataset.labels, encoder, head)
-    baseline = MostFrequentClass(dataset.train, dataset.labels)
-    evaluations = [
-        evaluate(each, dataset.validation, dataset.name) for each in (classifier, baseline)
-    ]
-    records = first_records(config, dataset, findings)
-    run = cut_off or Run.create(config.output_dir, name, config.overwrite, records)
-    write_evaluation(run, evaluations[0], dataset.validation.texts)
-    is_folder = not (encoder.files.model or encoder.files.revision)
-    source = str(encoder.files.folder.resolve()) if is_folder else model
-    classifier.save(run.file(MODEL), source)  # last: marks the run as finished
-    logger.info("finished: %s", run.path)
+    with written_run(
+        replace(config, name=name), dataset, name, lambda: first_records(config, dataset, findings)
+    ) as run:
+        embeddings = _embeddings(encoder, dataset, config)
+        head = _fit(embeddings["train"], dataset.train, len(dataset.labels))
+        classifier = FrozenFeatures(name, dataset.labels, encoder, head)
+        baseline = MostFrequentClass(dataset.train, dataset.labels)
+        evaluations = [
+            evaluate(each, dataset.validation, dataset.name) for each in (classifier, baseline)
+        ]
+        write_evaluation(run, evaluations[0], dataset.validation.texts)
+        is_folder = not (encoder.files.model or encoder.files.revision)
+        source = str(encoder.files.folder.resolve()) if is_folder else model
+        classifier.save(run.file(MODEL), source)  # last: marks the run as finished
+        logger.info("finished: %s", run.final)
     return run, evaluations
 
 

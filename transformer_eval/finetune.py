@@ -4,8 +4,9 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.reports.plots import training_curves
 from featherweight.reports.reporting import write_evaluation
 from featherweight.run import CHECKPOINTS, TRANSFORMER, Run
-from featherweight.training.run_records import cut_off_run, first_records, logged_to, prepare_data
+from featherweight.training.run_records import first_records, logged_to, prepare_data, written_run
 from transformer_eval.classifier import (
     NORMALIZER,
     TransformerClassifier,
@@ -63,14 +64,20 @@ def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]]
     state = PartialState(cpu=device == "cpu")
     if not state.is_main_process:
         logger.setLevel(logging.ERROR)
-    with _first_process_first(state):
-        files = fetch(model)
-        dataset, findings = prepare_data(config)
-        # Before the run is created, so that an unusable model leaves no files.
-        tokenizer, network = tokenizer_and_model(config, files, dataset)
-        path = _run(config, files, dataset, findings).path if state.is_main_process else ""
-    run = Run(Path(broadcast_object_list([str(path)])[0]))
-    with logged_to(run.file("training.log")) if state.is_main_process else nullcontext():
+    with ExitStack() as stack:
+        with _first_process_first(state):
+            files = fetch(model)
+            dataset, findings = prepare_data(config)
+            # Before the run is created, so that an unusable model leaves no files.
+            tokenizer, network = tokenizer_and_model(config, files, dataset)
+            run = Run(Path())
+            if state.is_main_process:
+                run = stack.enter_context(_written_run(config, files, dataset, findings))
+        path = Path(broadcast_object_list([str(run.path)])[0])
+        if state.is_main_process:
+            stack.enter_context(logged_to(run.file("training.log")))
+        else:
+            run = Run(path)
         logger.info("%s on %s: %d training texts, %s in %s, %d process(es)", files.name,
                     dataset.name, len(dataset.train), device, number_format,
                     state.num_processes)  # fmt: skip
@@ -78,20 +85,21 @@ def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]]
         if not state.is_main_process:
             return None
         evaluation = _finish(run, trainer, dataset, device)
-        logger.info("finished: %s", run.path)
+        logger.info("finished: %s", run.final)
     return run, [evaluation]
 
 
-def _run(config: FinetuneConfig, files: Files, dataset: Dataset, findings: Findings) -> Run:
-    run = cut_off_run(config, dataset) if config.resume else None
-    if run is None:
-        name = config.name or f"{files.name}-{dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if (config.output_dir / name).resolve() in files.folder.resolve().parents:
-            raise UsageError(f"--overwrite would delete {files.folder}, which --model names")
-        records = first_records(config, dataset, findings)
-        run = Run.create(config.output_dir, name, config.overwrite, records)
-        run.file(CHECKPOINTS).mkdir()  # marks the run as unfinished
-    return run
+@contextmanager
+def _written_run(
+    config: FinetuneConfig, files: Files, dataset: Dataset, findings: Findings
+) -> Iterator[Run]:
+    name = config.name or f"{files.name}-{dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if (config.output_dir / name).resolve() in files.folder.resolve().parents:
+        raise UsageError(f"--overwrite would delete {files.folder}, which --model names")
+    records = partial(first_records, config, dataset, findings)
+    with written_run(config, dataset, name, records) as run:
+        run.file(CHECKPOINTS).mkdir(exist_ok=True)  # marks the run as unfinished
+        yield run
 
 
 @contextmanager
@@ -117,7 +125,7 @@ def _finish(run: Run, trainer: SafeTrainer, dataset: Dataset, device: str) -> Ev
         trainer.model.save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
     run.write_bytes("training_curves.png", training_curves(read_history(run)))
-    classifier = TransformerClassifier.load(run.file(TRANSFORMER), device, run.path.name)
+    classifier = TransformerClassifier.load(run.file(TRANSFORMER), device, run.final.name)
     evaluation = evaluate(classifier, dataset.validation, dataset.name)
     write_evaluation(run, evaluation, dataset.validation.texts)
     # Renamed first: a kill while files are deleted must not leave incomplete checkpoints.

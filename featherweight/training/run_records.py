@@ -2,7 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from featherweight.data.checks import Findings, check, drop_leaks
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from featherweight.device import environment
-from featherweight.errors import UsageError
-from featherweight.run import CONFIG, Run, kind, runs
+from featherweight.disk.atomic import recover
+from featherweight.disk.lock import locked
+from featherweight.errors import NothingToDo, UsageError
+from featherweight.run import CONFIG, Run, cut_off_runs, kind
 from featherweight.training.config import OutputConfig
 
 logger = logging.getLogger("featherweight")
@@ -61,20 +64,66 @@ def as_json(value: Any) -> Any:
     return [as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+@contextmanager
+def written_run(
+    config: OutputConfig, dataset: Dataset, name: str, new_records: Callable[[], Mapping[str, Any]]
+) -> Iterator[Run]:
+    """Yields the run to train, new or interrupted; no other process can write it meanwhile.
+
+    With --overwrite it replaces the old run only when the context ends without an error.
+
+    Args:
+        config: Whether to resume or to overwrite.
+        dataset: The data; that of an interrupted run must be the same.
+        name: Name of a new run.
+        new_records: Makes the JSON files of a new run, by name, before anything is written.
+
+    Raises:
+        UsageError: The run exists, cannot be resumed, or is being written by another process.
+        NothingToDo: The run to resume is finished.
+        KeyboardInterrupt: With the way to resume.
+    """
+    found = cut_off_run(config, dataset) if config.resume else None
+    records = {} if found else new_records()
+    with locked(found.final if found else config.output_dir / name):
+        if found and found.finished:  # meanwhile, or killed before it took its place
+            found.take_place()
+            raise NothingToDo(f"{found.path} is finished: nothing to resume")
+        run = found or Run.create(config.output_dir, name, config.overwrite, records)
+        try:
+            yield run
+        except Exception:
+            if not found and not run.cut_off:
+                shutil.rmtree(run.path, ignore_errors=True)
+            raise
+        except KeyboardInterrupt as interrupt:
+            old = f"; {run.final} is still the old run" if run.path != run.final else ""
+            instead = "--resume instead of --overwrite" if config.overwrite else "--resume"
+            raise KeyboardInterrupt(
+                f"to continue, give the same flags, --name {run.final.name} and {instead}{old}"
+            ) from interrupt
+        run.take_place()
+
+
 def cut_off_run(config: OutputConfig, dataset: Dataset) -> Run | None:
     """Returns the interrupted run to resume, or None if a run with this name does not exist.
 
     Raises:
         UsageError: There is nothing to resume, or flags or data have changed.
+        NothingToDo: The run with this name is finished.
     """
     if config.name:
-        run = Run(config.output_dir / config.name)
+        path = config.output_dir / config.name
+        recover(path)
+        run = Run(path)
+        if run.replacement.file(CONFIG).exists():
+            run = run.replacement
         if not run.file(CONFIG).exists():
             return None
-        if run.finished:
-            raise UsageError(f"{run.path} is finished: nothing to resume")
+        if run.finished and run.path == run.final:
+            raise NothingToDo(f"{run.path} is finished: nothing to resume")
     else:
-        unfinished = [run for run in runs(config.output_dir) if not run.finished]
+        unfinished = cut_off_runs(config.output_dir)
         candidates = [run for run in unfinished if kind(run.read_json(CONFIG)) == config.kind]
         if not candidates:
             raise UsageError(f"no run in {config.output_dir} was cut off: nothing to resume")

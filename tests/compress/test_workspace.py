@@ -12,7 +12,8 @@ from compress.distillation.teachers import CACHE
 from compress.workspace import RESUME
 from featherweight import load
 from featherweight.cli import main
-from featherweight.errors import FeatherweightError, WeightsError
+from featherweight.disk.lock import locked
+from featherweight.errors import FeatherweightError, UsageError, WeightsError
 from featherweight.run import CHECKPOINT, MODEL, Run, newest_run
 from lstm import fit
 from lstm.classifier import TextClassifier
@@ -54,6 +55,12 @@ def interrupt(run: Run, epochs: list[str], method: str, **flags: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         compressed(run.path, method, **flags)
     epochs.clear()
+
+
+def test_a_variant_is_made_by_one_process_at_a_time(run: Run) -> None:
+    held = f"compressed/qat is being written by process {os.getpid()}"
+    with locked(run.file("compressed") / "qat"), pytest.raises(UsageError, match=held):
+        compressed(run.path, "qat")
 
 
 @pytest.mark.parametrize("method", TRAINED)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from featherweight.errors import UsageError, WeightsError
-from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, kind, newest_run, runs
+from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, cut_off_runs, kind, newest_run, runs
 
 RECORDS = {CONFIG: {"seed": 0}, "labels.json": ["a", "b"]}
 
@@ -43,11 +43,29 @@ def test_an_existing_run_is_not_touched(tmp_path: Path) -> None:
     assert names(tmp_path) == ["mine"]
 
 
-def test_overwriting_replaces_the_whole_run(tmp_path: Path) -> None:
-    make(tmp_path, "mine").write_text("notes.txt", "old")
+def test_overwriting_replaces_the_whole_run_at_its_end(tmp_path: Path) -> None:
+    old = make(tmp_path, "mine")
+    old.write_text("notes.txt", "old")
     run = Run.create(tmp_path, "mine", True, {CONFIG: {"seed": 1}})
+    assert run.final == old.path
+    assert run.path == old.replacement.path
+    assert (old.read_json(CONFIG), old.finished) == ({"seed": 0}, True)
+    assert [found.path for found in runs(tmp_path)] == [old.path]
+    assert [found.path for found in cut_off_runs(tmp_path)] == [run.path]
+
+    run.take_place()
+    assert run.path == run.final == old.path
     assert run.read_json(CONFIG) == {"seed": 1}
     assert names(run.path) == [CONFIG]
+    assert names(tmp_path) == ["mine"]
+
+
+def test_a_new_attempt_to_overwrite_replaces_the_last_one(tmp_path: Path) -> None:
+    make(tmp_path, "mine")
+    for seed in (1, 2):
+        run = Run.create(tmp_path, "mine", True, {CONFIG: {"seed": seed}})
+    run.take_place()
+    assert run.read_json(CONFIG) == {"seed": 2}
     assert names(tmp_path) == ["mine"]
 
 

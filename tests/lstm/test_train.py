@@ -17,7 +17,13 @@ from torch import Tensor
 
 from featherweight import load
 from featherweight.cli import main
-from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
+from featherweight.errors import (
+    DataError,
+    FeatherweightError,
+    NothingToDo,
+    UsageError,
+    WeightsError,
+)
 from featherweight.run import CHECKPOINT, MODEL
 from lstm import fit, train
 from lstm.classifier import TextClassifier
@@ -352,7 +358,7 @@ def test_resume_without_a_run_trains_it(tiny_run: Path, tiny_data: Path, tmp_pat
 
 def test_finished_run_is_not_resumed(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_run, tmp_path / "small")
-    with pytest.raises(UsageError, match="finished"):
+    with pytest.raises(NothingToDo, match="finished"):
         train.train(small(tiny_data, tmp_path, resume=True))
     with pytest.raises(UsageError, match="nothing to resume"):
         train.train(small(tiny_data, tmp_path, name="", resume=True))

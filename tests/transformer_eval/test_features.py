@@ -18,7 +18,13 @@ from featherweight.classifier import FloatArray, IntArray
 from featherweight.comparison.compare import compare
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
-from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
+from featherweight.errors import (
+    DataError,
+    FeatherweightError,
+    NothingToDo,
+    UsageError,
+    WeightsError,
+)
 from featherweight.exploration.figures import learned_vectors
 from featherweight.quality.evaluation import evaluate
 from featherweight.run import CONFIG, MODEL, Run
@@ -337,7 +343,7 @@ def test_run_of_the_encoder_is_not_overwritten(
 
 @pytest.mark.usefixtures("copied")
 def test_finished_run_is_not_resumed(tmp_path: Path, tiny_data: Path, tiny_bert: Path) -> None:
-    with pytest.raises(UsageError, match="is finished: nothing to resume"):
+    with pytest.raises(NothingToDo, match="is finished: nothing to resume"):
         features(config(tiny_data, tmp_path, resume=True), str(tiny_bert))
 
 

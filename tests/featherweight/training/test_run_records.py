@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featherweight.data.checks import check
 from featherweight.data.dataset import DataConfig, Dataset
-from featherweight.errors import DataError, UsageError, WeightsError
+from featherweight.errors import DataError, NothingToDo, UsageError, WeightsError
 from featherweight.run import CHECKPOINT, CHECKPOINTS, MODEL, Run
 from featherweight.training.config import OutputConfig, TrainingConfig, class_weights, log_epoch
 from featherweight.training.run_records import (
@@ -19,6 +21,7 @@ from featherweight.training.run_records import (
     logged_to,
     prepare_data,
     resolved,
+    written_run,
 )
 
 
@@ -139,10 +142,83 @@ def test_finished_run_is_not_resumed(config: Config, dataset: Dataset, weights: 
     run.file(CHECKPOINT).touch()
     assert cut_off_run(replace(config, name="mine"), dataset) is not None
     run.file(CHECKPOINT).unlink()
-    with pytest.raises(UsageError, match="finished: nothing to resume"):
+    with pytest.raises(NothingToDo, match="finished: nothing to resume"):
         cut_off_run(replace(config, name="mine"), dataset)
     with pytest.raises(UsageError, match=r"no run in .* was cut off"):
         cut_off_run(config, dataset)
+
+
+def start(config: Config, dataset: Dataset) -> AbstractContextManager[Run]:
+    """Returns the context of a training under the name "mine"."""
+    findings = check(dataset)
+    return written_run(config, dataset, "mine", lambda: first_records(config, dataset, findings))
+
+
+def train_to_the_end(config: Config, dataset: Dataset) -> Run:
+    with start(config, dataset) as run:
+        run.write_text("seed", str(config.seed))
+        run.file(MODEL).touch()
+    return run
+
+
+def test_the_old_run_stays_until_the_new_one_is_finished(config: Config, dataset: Dataset) -> None:
+    old = train_to_the_end(config, dataset)
+    again = replace(config, name="mine", overwrite=True, seed=1)
+    with pytest.raises(KeyboardInterrupt) as caught, start(again, dataset) as run:
+        run.file(CHECKPOINT).touch()
+        raise KeyboardInterrupt
+    assert str(caught.value) == (
+        "to continue, give the same flags, --name mine and --resume instead of --overwrite; "
+        f"{old.path} is still the old run"
+    )
+    assert old.file("seed").read_text() == "0"
+    assert old.finished
+
+    resumed = replace(again, overwrite=False, resume=True)
+    with start(resumed, dataset) as run:
+        assert run.file(CHECKPOINT).exists()
+        run.file(CHECKPOINT).unlink()
+        run.write_text("seed", "1")
+        run.file(MODEL).touch()
+    assert run.path == old.path
+    assert old.file("seed").read_text() == "1"
+    assert [path.name for path in config.output_dir.iterdir()] == ["mine"]
+
+
+def test_a_run_killed_before_it_took_its_place_takes_it(config: Config, dataset: Dataset) -> None:
+    old = train_to_the_end(config, dataset)
+    again = replace(config, name="mine", overwrite=True, seed=1)
+    with pytest.raises(KeyboardInterrupt), start(again, dataset) as run:
+        run.write_text("seed", "1")
+        run.file(MODEL).touch()
+        raise KeyboardInterrupt
+    with pytest.raises(NothingToDo), start(replace(again, overwrite=False, resume=True), dataset):
+        pass
+    assert old.file("seed").read_text() == "1"
+
+
+def test_a_failure_before_the_first_checkpoint_leaves_nothing(
+    config: Config, dataset: Dataset
+) -> None:
+    with pytest.raises(ValueError, match="any"), start(config, dataset):
+        raise ValueError("any")
+    assert list(config.output_dir.iterdir()) == []
+    with pytest.raises(ValueError, match="any"), start(config, dataset) as run:
+        run.file(CHECKPOINT).touch()
+        raise ValueError("any")
+    assert run.cut_off
+
+
+@pytest.mark.parametrize("flags", [{"resume": True}, {"overwrite": True}, {}])
+def test_a_second_writer_of_the_same_run_is_refused(
+    config: Config, dataset: Dataset, flags: dict[str, bool]
+) -> None:
+    second = replace(config, name="mine", **flags)
+    with start(config, dataset) as run:
+        held = f"mine is being written by process {os.getpid()}"
+        with pytest.raises(UsageError, match=held), start(second, dataset):
+            pass
+        assert run.file("config.json").is_file()
 
 
 def test_without_a_name_the_newest_of_the_same_verb_is_found(
