@@ -82,8 +82,11 @@ class OutputConfig:
     """Resume an interrupted run; all other flags must be the same."""
 
     def __post_init__(self) -> None:
-        if Path(self.name).name != self.name or self.name == "..":
-            raise UsageError(f"--name must be a folder name, not a path: {self.name!r}")
+        plain = self.name.isprintable() and self.name[:1] not in (".", "-", " ")
+        if not plain or Path(self.name).name != self.name or "\\" in self.name:
+            raise UsageError(
+                f"--name must be a folder name that starts with a letter or digit: {self.name!r:.80}"
+            )
         if self.overwrite and self.resume:
             raise UsageError("--overwrite and --resume exclude each other: give only one")
 
