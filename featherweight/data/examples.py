@@ -1,7 +1,9 @@
 """Rows -> validated texts and label values, and their stratified split."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -10,15 +12,21 @@ from featherweight.data.labels import label_value
 from featherweight.data.rows import Table, listing
 from featherweight.errors import DataError
 
+logger = logging.getLogger("featherweight")
+
+SPLIT_COLUMN = "split"
+_SAMPLE_ROWS = 100  # read to describe the columns of a file without the wanted one
+
 
 @dataclass(frozen=True)
 class Examples:
     """N texts and label values of a split, before labels are mapped to class ids."""
 
     texts: list[str]
-    values: list[str]  # labels as written in the data
+    values: list[str]  # labels in their canonical spelling, "" where there is none
     numbers: list[int]  # line or row in the file, from 1
     place: Callable[[int], str]  # names such a line or row in an error message
+    splits: list[str] = field(default_factory=list)  # cells of the column `split`, if there is one
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -30,6 +38,7 @@ class Examples:
             [self.values[i] for i in indices],
             [self.numbers[i] for i in indices],
             self.place,
+            [self.splits[i] for i in indices] if self.splits else [],
         )
 
 
@@ -39,7 +48,8 @@ def text_rows(rows: Table, text_column: str) -> Iterator[tuple[int, str, dict[st
     Raises:
         DataError: The column is missing; while iterating, a row has no valid text in it.
     """
-    _require(rows, text_column, "--text_column")
+    if text_column not in rows.columns:
+        raise DataError(_no_text_column(rows, text_column))
 
     def checked() -> Iterator[tuple[int, str, dict[str, object]]]:
         for number, values in rows:
@@ -53,14 +63,25 @@ def text_rows(rows: Table, text_column: str) -> Iterator[tuple[int, str, dict[st
     return checked()
 
 
-def read_examples(rows: Table, text_column: str, label_column: str) -> Examples:
+def read_examples(
+    rows: Table, text_column: str, label_column: str, optional_labels: bool = False
+) -> Examples:
     """Reads all rows of a split.
 
+    Args:
+        rows: The rows.
+        text_column: Column with the text.
+        label_column: Column with the label.
+        optional_labels: Whether the label column may be missing, as in a hidden test split.
+
     Raises:
-        DataError: A column is missing, a row has no text or no label, or there are no rows.
+        DataError: A column is missing, a row has no text or more than one label, or there are no
+            rows.
     """
     texts = text_rows(rows, text_column)
-    _require(rows, label_column, "--label_column")
+    if label_column not in rows.columns and not optional_labels:
+        raise DataError(_no_label_column(rows, text_column, label_column))
+    has_splits = SPLIT_COLUMN in {*rows.columns} - {text_column, label_column}
     examples = Examples([], [], [], rows.place)
     for number, text, values in texts:
         try:
@@ -69,9 +90,38 @@ def read_examples(rows: Table, text_column: str, label_column: str) -> Examples:
             raise DataError(f"{rows.place(number)}: {error}") from None
         examples.texts.append(text)
         examples.numbers.append(number)
+        if has_splits:
+            examples.splits.append(str(values.get(SPLIT_COLUMN) or "").strip())
     if not examples:
         raise DataError(f"{rows} has the columns {listing(rows.columns)} but no rows: add some")
     return examples
+
+
+def divided(examples: Examples, names: Mapping[str, str]) -> dict[str, Examples]:
+    """Divides the examples of a file by its column `split`.
+
+    Args:
+        examples: The examples.
+        names: Splits by their lower-case name in the column, such as validation for "dev".
+
+    Returns:
+        The examples by split; none if the file has no such column, or if it is not one of splits.
+    """
+    if not any(examples.splits):
+        return {}
+    parts: dict[str, list[int]] = {}
+    for index, value in enumerate(examples.splits):
+        parts.setdefault(names.get(value.lower(), value), []).append(index)
+    unknown = next((split for split in parts if split not in names.values()), None)
+    if unknown is not None or "train" not in parts:
+        number = examples.numbers[0 if unknown is None else parts[unknown][0]]
+        reason = "no row is of train" if unknown is None else f"{unknown!r} is no split"
+        logger.warning(
+            f"{examples.place(number)}: the column {SPLIT_COLUMN!r} is ignored, because {reason}; "
+            f"the splits are {listing(names)}"
+        )
+        return {}
+    return {split: examples.take(indices) for split, indices in parts.items()}
 
 
 def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
@@ -100,11 +150,47 @@ def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Exa
     return examples.take(remaining), examples.take(sorted(held_out))
 
 
-def _require(rows: Table, column: str, flag: str) -> None:
-    if column not in rows.columns:
-        raise DataError(
-            f"{rows} has no column {column!r}, only {listing(rows.columns)}: choose one with {flag}"
-        )
+def _no_text_column(rows: Table, column: str) -> str:
+    """Returns what to do without the column of texts; texts in several columns are a pair."""
+    sample = _sample(rows)
+    worded = [name for name in rows.columns if all(map(_is_text, sample.get(name, [""])))]
+    problem = f"{rows} has no column {column!r}, only {listing(rows.columns)}"
+    if len(worded) < 2:
+        return f"{problem}: choose one with --text_column"
+    return (
+        f"{problem}: choose one with --text_column, or, if {listing(worded)} belong together, "
+        "join them into one column, because a model reads one text a row"
+    )
+
+
+def _no_label_column(rows: Table, text_column: str, column: str) -> str:
+    """Returns what to do without the column of labels; columns of 0 and 1 are one-hot labels."""
+    sample = _sample(rows)
+    flags = [name for name in rows.columns if all(map(_is_flag, sample.get(name, [""])))]
+    problem = f"{rows} has no column {column!r}, only {listing(rows.columns)}"
+    if len(flags) < 2:
+        return f"{problem}: choose one with --label_column"
+    return (
+        f"{problem}: keep the rows with a single 1 in {listing(flags)}, and write the name of its "
+        f"column into a column {column!r}, because a text has one label"
+    )
+
+
+def _sample(rows: Table) -> dict[str, list[object]]:
+    """Returns the values by column in the first rows that can be read."""
+    sample: dict[str, list[object]] = {}
+    for _, values in islice(rows, _SAMPLE_ROWS):
+        for name, value in ({} if isinstance(values, BadRow) else values).items():
+            sample.setdefault(name, []).append(value)
+    return sample
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and " " in value.strip()
+
+
+def _is_flag(value: object) -> bool:
+    return str(value).strip().lower() in {"0", "1", "0.0", "1.0", "true", "false"}
 
 
 def _problem(text: object) -> str:

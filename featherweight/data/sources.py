@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from featherweight.data.examples import Examples, hold_out, read_examples
+from featherweight.data.examples import Examples, divided, hold_out, read_examples
 from featherweight.data.hub_dataset import load_hub
 from featherweight.data.labels import LABELS_FILE, parse_names, read_names
 from featherweight.data.rows import KNOWN_FORMATS, file_format, file_stem, open_rows
@@ -51,7 +51,8 @@ class DataConfig:
     """Column with the label, a name or an integer."""
 
     labels: str = ""
-    """Comma-separated label names in id order; if omitted, they are taken from the data."""
+    """Comma-separated label names in id order, or emotion for those of dair-ai/emotion; if omitted,
+    they are taken from the data."""
 
     drop_leaks: bool = False
     """Remove training texts that also occur in validation or test."""
@@ -62,7 +63,7 @@ class Source:
     """Data as read, before labels are mapped to class ids."""
 
     name: str  # short and valid as a file name
-    parts: dict[str, Examples]  # by split: always train and validation, test if available
+    parts: dict[str, Examples]  # by split: train, validation (perhaps empty), test if available
     names: tuple[str, ...]  # class names that the data defines, in id order; may be empty
     names_from: str  # their origin, for error messages
 
@@ -119,8 +120,12 @@ def _folder(folder: Path, name: str, config: DataConfig) -> Source:
 
 def _one_file(path: Path, config: DataConfig) -> Source:
     source = _read_files(_file_title(path), {"train": path}, config)
-    remaining, test = _hold_out(source.name, source.parts["train"], HELD_OUT)
-    train, validation = _hold_out(source.name, remaining, HELD_OUT / (1 - HELD_OUT))
+    if parts := divided(source.parts["train"], _SPLITS):
+        sizes = ", ".join(f"{len(examples)} {split}" for split, examples in parts.items())
+        logger.info(f"{path} is split by its column 'split': {sizes} texts")
+        return _with_validation(replace(source, parts=parts))
+    remaining, test = hold_out(source.parts["train"], HELD_OUT, SEED)
+    train, validation = hold_out(remaining, HELD_OUT / (1 - HELD_OUT), SEED)
     logger.info(
         f"{path} is split 80/10/10 into {len(train)} training, {len(validation)} validation and "
         f"{len(test)} test texts, stratified, seed {SEED}"
@@ -134,7 +139,7 @@ def _hub(config: DataConfig) -> Source:
     if "train" not in tables:
         raise DataError(f"{config.data} has no train split on the Hub")
     parts = {
-        split: read_examples(table, config.text_column, config.label_column)
+        split: read_examples(table, config.text_column, config.label_column, split == "test")
         for split, table in tables.items()
     }
     names, names_from = parse_names(config.labels), "--labels"
@@ -152,7 +157,8 @@ def _read_files(name: str, paths: Mapping[str, Path], config: DataConfig) -> Sou
     parts = {}
     for split, path in paths.items():
         with open_rows(path) as rows:
-            parts[split] = read_examples(rows, config.text_column, config.label_column)
+            columns = config.text_column, config.label_column
+            parts[split] = read_examples(rows, *columns, optional_labels=split == "test")
     return Source(_UNSAFE.sub("-", name) or "data", parts, names, names_from)
 
 
@@ -181,16 +187,9 @@ def _with_validation(source: Source) -> Source:
     if "validation" in source.parts:
         return source
     train = source.parts["train"]
-    remaining, held_out = _hold_out(source.name, train, HELD_OUT)
+    remaining, held_out = hold_out(train, HELD_OUT, SEED)
     logger.info(
         f"{source.name} has no validation split: {len(held_out)} of its {len(train)} training "
         f"texts are held out, stratified, seed {SEED}"
     )
     return replace(source, parts=source.parts | {"train": remaining, "validation": held_out})
-
-
-def _hold_out(name: str, examples: Examples, share: float) -> tuple[Examples, Examples]:
-    remaining, held_out = hold_out(examples, share, SEED)
-    if not held_out:
-        raise DataError(f"{name} has too few texts to hold some out: add texts to each class")
-    return remaining, held_out
