@@ -165,8 +165,8 @@ def _classes(source: Source, train: Examples, label_names: Sequence[str] | None)
     if label_names is not None:
         if not source.names:
             require_names(values, label_names, source.name)
-        if any(map(is_id, label_names)):  # trained on ids without names
-            names_of_ids = {}
+        if any(map(is_id, label_names)):  # trained on ids without names: these are its names
+            names_of_ids, hint = {}, "train with --labels to give ids names"
         return _Classes(tuple(label_names), "the trained model", names_of_ids, hint)
     if len(values) < 2:
         raise DataError(

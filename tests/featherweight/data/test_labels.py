@@ -152,6 +152,11 @@ def test_integers_without_names_are_refused_for_a_model_with_names(tmp_path: Pat
     assert "--labels emotion (short for --labels sadness,joy,love" in message(config, EMOTION)
 
 
+def test_names_are_refused_for_a_model_trained_on_integers(tmp_path: Path) -> None:
+    error = message(DataConfig(data=str(folder_of(tmp_path, train=TRAIN, val=REST))), ["0", "1"])
+    assert error.endswith("the trained model are 0, 1; train with --labels to give ids names")
+
+
 @pytest.mark.parametrize("names", [["2", "1", "0"], ["2.0", "1.0", "0.0"]])
 def test_integers_are_names_for_a_model_trained_on_integers(
     tmp_path: Path, names: list[str]
