@@ -7,7 +7,7 @@ install: $(BIN)/featherweight
 $(BIN)/featherweight: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[transformers,onnx,search,ray,serve,notebook,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[transformers,excel,onnx,search,ray,serve,notebook,dev]'
 	@touch $@
 
 train: install

@@ -32,9 +32,10 @@ from edge.pretrained import PATH as PRETRAINED
 from edge.runtime import load
 from featherweight.classifier import Classifier
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
+from featherweight.disk.atomic import atomic_open
 from featherweight.errors import FeatherweightError
 from featherweight.quality.evaluation import evaluate
-from featherweight.run import Run, atomic_open
+from featherweight.run import Run
 from featherweight.timing.latency import Contender, Latency, measure
 from transformer_eval.test_transformer import timed_only
 

@@ -25,8 +25,8 @@ from edge.config import ExportConfig
 from edge.export import export
 from edge.pretrained import PATH
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
+from featherweight.disk.atomic import atomic_directory
 from featherweight.quality.robustness import robustness
-from featherweight.run import atomic_directory
 from featherweight.weights import file_sha256
 
 MAX_BYTES = 300_000

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rendering import card, findings, readme
 from rendering.formats import FILTERS
 
-from featherweight.run import atomic_open
+from featherweight.disk.atomic import atomic_open
 
 ROOT = Path(__file__).parent.parent
 # The template and the function that returns its values, by document.

@@ -14,8 +14,9 @@ from featherweight.comparison import plots, text
 from featherweight.comparison.compare import compare
 from featherweight.comparison.record import latency_at, model_name
 from featherweight.config import CompareConfig
+from featherweight.disk.atomic import atomic_directory
 from featherweight.errors import FeatherweightError
-from featherweight.run import COMPRESSION, Run, atomic_directory
+from featherweight.run import COMPRESSION, Run
 
 logger = logging.getLogger("featherweight")
 

@@ -26,9 +26,10 @@ from compress.origin import Origin, origin_of
 from compress.size_budget import MIN_DIM, Budget, Shape
 from compress.variant import refuse_existing, write_variant
 from compress.workspace import FOLDER, RESUME, workspace_of
+from featherweight.disk.atomic import atomic_open
 from featherweight.errors import CheckpointError, UsageError, requires
 from featherweight.quality.evaluation import Evaluation
-from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, Run, atomic_open
+from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, Run
 from lstm.classifier import TextClassifier
 from lstm.config import TrainConfig
 from lstm.fit import fit

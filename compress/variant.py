@@ -14,10 +14,11 @@ from compress.parameter_counts import parameter_counts
 from compress.workspace import FOLDER, flags_of, workspace_of
 from featherweight.classifier import Classifier
 from featherweight.device import environment
+from featherweight.disk.atomic import atomic_directory
 from featherweight.errors import UsageError
 from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.reports.reporting import write_evaluation
-from featherweight.run import COMPRESSION, CONFIG, TRANSFORMER, Run, atomic_directory
+from featherweight.run import COMPRESSION, CONFIG, TRANSFORMER, Run
 from featherweight.timing.latency import Contender, measure
 from lstm.classifier import TextClassifier
 

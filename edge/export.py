@@ -31,19 +31,11 @@ from edge.runtime import (
     read,
 )
 from featherweight.classifier import FloatArray, IntArray, softmax
+from featherweight.disk.atomic import atomic_directory, atomic_open
 from featherweight.errors import UsageError, WeightsError
 from featherweight.loading import compression_of
 from featherweight.quality.evaluation import Evaluation
-from featherweight.run import (
-    CONFIG,
-    ONNX,
-    ONNX_MODEL,
-    Run,
-    atomic_directory,
-    atomic_open,
-    newest_run,
-    without_folders,
-)
+from featherweight.run import CONFIG, ONNX, ONNX_MODEL, Run, newest_run, without_folders
 from lstm.classifier import TextClassifier
 
 logger = logging.getLogger("featherweight")

@@ -1,13 +1,11 @@
 """The run directory, which holds the results of one training. Files are written atomically."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
-from typing import IO, Any
+from typing import Any
 
+from featherweight.disk.atomic import atomic_directory, atomic_open
 from featherweight.errors import UsageError, WeightsError
 
 MODEL = "model.safetensors"
@@ -20,47 +18,6 @@ CHECKPOINTS = "checkpoints"  # folder of its training checkpoints
 ONNX = "onnx"  # folder of an exported model
 ONNX_MODEL = "model.onnx"
 ONNX_FACTS = "onnx.json"  # identifies it; models on the Hub also have folders named "onnx"
-
-
-@contextmanager
-def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file that replaces `path` when the context ends without an error.
-
-    If the process is killed, the file has its old content or the new one.
-
-    Args:
-        path: The file to write.
-        mode: "w" (UTF-8 text, line ends as written) or "wb".
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    try:
-        with temporary.open(mode, **text) as file:  # type: ignore[call-overload]
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that replaces `path` when the context ends without an error."""
-    if path.name in ("", ".", ".."):
-        raise UsageError(f"{path} is not a valid name for a new folder")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    replaced = path.exists()
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if replaced:
-            shutil.rmtree(path)
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 class Run:

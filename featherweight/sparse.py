@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from featherweight.disk.atomic import atomic_open
 from featherweight.errors import WeightsError, first_line
-from featherweight.run import atomic_open
 from featherweight.weights import read_metadata, with_sorted_metadata
 
 SPARSE_FORMAT = "featherweight-sparse/1"

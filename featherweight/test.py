@@ -13,6 +13,7 @@ from featherweight.classifier import Classifier
 from featherweight.config import EvaluationConfig
 from featherweight.data.checks import drop_leaks
 from featherweight.data.dataset import DataConfig, Dataset, Split, load_dataset
+from featherweight.data.dialect import Dialect
 from featherweight.errors import UsageError, WeightsError
 from featherweight.loading import compression_of, load
 from featherweight.quality.evaluation import Evaluation, evaluate
@@ -107,8 +108,9 @@ def trained_on(run: Run) -> DataConfig:
     Raises:
         WeightsError: The run does not record them.
     """
-    saved: Mapping[str, Any] = run.read_json(CONFIG)
+    saved: dict[str, Any] = run.read_json(CONFIG)
     try:
+        saved = vars(Dialect()) | saved  # which earlier versions did not have
         fields = {field.name: saved[field.name] for field in dataclasses.fields(DataConfig)}
     except (KeyError, TypeError):
         raise WeightsError(f"{run.file(CONFIG)} does not record the training data") from None

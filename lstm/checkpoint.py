@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from featherweight.disk.atomic import atomic_open
 from featherweight.errors import CheckpointError, WeightsError
-from featherweight.run import atomic_open
 from featherweight.training.optimizer_state import optimizer_tensors, restore_optimizer
 from featherweight.weights import read_metadata, with_sorted_metadata
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.device import resolve_device
+from featherweight.disk.atomic import atomic_open
 from featherweight.errors import WeightsError, first_line
-from featherweight.run import MODEL, Run, atomic_open
+from featherweight.run import MODEL, Run
 from featherweight.run import TOKENIZER as RUN_TOKENIZER
 from featherweight.weights import LSTM_FORMAT, read_metadata, with_sorted_metadata
 from lstm.batching import TokenBatch, pad

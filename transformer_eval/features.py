@@ -16,10 +16,11 @@ from featherweight.baselines import MostFrequentClass
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.data.dataset import Dataset, Split
 from featherweight.device import resolve_device
+from featherweight.disk.atomic import atomic_open
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.reports.reporting import write_evaluation
-from featherweight.run import MODEL, Run, atomic_open
+from featherweight.run import MODEL, Run
 from featherweight.training.run_records import cut_off_run, first_records, prepare_data
 from featherweight.weights import FEATURES_FORMAT, read_metadata, with_sorted_metadata
 from transformer_eval.classifier import shipped_bytes

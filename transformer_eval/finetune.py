@@ -17,11 +17,12 @@ from transformers import AutoModelForSequenceClassification
 from featherweight.data.checks import Findings
 from featherweight.data.dataset import Dataset
 from featherweight.device import resolve_device, seed_everything
+from featherweight.disk.atomic import atomic_directory
 from featherweight.errors import FeatherweightError, UsageError, first_line
 from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.reports.plots import training_curves
 from featherweight.reports.reporting import write_evaluation
-from featherweight.run import CHECKPOINTS, TRANSFORMER, Run, atomic_directory
+from featherweight.run import CHECKPOINTS, TRANSFORMER, Run
 from featherweight.training.run_records import cut_off_run, first_records, logged_to, prepare_data
 from transformer_eval.classifier import (
     NORMALIZER,

@@ -12,8 +12,8 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModel
 
-from featherweight.array_cache import cached_array
 from featherweight.classifier import FloatArray, batches_by_length
+from featherweight.disk.array_cache import cached_array
 from featherweight.weights import file_sha256
 from transformer_eval.classifier import (
     NORMALIZER,

@@ -11,8 +11,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from featherweight.disk.atomic import atomic_open
 from featherweight.errors import MissingExtraError, WeightsError, first_line, requires
-from featherweight.run import atomic_open
 
 ADAPTER = "adapter"  # folder inside that of the transformer
 WEIGHTS = "adapter_model.safetensors"

@@ -15,6 +15,7 @@ from fnmatch import filter as matching
 from pathlib import Path
 from typing import Any
 
+from featherweight.disk.atomic import atomic_open
 from featherweight.errors import UsageError, WeightsError, requires
 from featherweight.hub.client import (
     ANSWER_S,
@@ -26,7 +27,7 @@ from featherweight.hub.client import (
     status,
     within,
 )
-from featherweight.run import CONFIG, MODEL, TRANSFORMER, atomic_open
+from featherweight.run import CONFIG, MODEL, TRANSFORMER
 from transformer_eval.registry import REGISTRY, Pretrained
 
 logger = logging.getLogger("featherweight")

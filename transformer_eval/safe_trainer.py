@@ -13,8 +13,9 @@ from torch.nn import functional
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from featherweight.disk.atomic import atomic_open
 from featherweight.errors import CheckpointError, WeightsError
-from featherweight.run import Run, atomic_open
+from featherweight.run import Run
 from featherweight.training.config import log_epoch
 from featherweight.training.optimizer_state import optimizer_tensors, restore_optimizer
 from featherweight.weights import read_metadata, with_sorted_metadata

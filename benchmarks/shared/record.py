@@ -14,8 +14,8 @@ from featherweight.classifier import Classifier
 from featherweight.comparison import plots
 from featherweight.data.dataset import DataConfig, Dataset
 from featherweight.device import environment
+from featherweight.disk.atomic import atomic_open
 from featherweight.quality.evaluation import evaluate
-from featherweight.run import atomic_open
 
 RESULTS = Path(__file__).parents[2] / "results"
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from compress.config import CompressConfig
 from compress.origin import Origin
-from featherweight.array_cache import cached_array
 from featherweight.classifier import Classifier, FloatArray, softmax
 from featherweight.data.dataset import Split, text_rows
 from featherweight.data.rows import open_rows
+from featherweight.disk.array_cache import cached_array
 from featherweight.errors import UsageError, WeightsError
 from featherweight.loading import load
 from featherweight.run import MODEL, ONNX, TRANSFORMER, Run

@@ -22,6 +22,7 @@ from edge.cluster.session import cluster
 from edge.runtime import METADATA, Bundle, read
 from featherweight.data.examples import text_rows
 from featherweight.data.rows import listing, open_rows
+from featherweight.disk.atomic import atomic_directory, atomic_open
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.loading import newest_or_pretrained
 from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells
@@ -34,7 +35,6 @@ from featherweight.prediction.output_formats import (
     output_schema,
 )
 from featherweight.prediction.streaming import require_free_columns
-from featherweight.run import atomic_directory, atomic_open
 from featherweight.weights import is_bundle
 
 logger = logging.getLogger("featherweight")

@@ -16,10 +16,11 @@ from featherweight.config import CompareConfig
 from featherweight.data.checks import drop_leaks
 from featherweight.data.dataset import DataConfig, Dataset, Split, load_dataset
 from featherweight.device import environment
+from featherweight.disk.atomic import atomic_directory
 from featherweight.errors import DataError, UsageError
 from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.quality.robustness import robustness
-from featherweight.run import CONFIG, Run, atomic_directory
+from featherweight.run import CONFIG, Run
 from featherweight.test import data_flags, trained_on
 from featherweight.timing.latency import Latency, measure, timed_devices
 

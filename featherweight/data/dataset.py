@@ -3,8 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,16 +12,18 @@ import numpy as np
 
 from featherweight.classifier import IntArray
 from featherweight.data.examples import Examples, text_rows
-from featherweight.data.label_checks import (
+from featherweight.data.labels import (
+    canonical,
+    is_id,
     is_unlabeled,
+    numbered_names,
     remarks,
-    require_classes,
-    require_labels,
     require_names,
+    sorted_names,
     unknown_label,
+    unsuitable,
     without_nulls,
 )
-from featherweight.data.labels import canonical, is_id, numbered_names, sorted_names
 from featherweight.data.rows import listing
 from featherweight.data.sources import DataConfig, Source, find_source
 from featherweight.errors import DataError, UsageError
@@ -128,15 +130,11 @@ def load_dataset(config: DataConfig, label_names: Sequence[str] | None = None) -
     """
     source = find_source(config)
     known = {canonical(name) for name in (*source.names, *(label_names or ()))}
-    parts = {split: without_nulls(part, known) for split, part in source.parts.items()}
+    parts = _labeled_parts(source, known)
     train = parts["train"]
-    unlabeled_test = "test" in parts and is_unlabeled(parts["test"], {*train.values, *known})
-    if unlabeled_test:
-        del parts["test"]
-        logger.info(f"the test split of {source.name} has no labels and is set aside")
-    for split, examples in parts.items():
-        require_labels(split, examples)
-    require_classes(train, known, listed=bool(known))
+    if found := unsuitable(train.values, known, listed=bool(known)):
+        value, problem = found
+        raise DataError(f"{train.where(value)}: {problem}")
     classes = _classes(source, train, label_names)
     if not parts["validation"]:
         raise DataError(
@@ -147,7 +145,37 @@ def load_dataset(config: DataConfig, label_names: Sequence[str] | None = None) -
         split: Split(split, tuple(part.texts), _class_ids(part, classes), classes.names)
         for split, part in parts.items()
     }
+    unlabeled_test = parts.keys() != source.parts.keys()
     return Dataset(source.name, classes.names, **splits, unlabeled_test=unlabeled_test)
+
+
+def _labeled_parts(source: Source, known: Collection[str]) -> dict[str, Examples]:
+    """Returns the parts in which all texts have labels; a test split may have none."""
+    parts = {
+        split: replace(part, values=without_nulls(part.values, known))
+        for split, part in source.parts.items()
+    }
+    test = parts.get("test")
+    if test and is_unlabeled(test.values, {*parts["train"].values, *known}):
+        del parts["test"]
+        logger.info(f"the test split of {source.name} has no labels and is set aside")
+    for split, examples in parts.items():
+        _require_labels(split, examples)
+    return parts
+
+
+def _require_labels(split: str, examples: Examples) -> None:
+    if "" not in examples.values:
+        return
+    if any(examples.values):
+        raise DataError(
+            f"{examples.where('')}: no label (an empty cell, NULL, None and NaN are none); add one "
+            "or remove the row"
+        )
+    instead = "; without the split, texts of train are held out" if split == "validation" else ""
+    raise DataError(
+        f"{examples.where('')}: no label, and no other row of {split} has one: add labels{instead}"
+    )
 
 
 class _Classes(NamedTuple):
@@ -175,7 +203,7 @@ def _classes(source: Source, train: Examples, label_names: Sequence[str] | None)
         )
     if source.names:
         return _Classes(source.names, source.names_from, names_of_ids, hint)
-    for remark in remarks(train):
+    for remark in remarks(train.values):
         logger.warning(remark)
     return _Classes(sorted_names(values), "the training texts", {}, "list all with --labels")
 

@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from featherweight.errors import UsageError
 
-@dataclass(frozen=True)
+_NAMED = {"tab": "\t", "\\t": "\t", "space": " "}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dialect:
     """Format of text files."""
 
@@ -13,14 +17,34 @@ class Dialect:
     mark."""
 
     delimiter: str = ""
-    """Column delimiter of .csv and .tsv files; if omitted, it is recognized: a comma, semicolon or
-    vertical bar in .csv, a tab in .tsv."""
+    """Column delimiter of .csv and .tsv files, a character or "tab"; if omitted, it is recognized:
+    a comma, semicolon, vertical bar or tab in .csv, a tab in .tsv."""
 
     quoting: Literal["auto", "none"] = "auto"
     """Quotes of .csv and .tsv files: none takes every quote as part of the text."""
 
     no_header: bool = False
-    """The first line of a .csv or .tsv file is a row: columns are called column_1, column_2, ..."""
+    """The first line of a .csv or .tsv file is a row; its columns are called column_1, column_2,
+    and so on."""
+
+    def __post_init__(self) -> None:
+        try:
+            "".encode(self.encoding or "utf-8")
+        except LookupError:
+            raise UsageError(
+                f"--encoding {self.encoding} is unknown; common ones are utf-8, utf-16, cp1252, "
+                "cp1251, cp932, gb18030 and euc-kr"
+            ) from None
+        if (self.delimiter not in _NAMED and len(self.delimiter) > 1) or self.delimiter in (
+            '"',
+            "\n",
+        ):
+            raise UsageError(f"--delimiter {self.delimiter}: give one character, or tab")
+
+    @property
+    def separator(self) -> str:
+        """The delimiter as a character, or "" if it is to be recognized."""
+        return _NAMED.get(self.delimiter, self.delimiter)
 
 
 DEFAULT_DIALECT = Dialect()

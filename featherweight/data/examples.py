@@ -1,12 +1,13 @@
 """Rows -> validated texts and label values, and their stratified split."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 
+from featherweight.data.folders import split_of
 from featherweight.data.formats import BadRow
 from featherweight.data.labels import label_value
 from featherweight.data.rows import Table, listing
@@ -30,6 +31,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def where(self, value: str) -> str:
+        """Returns the place of the first row with a label."""
+        return self.place(self.numbers[self.values.index(value)])
 
     def take(self, indices: Sequence[int]) -> "Examples":
         """Returns the examples at these indices."""
@@ -97,28 +102,26 @@ def read_examples(
     return examples
 
 
-def divided(examples: Examples, names: Mapping[str, str]) -> dict[str, Examples]:
+def divided(examples: Examples) -> dict[str, Examples]:
     """Divides the examples of a file by its column `split`.
 
-    Args:
-        examples: The examples.
-        names: Splits by their lower-case name in the column, such as validation for "dev".
-
     Returns:
-        The examples by split; none if the file has no such column, or if it is not one of splits.
+        The examples by split; none if the file has no such column, or only one split, or values
+            that are no splits.
     """
     if not any(examples.splits):
         return {}
     parts: dict[str, list[int]] = {}
     for index, value in enumerate(examples.splits):
-        parts.setdefault(names.get(value.lower(), value), []).append(index)
-    unknown = next((split for split in parts if split not in names.values()), None)
-    if unknown is not None or "train" not in parts:
-        number = examples.numbers[0 if unknown is None else parts[unknown][0]]
-        reason = "no row is of train" if unknown is None else f"{unknown!r} is no split"
+        parts.setdefault(split_of(value), []).append(index)
+    if parts.keys() == {"train"}:
+        return {}
+    if "" in parts or "train" not in parts:
+        index = parts[""][0] if "" in parts else 0
+        reason = f"{examples.splits[index]!r} is no split" if "" in parts else "no row is of train"
         logger.warning(
-            f"{examples.place(number)}: the column {SPLIT_COLUMN!r} is ignored, because {reason}; "
-            f"the splits are {listing(names)}"
+            f"{examples.place(examples.numbers[index])}: the column {SPLIT_COLUMN!r} is ignored, "
+            f"because {reason}; the splits are train, validation and test"
         )
         return {}
     return {split: examples.take(indices) for split, indices in parts.items()}

@@ -2,41 +2,39 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from featherweight.data.examples import Examples, divided, hold_out, read_examples
-from featherweight.data.hub_dataset import load_hub
+from featherweight.data.dialect import Dialect
+from featherweight.data.examples import SPLIT_COLUMN, Examples, divided, hold_out, read_examples
+from featherweight.data.folders import by_split, split_files, title, warn_about_one_shard
+from featherweight.data.hub_dataset import HUB_DATA, load_hub
 from featherweight.data.labels import LABELS_FILE, parse_names, read_names
-from featherweight.data.rows import KNOWN_FORMATS, file_format, file_stem, open_rows
+from featherweight.data.rows import Table, file_format, listing, open_joined
 from featherweight.errors import DataError, UsageError
-from featherweight.hub.client import HUB_ID
 
 logger = logging.getLogger("featherweight")
-T = TypeVar("T")
 
 BUNDLED = "bundled"
 CORPUS = Path(__file__).parents[1] / "corpus"
 HELD_OUT = 0.1  # share of the texts for a split that the data does not have
 SEED = 0
-_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
-    ("validation", "valid", "val", "dev"), "validation"
-)
 _UNSAFE = re.compile(r"[^\w.-]+")  # characters to avoid in a file name
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Dialect):
     """Data and its columns."""
 
     data: str = BUNDLED
-    """Hub id (dair-ai/emotion), folder with train, validation and test files, single file, or
-    "bundled"."""
+    """Hub id (dair-ai/emotion, or owner/name:configuration@revision), folder with train, validation
+    and test files, single file, or "bundled"."""
 
     train_path: Path | None = None
-    """Training file, instead of --data: .csv, .tsv, .jsonl, .parquet or .txt, optionally .gz."""
+    """Training file, instead of --data: .csv, .tsv, .jsonl, .json, .parquet, .arrow, .xlsx or .txt,
+    optionally compressed."""
 
     val_path: Path | None = None
     """Validation file; if omitted, 10 % of the training texts are held out."""
@@ -66,6 +64,7 @@ class Source:
     parts: dict[str, Examples]  # by split: train, validation (perhaps empty), test if available
     names: tuple[str, ...]  # class names that the data defines, in id order; may be empty
     names_from: str  # their origin, for error messages
+    revision: str = ""  # of a Hub data set, its commit
 
 
 def find_source(config: DataConfig) -> Source:
@@ -92,7 +91,7 @@ def find_source(config: DataConfig) -> Source:
             return _one_file(path, config)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    if not HUB_ID.fullmatch(config.data):
+    if not HUB_DATA.fullmatch(config.data):
         raise DataError(f"no such file or folder: {config.data}")
     return _hub(config)
 
@@ -103,27 +102,19 @@ def _named_files(config: DataConfig) -> Source:
     if config.train_path is None:
         raise UsageError("--val_path and --test_path require --train_path")
     flags = {"train": config.train_path, "validation": config.val_path, "test": config.test_path}
-    paths = {split: path.expanduser() for split, path in flags.items() if path is not None}
-    return _with_validation(_read_files(_file_title(paths["train"]), paths, config))
+    files = {split: [path.expanduser()] for split, path in flags.items() if path is not None}
+    return _with_validation(_read_files(title(files["train"][0]), files, config))
 
 
 def _folder(folder: Path, name: str, config: DataConfig) -> Source:
-    files = {path.name: path for path in sorted(folder.iterdir()) if file_format(path)}
-    paths = _by_split(str(folder), {name: path for name, path in files.items() if path.is_file()})
-    if "train" not in paths:
-        raise DataError(
-            f"{folder} has no train file; a data folder contains train, and optionally validation "
-            f"and test, with one of the extensions {KNOWN_FORMATS}"
-        )
-    return _with_validation(_read_files(name, paths, config))
+    return _with_validation(_read_files(name, split_files(folder), config))
 
 
 def _one_file(path: Path, config: DataConfig) -> Source:
-    source = _read_files(_file_title(path), {"train": path}, config)
-    if parts := divided(source.parts["train"], _SPLITS):
-        sizes = ", ".join(f"{len(examples)} {split}" for split, examples in parts.items())
-        logger.info(f"{path} is split by its column 'split': {sizes} texts")
-        return _with_validation(replace(source, parts=parts))
+    warn_about_one_shard(path)
+    source = _read_files(title(path), {"train": [path]}, config)
+    if len(source.parts) > 1:
+        return _with_validation(source)
     remaining, test = hold_out(source.parts["train"], HELD_OUT, SEED)
     train, validation = hold_out(remaining, HELD_OUT / (1 - HELD_OUT), SEED)
     logger.info(
@@ -134,53 +125,54 @@ def _one_file(path: Path, config: DataConfig) -> Source:
 
 
 def _hub(config: DataConfig) -> Source:
-    hub_tables, class_names = load_hub(config.data, config.text_column, config.label_column)
-    tables = _by_split(config.data, hub_tables)
-    if "train" not in tables:
+    tables, revision = load_hub(config.data, config.text_column, config.label_column)
+    chosen = by_split(config.data, tables)
+    if "train" not in chosen:
         raise DataError(f"{config.data} has no train split on the Hub")
+    name = config.data.partition("@")[0].rpartition("/")[2].replace(":", "-")
+    return _with_validation(replace(_read(name, chosen, config, "the Hub"), revision=revision))
+
+
+def _read_files(name: str, files: Mapping[str, Sequence[Path]], config: DataConfig) -> Source:
+    with ExitStack() as resources:
+        tables = {
+            split: resources.enter_context(open_joined(paths, config))
+            for split, paths in files.items()
+        }
+        source = _read(name, tables, config, str(files["train"][0]))
+    if source.names:
+        return source
+    labels_file = files["train"][0].parent / LABELS_FILE
+    return replace(source, names=read_names(labels_file), names_from=str(labels_file))
+
+
+def _read(name: str, tables: Mapping[str, Table], config: DataConfig, origin: str) -> Source:
     parts = {
         split: read_examples(table, config.text_column, config.label_column, split == "test")
         for split, table in tables.items()
     }
+    own_splits = divided(parts["train"]) if len(parts) == 1 else {}
+    if own_splits:
+        sizes = ", ".join(f"{len(examples)} {split}" for split, examples in own_splits.items())
+        logger.info(f"{tables['train']} is split by its column {SPLIT_COLUMN!r}: {sizes} texts")
     names, names_from = parse_names(config.labels), "--labels"
     if not names:
-        names, names_from = class_names, "the Hub"
-    name = config.data.rpartition("/")[2]
-    return _with_validation(Source(name, parts, names, names_from))
+        names, names_from = _class_names(tables, config.label_column), origin
+    return Source(_UNSAFE.sub("-", name) or "data", own_splits or parts, names, names_from)
 
 
-def _read_files(name: str, paths: Mapping[str, Path], config: DataConfig) -> Source:
-    names, names_from = parse_names(config.labels), "--labels"
-    if not names:
-        labels_file = paths["train"].parent / LABELS_FILE
-        names, names_from = read_names(labels_file), str(labels_file)
-    parts = {}
-    for split, path in paths.items():
-        with open_rows(path) as rows:
-            columns = config.text_column, config.label_column
-            parts[split] = read_examples(rows, *columns, optional_labels=split == "test")
-    return Source(_UNSAFE.sub("-", name) or "data", parts, names, names_from)
-
-
-def _file_title(path: Path) -> str:
-    """Returns "reviews" for reviews.csv, and the folder's name for a file named train.csv."""
-    stem = file_stem(path)
-    return path.resolve().parent.name if stem.lower() in _SPLITS else stem
-
-
-def _by_split(origin: str, candidates: Mapping[str, T]) -> dict[str, T]:
-    """Maps files or Hub splits, given by name, to train, validation and test."""
-    chosen: dict[str, str] = {}
-    for name in candidates:
-        split = _SPLITS.get(file_stem(Path(name)).lower())
-        if split in chosen:
+def _class_names(tables: Mapping[str, Table], label_column: str) -> tuple[str, ...]:
+    """Returns the class names that the schema of the training data defines."""
+    names = tables["train"].class_names.get(label_column, ())
+    for table in tables.values():
+        others = table.class_names.get(label_column, names)
+        if others != names:
             raise DataError(
-                f"{origin} has two candidates for {split}, {chosen[split]} and {name}: "
-                "keep one, or name the files with --train_path, --val_path and --test_path"
+                f"{table} defines the class names {listing(others)}, but {tables['train']} defines "
+                f"{listing(names) or 'none'}: convert the ids to names in the data, or list the "
+                "names with --labels if the ids mean the same"
             )
-        if split:
-            chosen[split] = name
-    return {split: candidates[name] for split, name in chosen.items()}
+    return names
 
 
 def _with_validation(source: Source) -> Source:

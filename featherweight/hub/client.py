@@ -16,7 +16,7 @@ from featherweight.weights import file_sha256
 
 T = TypeVar("T")
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 # Seconds until a Hub that does not respond counts as unreachable. The promise is ten, and the user
 # has already waited for the import of the libraries.
 ANSWER_S = 4.0
@@ -60,7 +60,7 @@ class Repository:
             return within(ANSWER_S, call)
         except RevisionNotFoundError:
             raise self.error(
-                f"the Hub has {self.id} but no longer its pinned commit: {self.instead}"
+                f"the Hub has {self.id} but not the requested commit: {self.instead}"
             ) from None
         except Exception as error:  # each transport has its own types, a proxy may send any status
             code = status(error)

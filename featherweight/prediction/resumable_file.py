@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from featherweight.disk.atomic import atomic_open
 from featherweight.errors import DataError, UsageError
-from featherweight.run import atomic_open
 
 logger = logging.getLogger("featherweight")
 

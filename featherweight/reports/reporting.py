@@ -5,6 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from featherweight.disk.atomic import atomic_open
 from featherweight.hub.card import LOCAL_USE
 from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells, write_rows
 from featherweight.quality.evaluation import Evaluation
@@ -17,7 +18,7 @@ from featherweight.reports.numbers import (
     with_interval,
 )
 from featherweight.reports.plots import confusion_matrix
-from featherweight.run import COMPRESSION, Run, atomic_open, kind
+from featherweight.run import COMPRESSION, Run, kind
 from featherweight.timing.latency import Latency
 
 

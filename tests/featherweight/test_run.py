@@ -1,16 +1,13 @@
 import contextlib
 import errno
 import os
-import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from featherweight.errors import UsageError, WeightsError
-from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, atomic_open, kind, newest_run, runs
+from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, kind, newest_run, runs
 
 RECORDS = {CONFIG: {"seed": 0}, "labels.json": ["a", "b"]}
 
@@ -26,65 +23,6 @@ def make(folder: Path, name: str, finished: bool = True, age_s: float = 0) -> Ru
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.mark.parametrize(("mode", "content"), [("w", "a\r\nb\nü😂"), ("wb", b"\x00\xff\r\n")])
-def test_file_is_written_unchanged(tmp_path: Path, mode: str, content: Any) -> None:
-    path = tmp_path / "file"
-    with atomic_open(path, mode) as file:
-        file.write(content)
-        assert not path.exists()
-    expected = content if isinstance(content, bytes) else content.encode()
-    assert path.read_bytes() == expected
-    assert names(tmp_path) == ["file"]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
-def test_an_error_leaves_the_old_file_alone(tmp_path: Path, error: type[BaseException]) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(error), atomic_open(path) as file:
-        file.write("new")
-        raise error
-    assert path.read_text() == "old"
-    assert names(tmp_path) == ["file"]
-
-
-def test_a_full_disk_leaves_the_old_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    path = tmp_path / "file"
-    path.write_text("old")
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"), atomic_open(path) as file:
-        file.write("new")
-    assert path.read_text() == "old"
-    assert names(tmp_path) == ["file"]
-
-
-def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    code = (
-        "import os, sys; from pathlib import Path; from featherweight.run import atomic_open\n"
-        "with atomic_open(Path(sys.argv[1])) as file:\n"
-        "    file.write('new' * 100_000); os.kill(os.getpid(), 9)"
-    )
-    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
-    assert path.read_text() == "old"
-
-
-def test_written_file_respects_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o022)
-    try:
-        with atomic_open(tmp_path / "file") as file:
-            file.write("x")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
 
 
 def test_a_new_run_has_its_records(tmp_path: Path) -> None:

@@ -177,6 +177,28 @@ def test_another_split_column_is_ignored(
     assert "80/10/10" in caplog.text
 
 
+@pytest.mark.parametrize("flag", ["data", "train_path"])
+def test_a_split_column_divides_the_only_file_of_a_folder(tmp_path: Path, flag: str) -> None:
+    path = split_file(tmp_path / "train.csv", *["train", "train", "dev", "test"] * 5)
+    config = DataConfig(train_path=path) if flag == "train_path" else DataConfig(data=str(tmp_path))
+    assert [len(split) for split in load_dataset(config).splits] == [10, 5, 5]
+
+
+def test_a_split_column_that_says_train_only_divides_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "featherweight")
+    data = load(split_file(tmp_path / "moods.csv", *["train"] * 20))
+    assert [len(split) for split in data.splits] == [16, 2, 2]
+    assert "'split'" not in caplog.text
+
+
+def test_files_take_precedence_over_a_split_column(tmp_path: Path) -> None:
+    split_file(tmp_path / "train.csv", *["train", "test"] * 5)
+    split_file(tmp_path / "test.csv", "test", "train")
+    assert [len(split) for split in load(tmp_path).splits] == [8, 2, 2]
+
+
 def test_a_split_column_may_be_the_label(tmp_path: Path) -> None:
     path = split_file(tmp_path / "moods.csv", *["train", "test"] * 10)
     data = load_dataset(DataConfig(data=str(path), label_column="split"))

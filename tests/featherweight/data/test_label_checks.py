@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import datasets
 import pytest
 
 from featherweight.data.dataset import DataConfig, load_dataset
@@ -43,6 +44,7 @@ def warnings(path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
         ("test.csv", "text,label\na,NULL\nb,NaN\n"),
         ("test.jsonl", '{"text": "a", "label": null}\n{"text": "b"}\n'),
         ("test.jsonl", '{"text": "a"}\n{"text": "b"}\n'),
+        ("test.txt", "a\nb\n"),
     ],
 )
 def test_a_test_split_without_labels_is_set_aside(
@@ -80,6 +82,12 @@ def test_a_test_split_with_some_labels_is_an_error_that_names_the_first_row(tmp_
     assert "test.csv, line 3: no label (an empty cell, NULL, None and NaN" in refusal(tmp_path)
 
 
+def test_a_text_file_with_some_labels_shows_how_to_write_them(tmp_path: Path) -> None:
+    write(tmp_path / "train.txt", TRAIN)
+    (tmp_path / "test.txt").write_text("a;joy\nb\n")
+    assert "test.txt, line 2: no label; write it after the text and a ';'" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("label", ["", "None"])
 def test_train_and_validation_need_labels(tmp_path: Path, label: str) -> None:
     unlabeled = [(text, label) for text, _ in TRAIN]
@@ -102,6 +110,24 @@ def test_a_listed_class_may_look_like_a_missing_label(tmp_path: Path) -> None:
     assert load(tmp_path / "stance.csv", labels="Favor,None,0.5").labels == ("Favor", "None", "0.5")
 
 
+# Names that a schema defines
+
+
+def test_splits_that_number_their_classes_in_another_order_are_refused(tmp_path: Path) -> None:
+    for split, names in {"train": ["sad", "glad"], "test": ["glad", "sad"]}.items():
+        features = datasets.Features(
+            {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+        )
+        rows = {"text": [f"t{i}" for i in range(20)], "label": [i % 2 for i in range(20)]}
+        datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / f"{split}.parquet")
+    error = refusal(tmp_path)
+    assert "test.parquet defines the class names glad, sad, but " in error
+    assert "train.parquet defines sad, glad: convert" in error
+    assert load(tmp_path, labels="sad,glad").labels == ("sad", "glad")
+    (tmp_path / "test.parquet").unlink()
+    assert load(tmp_path, label_names=["glad", "sad"]).train.labels.tolist()[:2] == [1, 0]
+
+
 # Columns that do not contain one class a text
 
 
@@ -116,7 +142,7 @@ def test_a_column_of_almost_as_many_values_as_rows_is_not_the_label(
 ) -> None:
     labels = [f"v{i % distinct}" for i in range(90)]
     folder_of(tmp_path, train=labeled(*labels), val=labeled("v0"))
-    expected = f"{distinct} different labels in 90 training texts, such as 'v0': choose the column"
+    expected = f"{distinct} different labels in 90 training texts: choose the column of"
     assert expected in refusal(tmp_path)
     assert "--label_column" in refusal(write(tmp_path / "all.csv", labeled(*labels)))
 

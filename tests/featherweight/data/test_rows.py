@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from featherweight.data.formats import BadRow
 from featherweight.data.rows import Rows, file_format, file_stem, open_rows
 from featherweight.errors import DataError
 
@@ -66,8 +67,14 @@ def file_of(tmp_path: Path, name: str, content: bytes | str) -> Path:
 
 
 def read(path: Path) -> list[tuple[int, dict[str, object]]]:
+    """Returns all rows as training reads them: a bad one is an error."""
+    result = []
     with open_rows(path) as rows:
-        return list(rows)
+        for number, values in rows:
+            if isinstance(values, BadRow):
+                raise DataError(f"{rows.place(number)}: {values.problem}")
+            result.append((number, values))
+    return result
 
 
 def message(path: Path) -> str:
@@ -170,10 +177,10 @@ def test_json_lines_keep_scalars_and_skip_blank_lines(tmp_path: Path) -> None:
     assert read(path) == [(1, {"text": "a", "n": 1}), (3, {"text": None, "n": 2.5})]
 
 
-def test_the_columns_of_json_lines_are_the_keys_of_the_first_object(tmp_path: Path) -> None:
-    path = file_of(tmp_path, "a.jsonl", '{"b": 1, "a": 2}\n{"c": 3}\n')
+def test_the_columns_of_json_lines_are_the_keys_of_all_objects(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "a.jsonl", '{"b": 1, "a": 2}\n{"c": 3, "a": 4}\n')
     with open_rows(path) as rows:
-        assert rows.columns == ("b", "a")
+        assert rows.columns == ("b", "a", "c")
 
 
 def test_extensions_are_read_in_any_case(tmp_path: Path) -> None:
@@ -189,7 +196,6 @@ def test_extensions_are_read_in_any_case(tmp_path: Path) -> None:
         ("a.tsv", "text\tlabel\na\tb\tc\n", "line 2: 3 field(s)"),
         ("a.csv", 'text,label\na,b\n"c,d\ne,f\n', "line 3: unexpected end of data"),
         ("a.csv", 'text,label\n"a" b,c\n', "line 2: ',' expected after '\"'"),
-        ("a.csv", "text,label\na,b\nc\rd,e\n", "line 3: "),
         ("a.csv", "text,text\na,b\n", "duplicate columns (text)"),
         ("a.csv", "", "is empty"),
         ("a.csv", "\n\n", "is empty"),
@@ -200,23 +206,27 @@ def test_extensions_are_read_in_any_case(tmp_path: Path) -> None:
         ("a.parquet", "", "is empty"),
         ("a.csv", b"text,label\na,b\ncaf\xe9,b\n", "line 3: not UTF-8 (byte 0xe9)"),
         ("a.txt", b"caf\xe9;b\n", "line 1: not UTF-8 (byte 0xe9)"),
-        ("a.csv", "text,label\n".encode("utf-16"), "UTF-16"),
+        ("a.csv", "text,label\n".encode("utf-16-le"), "has NUL bytes: try --encoding utf-16-le"),
+        ("a.csv", "text,label\n".encode("utf-16-be"), "has NUL bytes: try --encoding utf-16-be"),
+        ("a.csv", "text\n".encode("utf-16") + b"a", "after line 1: "),
         ("a.csv", b"\x00\x01\x02\x03", "a.csv is a binary file"),
-        ("a.csv", b"PAR1\x15\x04\x15", "is a binary file"),
+        ("a.csv", b"PAR1\x15\x04\x15", "is not a valid Parquet file"),
         ("a.jsonl", b"\x89PNG\r\n\x1a\n", "is a binary file"),
         ("a.csv", b"text,label\n" + b"a,b\n" * 999 + b"a\0,b\n", "line 1001: a NUL byte"),
-        ("a.csv", gzip.compress(b"text,label\n", mtime=0), "rename it to end in .gz"),
-        ("a.csv.gz", b"text,label\na,b\n", "corrupt gzip"),
-        ("a.csv.gz", gzip.compress(b"text,label\na,b\n" * 9, mtime=0)[:-12], "corrupt gzip"),
-        ("a.csv.gz", gzip.compress(b"text,label\na,b\n", mtime=0)[:-8] + b"\0" * 8, "corrupt gzip"),
-        ("a.parquet.gz", gzip.compress(b"PAR1" * 99, mtime=0)[:-9], "corrupt gzip"),
+        ("a.csv.gz", gzip.compress(b"text,label\na,b\n" * 9, mtime=0)[:-12], "corrupt ("),
+        ("a.csv.gz", gzip.compress(b"text,label\na,b\n", mtime=0)[:-8] + b"\0" * 8, "corrupt ("),
+        ("a.parquet.gz", gzip.compress(b"PAR1" * 99, mtime=0)[:-9], "corrupt ("),
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2: invalid JSON"),
         ("a.jsonl", '{"text": "a"}\n["a"]\n', "line 2: not a JSON object"),
         ("a.jsonl", "[" * 100_000, "line 1: invalid JSON"),
         ("a.jsonl", '{"n": ' + "9" * 5_000 + "}", "line 1: invalid JSON"),
         ("a.txt", "a;joy\nno label here\n", "line 2: no label"),
         ("a.parquet", b"PAR1 and then nothing of the kind PAR1", "is not a valid Parquet file"),
-        ("a.docx", "text", "unknown format; supported are .csv .tsv .jsonl .ndjson .txt .parquet"),
+        (
+            "a.docx",
+            "text",
+            "unknown format; supported are .csv .tsv .jsonl .ndjson .json ",
+        ),
         ("a.gz", "text", "unknown format"),
     ],
 )
@@ -240,7 +250,7 @@ def test_a_damaged_parquet_page_is_refused(tmp_path: Path) -> None:
     damaged = bytearray(path.read_bytes())
     damaged[200:2_000] = b"\xff" * 1_800
     path.write_bytes(damaged)
-    assert "corrupt Parquet" in message(path)
+    assert "corrupt (" in message(path)
 
 
 def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
@@ -267,7 +277,8 @@ def test_the_file_is_closed_at_the_end_and_after_an_error(
     with open_rows(good) as rows:
         next(iter(rows))
 
-    assert [file.closed for file in files] == [True, True]
+    assert len(files) >= 2
+    assert all(file.closed for file in files)
 
 
 @pytest.mark.parametrize(
@@ -287,6 +298,8 @@ def test_place_names_a_line_or_a_row(tmp_path: Path, name: str, place: str) -> N
         ("train.csv", "train", ".csv"),
         ("train.csv.gz", "train", ".csv"),
         ("my.train.JSONL", "my.train", ".jsonl"),
+        ("train.csv.zst", "train", ".csv"),
+        ("train.xlsx", "train", ".xlsx"),
         ("README.md", "README.md", ""),
     ],
 )

@@ -19,7 +19,7 @@ import pytest
 from featherweight.data.dataset import DataConfig, load_dataset
 from featherweight.errors import DataError, MissingExtraError
 from featherweight.hub import client
-from tests.helpers.hub_server import TOKEN, FakeHub, Repository, run, serve
+from tests.helpers.hub_server import COMMIT, TOKEN, FakeHub, Repository, run, serve
 
 TEXTS = [f"text {i}" for i in range(12)]
 LABELS = [0, 1, 2] * 4
@@ -53,6 +53,13 @@ print(json.dumps(outcomes))
 Outcomes = dict[str, dict[str, Any]]
 
 
+def with_split_column() -> bytes:
+    splits = ["train", "dev", "train", "test"] * 3
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": TEXTS, "label": LABELS, "split": splits}), buffer)
+    return buffer.getvalue()
+
+
 def parquet(labels: list[int], class_names: list[str] | None) -> bytes:
     kind = {"names": class_names, "_type": "ClassLabel"} if class_names else None
     features = {
@@ -74,12 +81,26 @@ REPOSITORIES = {
         "train.parquet": NAMED,
         "test.parquet": parquet([-1, -1], ["sad", "glad", "mad"]),
     },
+    "acme/one-split": {"train.parquet": with_split_column()},
     "acme/test-only": {"test.parquet": NAMED},
     "acme/empty": {},
     "acme/damaged": {"train.parquet": NAMED[:100] + b"?" * 100},
     "acme/gated": {"train.parquet": NAMED},
     "acme/stalls": {"train.parquet": NAMED},
+    "acme/configured": {
+        "README.md": b"---\nconfigs:\n"
+        b"- config_name: raw\n  data_files: raw.parquet\n"
+        b"- config_name: simple\n  data_files: simple.parquet\n---\n",
+        "raw.parquet": NAMED,
+        "simple.parquet": parquet(LABELS, None),
+    },
 }
+CHOSEN = [
+    "acme/configured:simple",
+    f"acme/configured:raw@{COMMIT}",
+    "acme/configured:other",
+    "acme/moods@v9",
+]
 STATUSES = {"acme/private": 401, "acme/forbidden": 403, "acme/busy": 503}
 
 
@@ -103,7 +124,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def online(cache: Path, played: FakeHub) -> tuple[Outcomes, str]:
-    names = (*REPOSITORIES, *STATUSES, "acme/gone", "gone", "acme/not--valid", "acme/silent")
+    names = (
+        *REPOSITORIES, *CHOSEN, *STATUSES, "acme/gone", "gone", "acme/not--valid", "acme/silent"
+    )  # fmt: skip
     return run(LOADER, cache, *names, HF_ENDPOINT=played.endpoint)
 
 
@@ -128,6 +151,23 @@ def assert_is_moods(outcome: dict[str, Any]) -> None:
 
 def test_a_data_set_comes_with_its_splits_and_class_names(online: tuple[Outcomes, str]) -> None:
     assert_is_moods(online[0]["acme/moods"])
+
+
+def test_a_test_split_without_labels_is_set_aside(online: tuple[Outcomes, str]) -> None:
+    outcome = online[0]["acme/unlabelled"]
+    assert outcome["labels"] == ["sad", "glad", "mad"]
+    assert "test" not in outcome
+
+
+def test_a_split_column_is_used(online: tuple[Outcomes, str]) -> None:
+    outcome = online[0]["acme/one-split"]
+    assert [len(outcome[split][0]) for split in ("train", "validation", "test")] == [6, 3, 3]
+
+
+def test_a_configuration_and_a_commit_are_chosen(online: tuple[Outcomes, str]) -> None:
+    simple, raw = (online[0][name] for name in CHOSEN[:2])
+    assert (simple["name"], simple["labels"]) == ("configured-simple", ["0", "1", "2"])
+    assert (raw["name"], raw["labels"]) == ("configured-raw", ["sad", "glad", "mad"])
 
 
 def test_a_login_is_used(online: tuple[Outcomes, str], played: FakeHub) -> None:
@@ -155,14 +195,17 @@ def test_without_validation_and_class_names(online: tuple[Outcomes, str]) -> Non
         ("acme/busy", "127.0.0.1 cannot be reached (HTTP 503), and acme/busy is not in the"),
         ("acme/silent", "127.0.0.1 did not respond within 1 s, and acme/silent is not in the"),
         ("acme/stalls", "127.0.0.1 did not respond within 2 s, and acme/stalls is not in the"),
-        (
-            "acme/unlabelled",
-            "acme/unlabelled (test), row 1: unknown label '-1'; the labels from the Hub",
-        ),
         ("acme/test-only", "acme/test-only has no train split on the Hub"),
         ("acme/empty", "acme/empty cannot be loaded from the Hub (EmptyDatasetError: "),
         ("acme/damaged", "acme/damaged cannot be loaded from the Hub ("),
         ("acme/gated", "hf auth login"),
+        (
+            "acme/configured",
+            "acme/configured has several configurations: give one of acme/configured:raw, "
+            "acme/configured:simple",
+        ),
+        ("acme/configured:other", "give one of acme/configured:raw, acme/configured:simple"),
+        ("acme/moods@v9", "the Hub has acme/moods but not the requested commit"),
     ],
 )
 def test_an_unavailable_data_set(online: tuple[Outcomes, str], name: str, expected: str) -> None:

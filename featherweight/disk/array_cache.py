@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from featherweight.classifier import FloatArray
-from featherweight.run import atomic_open
+from featherweight.disk.atomic import atomic_open
 
 logger = logging.getLogger("featherweight")
 
