@@ -15,7 +15,8 @@ class TokenizerConfig:
     """Vocabulary, learned from the training split."""
 
     tokenizer: Literal["word", "bpe"] = "word"
-    """Unit of the vocabulary: whole words, or subwords (byte-pair encoding)."""
+    """Unit of the vocabulary: whole words (in scripts without spaces, single letters), or subwords
+    (byte-pair encoding)."""
     vocab_size: int = 30_000
     """Maximum size of the vocabulary."""
     min_frequency: int = 2

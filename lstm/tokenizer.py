@@ -1,8 +1,26 @@
 """Tokenizer: a normalizer and a vocabulary learned from the training texts; token ids, padding.
 
 The normalizer maps variants such as "I'm SOOOO happy!!! @ann" and "im soo happy" to the same
-tokens: NFKC, lower case, one token for links and one for @names, apostrophes removed, elongations
-shortened to two letters, emoji kept.
+tokens. Its steps, in this order, none of which looks across a space:
+
+1. Invisible characters are dropped: control and format characters (Cc, Cf) and all others that
+   Unicode calls default-ignorable, such as variation selectors and Hangul fillers. White space
+   stays. So do two kinds inside an emoji: the joiner U+200D between two pictographs, and the tag
+   characters after a black flag. The spacing accent "´", typed as an apostrophe, is dropped, too.
+2. HTML entities are decoded, also doubly escaped ones ("&amp;lt;"): "&", apostrophes, quotes,
+   "<", ">", "!", "?", "/", parentheses and the ellipsis, each by name, decimal or hexadecimal
+   number; those of invisible characters are dropped. All other numbers and names of HTML 4 become
+   a space, since a tokenizer file cannot compute a character. So does the Braille blank U+2800.
+3. NFKC and lower case, which maps the Turkish dotted capital I to "i".
+4. A link becomes one token, and so does an @name; both end before a letter of a script without
+   spaces, unless the name starts with one.
+5. Apostrophes and the Arabic tatweel are removed.
+6. A letter repeated more than twice is shortened to two.
+7. Punctuation that is not in the vocabulary becomes a space.
+
+The word tokenizer splits the result into runs of letters, marks and digits, emoji, and single other
+characters. Scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are split
+into letters with their combining marks. Byte-pair encoding learns longer units from whole runs.
 
 Differences from nltk's TweetTokenizer, the reference in the tests: "#" is a token of its own, so
 "#happy" contains the word "happy"; elongations keep two letters instead of three, because real
@@ -13,6 +31,7 @@ share one token each; emoticons such as ":)" are split into single characters.
 import json
 import re
 from collections.abc import Sequence
+from html.entities import html5, name2codepoint
 from typing import Any
 
 import numpy as np
@@ -27,26 +46,64 @@ PAD_ID, UNK_ID = 0, 1
 URL, USER = "<url>", "<user>"
 _WORD_START = "▁"
 
+_PICTOGRAPH, _FLAG, _TAGS = r"\p{Extended_Pictographic}", "\U0001f3f4", "\U000e0020-\U000e007f"
+_INVISIBLE = r"\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}"
+_ALPHANUMERIC = r"\p{L}\p{M}\p{N}"
+# Letters of scripts without spaces; the Japanese length mark belongs to two of them.
+_UNSPACED = (
+    r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}&&\p{L}]"
+)
+# Where words are not separated, an @name in other letters ends before them.
+_NAME = rf"[\p{{L}}\p{{N}}_&&[^{_UNSPACED}]]"
+
+# Characters whose entities are decoded, and the result.
+_DECODED = {
+    "'‘’`´": "'",
+    **{character: character for character in '"<>!?/()…'},
+    "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff": "",
+}
+
+
+def _entities(characters: str) -> str:
+    """Returns a pattern of the HTML entities of some characters, without their "&"."""
+    names = [name[:-1] for name, text in html5.items() if text in characters and name[-1] == ";"]
+    decimals = "|".join(str(ord(character)) for character in characters)
+    hexadecimals = "|".join(f"{ord(character):x}" for character in characters)
+    return rf"(?:{'|'.join(names)}|#0*(?:{decimals})|#[xX]0*(?i:{hexadecimals}));"
+
+
+def _replace(pattern: str, replacement: str) -> normalizers.Normalizer:
+    return normalizers.Replace(Regex(pattern), replacement)
+
+
 _NORMALIZATION = [
-    normalizers.Replace("´", ""),  # NFKC would turn it into a space and an accent
+    # Here also the spacing accent, which NFKC would turn into a space and a combining accent.
+    _replace(rf"[{_INVISIBLE}´&&[^\s\u200d{_TAGS}]]|[{_TAGS}](?<![{_FLAG}{_TAGS}].)[{_TAGS}]*", ""),
+    _replace(rf"\u200d(?:(?!{_PICTOGRAPH})|(?<![{_PICTOGRAPH}\p{{Emoji_Modifier}}].))", ""),
+    # First the ampersand, which escapes other entities.
+    _replace(f"&(?:{_entities('&')})+", "&"),
+    *(_replace(f"&{_entities(characters)}", text) for characters, text in _DECODED.items()),
+    # Unicode does not count the Braille blank as white space.
+    _replace(rf"&(?:{'|'.join(name2codepoint)}|#\d+|#[xX][\da-fA-F]+);|\u2800", " "),
     normalizers.NFKC(),
     normalizers.Lowercase(),
-    normalizers.Replace(Regex(r"(?:https?://|www\.)\S+"), f" {URL} "),
-    normalizers.Replace(Regex(r"(?<![\p{L}\p{N}_])@[\p{L}\p{N}_]+"), f" {USER} "),
-    normalizers.Replace(Regex(r"['’‘`]"), ""),
-    normalizers.Replace(Regex(r"(?<=(\p{L})\1)\1+"), ""),
-    # The variation selector only affects how an emoji is displayed.
-    normalizers.Replace("\ufe0f", ""),
+    _replace(rf"(?:https?://|www\.)[^\s{_UNSPACED}]+", f" {URL} "),
+    _replace(rf"@(?<!{_NAME}@)(?:{_NAME}+|[\p{{L}}\p{{N}}_]+)", f" {USER} "),
+    # Lower-casing turns a dotted capital I into "i" and a combining dot.
+    _replace(r"'|’|‘|`|ʼ|\u0640|\u0307(?<=i.)", ""),
+    _replace(r"(\p{L})(?=\1\1)", ""),
 ]
 
-# One match per token: placeholders, words, flags, emoji (skin tones, joined), other characters.
-_TOKEN = Regex(
-    rf"{URL}|{USER}"
-    r"|[\p{L}\p{M}\p{N}]+"
-    r"|\p{RI}\p{RI}"
-    r"|\p{Extended_Pictographic}\p{Emoji_Modifier}?"
-    r"(?:\u200D\p{Extended_Pictographic}\p{Emoji_Modifier}?)*"
-    r"|\S"
+# One match per token. Byte-pair encoding splits words of scripts without spaces by itself.
+_WORD = {
+    "word": rf"[{_ALPHANUMERIC}&&[^{_UNSPACED}]]+|{_UNSPACED}\p{{M}}*",
+    "bpe": f"[{_ALPHANUMERIC}]+",
+}
+# Two letters or tags make a flag; emoji may have skin tones and be joined.
+_OTHER_TOKEN = (
+    rf"\p{{RI}}\p{{RI}}|{_FLAG}[{_TAGS}]+"
+    rf"|{_PICTOGRAPH}\p{{Emoji_Modifier}}?(?:\u200d{_PICTOGRAPH}\p{{Emoji_Modifier}}?)*"
+    r"|[^\s\u200d]"
 )
 
 
@@ -86,7 +143,8 @@ def _untrained(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
         "special_tokens": [PAD, UNK],
         "show_progress": False,
     }
-    split = pre_tokenizers.Split(_TOKEN, behavior="removed", invert=True)
+    token = Regex(f"{URL}|{USER}|{_WORD[config.tokenizer]}|{_OTHER_TOKEN}")
+    split = pre_tokenizers.Split(token, behavior="removed", invert=True)
     if config.tokenizer == "word":
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
         tokenizer.pre_tokenizer = split

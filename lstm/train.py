@@ -17,12 +17,14 @@ from featherweight.reports.reporting import write_evaluation
 from featherweight.run import CHECKPOINT, MODEL, TOKENIZER, Run
 from featherweight.training.run_records import cut_off_run, first_records, logged_to, prepare_data
 from lstm.classifier import TextClassifier, model_config
-from lstm.config import TrainConfig
+from lstm.config import TokenizerConfig, TrainConfig
 from lstm.encoder import LSTMClassifier
 from lstm.fit import EncodedSplit, check_precision, fit
 from lstm.tokenizer import UNK_ID, load_tokenizer, token_ids, train_tokenizer
 
 logger = logging.getLogger("featherweight")
+
+_MAX_UNKNOWN = 0.3  # share of the validation tokens; above, the model hardly sees the texts
 
 
 def train(config: TrainConfig) -> tuple[Run, Evaluation]:
@@ -51,7 +53,10 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
         seed_everything(config.seed)
         architecture = model_config(config)
         module = LSTMClassifier(tokenizer.get_vocab_size(), len(dataset.labels), architecture)
-        train_ids, validation_ids = (_encode(tokenizer, split) for split in dataset.splits[:2])
+        train_ids, _ = _encode(tokenizer, dataset.train)
+        validation_ids, unknown = _encode(tokenizer, dataset.validation)
+        if unknown > _MAX_UNKNOWN:
+            logger.warning("%s", _too_many_unknown(unknown, config))
         progress = fit(module, train_ids, validation_ids, config, device, run.file(CHECKPOINT))
         classifier = TextClassifier(
             run.path.name, dataset.labels, tokenizer, module, architecture, device
@@ -83,12 +88,22 @@ def _saved_tokenizer(run: Run) -> Tokenizer:
         raise WeightsError(f"{path}: {error}; train again with --overwrite") from None
 
 
-def _encode(tokenizer: Tokenizer, split: Split) -> EncodedSplit:
+def _encode(tokenizer: Tokenizer, split: Split) -> tuple[EncodedSplit, float]:
+    """Returns the token ids of a split, and the share of them that are unknown, in [0, 1]."""
     ids, truncated = token_ids(tokenizer, split.texts)
     tokens = sum(map(len, ids))
-    unknown = sum(row.count(UNK_ID) for row in ids)
+    unknown = sum(row.count(UNK_ID) for row in ids) / tokens
     logger.info(
         "%s: %d texts, %d tokens, %.1f %% unknown, %d texts truncated",
-        split.name, len(ids), tokens, 100 * unknown / tokens, truncated,
+        split.name, len(ids), tokens, 100 * unknown, truncated,
     )  # fmt: skip
-    return EncodedSplit(ids, split.labels)
+    return EncodedSplit(ids, split.labels), unknown
+
+
+def _too_many_unknown(share: float, config: TokenizerConfig) -> str:
+    ways = ["more training texts, or texts like those of validation"]
+    if config.min_frequency > 1:
+        ways.insert(0, "--min_frequency 1")
+    if config.tokenizer == "word":
+        ways.insert(0, "--tokenizer bpe")
+    return f"{share:.0%} of the validation tokens are unknown to the model: try {', '.join(ways)}"

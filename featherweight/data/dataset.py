@@ -12,18 +12,15 @@ import numpy as np
 
 from featherweight.classifier import IntArray
 from featherweight.data.examples import Examples, text_rows
-from featherweight.data.labels import (
-    canonical,
-    is_id,
+from featherweight.data.label_checks import (
     is_unlabeled,
-    numbered_names,
     remarks,
     require_names,
-    sorted_names,
     unknown_label,
     unsuitable,
     without_nulls,
 )
+from featherweight.data.labels import canonical, is_id, numbered_names, sorted_names
 from featherweight.data.rows import listing
 from featherweight.data.sources import DataConfig, Source, find_source
 from featherweight.errors import DataError, UsageError

@@ -7,8 +7,8 @@ from itertools import islice
 
 import numpy as np
 
+from featherweight.data.files.formats import BadRow
 from featherweight.data.folders import split_of
-from featherweight.data.formats import BadRow
 from featherweight.data.labels import label_value
 from featherweight.data.rows import Table, listing
 from featherweight.errors import DataError

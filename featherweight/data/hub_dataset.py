@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from featherweight.data.examples import SPLIT_COLUMN
-from featherweight.data.formats import Record
+from featherweight.data.files.formats import Record
 from featherweight.data.rows import Table, listing
 from featherweight.errors import DataError, requires
 from featherweight.hub.client import (

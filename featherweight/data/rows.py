@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from featherweight.data.columnar import is_columnar, read_columnar
-from featherweight.data.containers import (
+from featherweight.data.dialect import DEFAULT_DIALECT, Dialect
+from featherweight.data.files.columnar import is_columnar, read_columnar
+from featherweight.data.files.containers import (
     DECOMPRESSION_ERRORS,
     START_BYTES,
     SUFFIXES,
@@ -20,9 +21,8 @@ from featherweight.data.containers import (
     decompressed,
     without_suffix,
 )
-from featherweight.data.delimited import read_delimited
-from featherweight.data.dialect import DEFAULT_DIALECT, Dialect
-from featherweight.data.formats import (
+from featherweight.data.files.delimited import read_delimited
+from featherweight.data.files.formats import (
     Contents,
     Record,
     read_json,
@@ -31,7 +31,7 @@ from featherweight.data.formats import (
     read_texts,
     starts_with_object,
 )
-from featherweight.data.text_file import TextFile
+from featherweight.data.files.text_file import TextFile
 from featherweight.errors import DataError
 
 logger = logging.getLogger("featherweight")

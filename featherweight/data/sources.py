@@ -53,7 +53,7 @@ class DataConfig(Dialect):
     they are taken from the data."""
 
     drop_leaks: bool = False
-    """Remove training texts that also occur in validation or test."""
+    """Remove training texts that also occur in validation or test, in any spelling."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,11 @@
 """Starts a worker process and communicates with it."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from typing import Any
 
+from featherweight.child_process import exit_reason, start
 from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
 
 _ERRORS = {error.__name__: error for error in (UsageError, DataError, WeightsError)}
@@ -25,17 +22,7 @@ class Worker:
         self._label = label
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `stop`
         variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "featherweight.timing.worker_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            encoding="utf-8",
-            # Modules importable here must be importable in the worker.
-            env={**os.environ, **variables, "PYTHONPATH": os.pathsep.join(sys.path)},
-            # Only this process gets Ctrl-C, and then stops the workers.
-            start_new_session=True,
-        )
+        self._process = start("featherweight.timing.worker_process", self._log, variables)
 
     def request(self, **request: Any) -> dict[str, Any]:
         """Sends a request, one line of JSON, and returns the response.
@@ -45,11 +32,12 @@ class Worker:
         """
         assert self._process.stdin and self._process.stdout
         with suppress(BrokenPipeError):  # a dead worker is detected by its missing response
-            self._process.stdin.write(json.dumps(request, default=str) + "\n")
+            self._process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
-        if not line.endswith("\n"):
-            raise self._exit_error()
+        if not line.endswith(b"\n"):
+            reason = exit_reason(self._process, self._log)
+            raise FeatherweightError(f"timing {self._label} failed with {reason}")
         response: dict[str, Any] = json.loads(line)
         if "error" in response:
             raise _ERRORS.get(response["error"], FeatherweightError)(response["message"])
@@ -60,11 +48,3 @@ class Worker:
         self._process.kill()
         self._process.communicate()
         self._log.close()
-
-    def _exit_error(self) -> FeatherweightError:
-        code = self._process.wait()
-        cause = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        last_line = f": {lines[-1].strip()}" if lines else ""
-        return FeatherweightError(f"timing {self._label} failed with {cause}{last_line}")

@@ -28,8 +28,11 @@ def prepare_data(config: DataConfig) -> tuple[Dataset, Findings]:
     for line in findings.lines():
         logger.warning("%s", line)
     if config.drop_leaks:
-        dataset, dropped = drop_leaks(dataset)
-        logger.info("%d texts were dropped from the training split", dropped)
+        dataset, same, alike = drop_leaks(dataset)
+        logger.info(
+            "%d texts were dropped from the training split, %d of them in other spelling",
+            same + alike, alike,
+        )  # fmt: skip
     return dataset, findings
 
 

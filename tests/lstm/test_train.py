@@ -49,6 +49,13 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def write_texts(path: Path, texts: list[str]) -> None:
+    """Writes texts of two classes in turns."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        labels = ("a" if row % 2 else "b" for row in range(len(texts)))
+        csv.writer(file).writerows([("text", "label"), *zip(texts, labels, strict=True)])
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Returns the content of every file in a folder, including hidden files."""
     return {
@@ -153,6 +160,34 @@ def test_vocabulary_comes_from_the_training_split_alone(tiny_run: Path, tiny_dat
     assert len(vocabulary) > 20
     # Elongated words are shortened.
     assert {word for word in vocabulary if word not in train} <= {"<pad>", "<unk>", "soo"}
+
+
+@pytest.mark.parametrize(
+    ("options", "ways"),
+    [
+        ({}, "--tokenizer bpe, --min_frequency 1, "),
+        ({"min_frequency": 1}, "--tokenizer bpe, "),
+        ({"tokenizer": "bpe"}, "--min_frequency 1, "),
+    ],
+)
+def test_many_unknown_validation_tokens_are_warned_of_with_a_way_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], ways: str
+) -> None:
+    write_texts(tmp_path / "train.csv", ["so glad", "so sad"] * 4)
+    write_texts(tmp_path / "validation.csv", ["так рад", "так грустно"])
+    run, _ = train.train(small(tmp_path, tmp_path / "runs", **options))
+    (message,) = [record.message for record in caplog.records if record.levelname == "WARNING"][-1:]
+    assert f"unknown to the model: try {ways}more training texts" in message
+    assert message in run.file("training.log").read_text(encoding="utf-8")
+
+
+def test_known_validation_tokens_are_not_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_texts(tmp_path / "train.csv", ["so glad", "so sad"] * 4)
+    write_texts(tmp_path / "validation.csv", ["so very glad", "so sad so sad"])
+    train.train(small(tmp_path, tmp_path / "runs"))
+    assert "unknown to the model" not in caplog.text
 
 
 def test_run_and_model_have_the_same_tokenizer(tiny_run: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featherweight.data.formats import BadRow
+from featherweight.data.files.formats import BadRow
 from featherweight.data.rows import Rows, file_format, file_stem, open_rows
 from featherweight.errors import DataError
 

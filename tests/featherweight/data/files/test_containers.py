@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pytest
 
-from featherweight.data.formats import BadRow
+from featherweight.data.files.formats import BadRow
 from featherweight.data.rows import STANDARD_INPUT, open_rows
 from featherweight.errors import DataError, MissingExtraError
 

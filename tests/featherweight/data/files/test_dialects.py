@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featherweight.data.dialect import Dialect
-from featherweight.data.formats import BadRow, Record
+from featherweight.data.files.formats import BadRow, Record
 from featherweight.data.rows import open_rows
 from featherweight.errors import DataError, UsageError
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from featherweight.data.text_file import TextFile
+from featherweight.data.files.text_file import TextFile
 from featherweight.errors import DataError
 
 logger = logging.getLogger("featherweight")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from typing import IO
 
-from featherweight.data.containers import DECOMPRESSION_ERRORS, corrupt
+from featherweight.data.files.containers import DECOMPRESSION_ERRORS, corrupt
 from featherweight.errors import DataError
 
 SAMPLE_BYTES = 65_536  # from which encoding, line ends and delimiter are recognized

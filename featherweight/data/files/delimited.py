@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from featherweight.data.dialect import Dialect
-from featherweight.data.formats import BadRow, Contents, Record, Values
-from featherweight.data.text_file import TextFile
+from featherweight.data.files.formats import BadRow, Contents, Record, Values
+from featherweight.data.files.text_file import TextFile
 from featherweight.errors import DataError
 
 logger = logging.getLogger("featherweight")

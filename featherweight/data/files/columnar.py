@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
-from featherweight.data.formats import Contents, Record
+from featherweight.data.files.formats import Contents, Record
 from featherweight.errors import DataError, first_line, requires
 
 logger = logging.getLogger("featherweight")
