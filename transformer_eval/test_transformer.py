@@ -92,9 +92,12 @@ def _evaluated(config: TransformerTestConfig, model: str, dataset: Dataset) -> E
     spelling = {label.casefold(): label for label in dataset.labels}
     labels = tuple(spelling.get(label.casefold(), label) for label in classifier.labels)
     if sorted(labels) != sorted(dataset.labels):  # sets would hide duplicates
+        unnamed = numbered(dataset.labels) and not numbered(labels)
+        way_out = "name the ids of the data with --labels, " if unnamed else ""
         raise UsageError(
             f"{files.name} has the labels {', '.join(labels)}, {dataset.name} has "
-            f"{', '.join(dataset.labels)}: not comparable; fine-tune it, or give --latency_only"
+            f"{', '.join(dataset.labels)}: not comparable; {way_out}fine-tune it, or give "
+            "--latency_only"
         )
     classifier.labels = labels
     contender = Contender(files.name, weights=files.folder)

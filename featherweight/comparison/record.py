@@ -60,7 +60,7 @@ def build_record(
         max_disagreements: How many texts to list on which the models disagree most.
 
     Returns:
-        "reference", "data" (name, split, n, labels), "rows" and "disagreements".
+        "reference", "data" (name, split, n, labels, missing classes), "rows" and "disagreements".
 
     Raises:
         UsageError: Two rows have the same name, none has evaluations, the evaluations are of
@@ -81,7 +81,13 @@ def build_record(
     figures = {row.model: _figures(row) for row in rows}
     return {
         "reference": reference,
-        "data": {"name": first.data, "split": first.split, "n": n, "labels": list(first.labels)},
+        "data": {
+            "name": first.data,
+            "split": first.split,
+            "n": n,
+            "labels": list(first.labels),
+            "missing_classes": list(first.missing_classes),
+        },
         "rows": [
             {**row, "ratios": _ratios(row, figures[reference]), "tests": tests.get(name)}
             for name, row in figures.items()

@@ -10,7 +10,7 @@ from tabulate import tabulate
 from featherweight.comparison import tables
 from featherweight.comparison.record import Record, model_name, remarks
 from featherweight.comparison.tables import MISSING, Cell, Column, Table
-from featherweight.reports.numbers import DASH
+from featherweight.reports.numbers import DASH, macro_limit
 
 PICTURES = ("trade_off", "confusion_matrices", "per_class")
 _NOISY = " *"
@@ -53,6 +53,11 @@ def explanations(record: Record, noisy: str) -> list[str]:
         "[low, high]: 95 % bootstrap interval. ECE: expected calibration error, 0 is best. "
         f"p99: 99 % of the batches took no longer. {DASH}: not measured."
     ]
+    data = record["data"]
+    # Records of version 0.1 do not list the missing classes.
+    limit = macro_limit(data["split"], len(data["labels"]), data.get("missing_classes", ()))
+    if limit:
+        lines.append(limit)
     if any(row["deviations"] for row in record["rows"]):
         lines.append(
             "±: standard deviation over seeds; times, labels and confusion matrices are those of "

@@ -1,14 +1,22 @@
 """Rows -> validated texts and label values, and their stratified split."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
 from featherweight.data.files.formats import BadRow
+from featherweight.data.folders import split_of
 from featherweight.data.labels import label_value
 from featherweight.data.rows import Table, listing
 from featherweight.errors import DataError
+
+logger = logging.getLogger("featherweight")
+
+SPLIT_COLUMN = "split"
+_SAMPLE_ROWS = 100  # read to describe the columns of a file without the wanted one
 
 
 @dataclass(frozen=True)
@@ -16,12 +24,17 @@ class Examples:
     """N texts and label values of a split, before labels are mapped to class ids."""
 
     texts: list[str]
-    values: list[str]  # labels as written in the data
+    values: list[str]  # labels in their canonical spelling, "" where there is none
     numbers: list[int]  # line or row in the file, from 1
     place: Callable[[int], str]  # names such a line or row in an error message
+    splits: list[str] = field(default_factory=list)  # cells of the column `split`, if there is one
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def where(self, value: str) -> str:
+        """Returns the place of the first row with a label."""
+        return self.place(self.numbers[self.values.index(value)])
 
     def take(self, indices: Sequence[int]) -> "Examples":
         """Returns the examples at these indices."""
@@ -30,6 +43,7 @@ class Examples:
             [self.values[i] for i in indices],
             [self.numbers[i] for i in indices],
             self.place,
+            [self.splits[i] for i in indices] if self.splits else [],
         )
 
 
@@ -39,7 +53,8 @@ def text_rows(rows: Table, text_column: str) -> Iterator[tuple[int, str, dict[st
     Raises:
         DataError: The column is missing; while iterating, a row has no valid text in it.
     """
-    _require(rows, text_column, "--text_column")
+    if text_column not in rows.columns:
+        raise DataError(_no_text_column(rows, text_column))
 
     def checked() -> Iterator[tuple[int, str, dict[str, object]]]:
         for number, values in rows:
@@ -53,14 +68,25 @@ def text_rows(rows: Table, text_column: str) -> Iterator[tuple[int, str, dict[st
     return checked()
 
 
-def read_examples(rows: Table, text_column: str, label_column: str) -> Examples:
+def read_examples(
+    rows: Table, text_column: str, label_column: str, optional_labels: bool = False
+) -> Examples:
     """Reads all rows of a split.
 
+    Args:
+        rows: The rows.
+        text_column: Column with the text.
+        label_column: Column with the label.
+        optional_labels: Whether the label column may be missing, as in a hidden test split.
+
     Raises:
-        DataError: A column is missing, a row has no text or no label, or there are no rows.
+        DataError: A column is missing, a row has no text or more than one label, or there are no
+            rows.
     """
     texts = text_rows(rows, text_column)
-    _require(rows, label_column, "--label_column")
+    if label_column not in rows.columns and not optional_labels:
+        raise DataError(_no_label_column(rows, text_column, label_column))
+    has_splits = SPLIT_COLUMN in {*rows.columns} - {text_column, label_column}
     examples = Examples([], [], [], rows.place)
     for number, text, values in texts:
         try:
@@ -69,9 +95,36 @@ def read_examples(rows: Table, text_column: str, label_column: str) -> Examples:
             raise DataError(f"{rows.place(number)}: {error}") from None
         examples.texts.append(text)
         examples.numbers.append(number)
+        if has_splits:
+            examples.splits.append(str(values.get(SPLIT_COLUMN) or "").strip())
     if not examples:
         raise DataError(f"{rows} has the columns {listing(rows.columns)} but no rows: add some")
     return examples
+
+
+def divided(examples: Examples) -> dict[str, Examples]:
+    """Divides the examples of a file by its column `split`.
+
+    Returns:
+        The examples by split; none if the file has no such column, or only one split, or values
+            that are no splits.
+    """
+    if not any(examples.splits):
+        return {}
+    parts: dict[str, list[int]] = {}
+    for index, value in enumerate(examples.splits):
+        parts.setdefault(split_of(value), []).append(index)
+    if parts.keys() == {"train"}:
+        return {}
+    if "" in parts or "train" not in parts:
+        index = parts[""][0] if "" in parts else 0
+        reason = f"{examples.splits[index]!r} is no split" if "" in parts else "no row is of train"
+        logger.warning(
+            f"{examples.place(examples.numbers[index])}: the column {SPLIT_COLUMN!r} is ignored, "
+            f"because {reason}; the splits are train, validation and test"
+        )
+        return {}
+    return {split: examples.take(indices) for split, indices in parts.items()}
 
 
 def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
@@ -100,11 +153,47 @@ def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Exa
     return examples.take(remaining), examples.take(sorted(held_out))
 
 
-def _require(rows: Table, column: str, flag: str) -> None:
-    if column not in rows.columns:
-        raise DataError(
-            f"{rows} has no column {column!r}, only {listing(rows.columns)}: choose one with {flag}"
-        )
+def _no_text_column(rows: Table, column: str) -> str:
+    """Returns what to do without the column of texts; texts in several columns are a pair."""
+    sample = _sample(rows)
+    worded = [name for name in rows.columns if all(map(_is_text, sample.get(name, [""])))]
+    problem = f"{rows} has no column {column!r}, only {listing(rows.columns)}"
+    if len(worded) < 2:
+        return f"{problem}: choose one with --text_column"
+    return (
+        f"{problem}: choose one with --text_column, or, if {listing(worded)} belong together, "
+        "join them into one column, because a model reads one text a row"
+    )
+
+
+def _no_label_column(rows: Table, text_column: str, column: str) -> str:
+    """Returns what to do without the column of labels; columns of 0 and 1 are one-hot labels."""
+    sample = _sample(rows)
+    flags = [name for name in rows.columns if all(map(_is_flag, sample.get(name, [""])))]
+    problem = f"{rows} has no column {column!r}, only {listing(rows.columns)}"
+    if len(flags) < 2:
+        return f"{problem}: choose one with --label_column"
+    return (
+        f"{problem}: keep the rows with a single 1 in {listing(flags)}, and write the name of its "
+        f"column into a column {column!r}, because a text has one label"
+    )
+
+
+def _sample(rows: Table) -> dict[str, list[object]]:
+    """Returns the values by column in the first rows that can be read."""
+    sample: dict[str, list[object]] = {}
+    for _, values in islice(rows, _SAMPLE_ROWS):
+        for name, value in ({} if isinstance(values, BadRow) else values).items():
+            sample.setdefault(name, []).append(value)
+    return sample
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and " " in value.strip()
+
+
+def _is_flag(value: object) -> bool:
+    return str(value).strip().lower() in {"0", "1", "0.0", "1.0", "true", "false"}
 
 
 def _problem(text: object) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from featherweight.data.examples import SPLIT_COLUMN
 from featherweight.data.files.formats import Record
 from featherweight.data.rows import Table, listing
 from featherweight.errors import DataError, requires
@@ -87,7 +88,7 @@ def load_hub(data: str, text_column: str, label_column: str) -> tuple[Mapping[st
     except Unreachable as obstacle:
         splits, commit = _from_cache(repository, configuration, revision, obstacle), ""
     tables = {
-        name: HubTable(f"{data} ({name})", split, (text_column, label_column))
+        name: HubTable(f"{data} ({name})", split, (text_column, label_column, SPLIT_COLUMN))
         for name, split in splits.items()
     }
     return tables, commit

@@ -1,40 +1,59 @@
 """Label values -> class names."""
 
-import math
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Collection, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 from featherweight.errors import DataError, UsageError
 
 LABELS_FILE = "labels.txt"
+EMOTION = ("sadness", "joy", "love", "anger", "fear", "surprise")  # ids of dair-ai/emotion
+_NAME_LISTS = {"emotion": EMOTION}  # short names for --labels
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-_NO_LABEL = "no label; add one or remove the row"
+_WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})\.0*")  # such as 1.0, as pandas writes ids
+_LIST = re.compile(r"\[\s*(?:['\"0-9-].*)?\]", re.DOTALL)  # as pandas writes lists into CSV files
 
 
 def label_value(value: object) -> str:
-    """Returns a label cell as text; an integer, or a float without fraction, as its digits.
+    """Returns a label cell as text, the same for every file format; "" if there is no label.
 
     Raises:
-        ValueError: The cell has no valid label; the message completes "line 7: ...".
+        ValueError: The cell is no single label; the message completes "line 7: ...".
     """
-    if isinstance(value, str):
-        value = value.strip()
-        if value in ("", "nan", "NaN"):
-            raise ValueError(_NO_LABEL)
-        return value
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise ValueError(_NO_LABEL)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return str(int(value))
+    if isinstance(value, list | tuple) or (isinstance(value, str) and _LIST.fullmatch(value)):
+        raise ValueError(
+            f"the label is a list, {value!r:.60}; a text has one label: keep the rows with one "
+            "and write its name"
+        )
+    if value is None or value != value:  # NaN
+        return ""
+    if isinstance(value, int | float | Decimal | str):
+        return canonical(str(value))
     raise ValueError(f"the label is of type {type(value).__name__}, not a name or an integer")
+
+
+def canonical(name: str) -> str:
+    """Returns the one spelling of a label that file formats write differently.
+
+    1.0 becomes 1, True and TRUE become true; Unicode becomes NFC, without surrounding spaces.
+    """
+    name = unicodedata.normalize("NFC", name.strip())
+    if whole := _WHOLE_NUMBER.fullmatch(name):
+        return str(int(whole[1]))
+    return name.lower() if name.lower() in ("true", "false") else name
+
+
+def is_id(name: str) -> bool:
+    """Returns whether a label is an integer."""
+    return _INTEGER.fullmatch(canonical(name)) is not None
 
 
 def sorted_names(values: Collection[str]) -> tuple[str, ...]:
     """Returns the distinct values in order: integers numerically, names alphabetically."""
-    if all(map(_INTEGER.fullmatch, values)):
+    if all(map(is_id, values)):
         return tuple(sorted(set(values), key=int))
     return tuple(sorted(set(values)))
 
@@ -49,7 +68,7 @@ def numbered_names(values: Collection[str], names: Sequence[str]) -> dict[str, s
         values: The label values of the training texts.
         names: The C class names in id order.
     """
-    if any(map(_INTEGER.fullmatch, names)) or not all(map(_INTEGER.fullmatch, values)):
+    if any(map(is_id, names)) or not all(map(is_id, values)):
         return {}
     return {str(i): name for i, name in enumerate(names)}
 
@@ -57,11 +76,15 @@ def numbered_names(values: Collection[str], names: Sequence[str]) -> dict[str, s
 def parse_names(value: str, flag: str = "--labels") -> tuple[str, ...]:
     """Returns the names of `--labels a,b,c`, or of another flag; none for an empty value.
 
+    `emotion` alone stands for the names of that data set.
+
     Raises:
         UsageError: There is only one name, an empty one, or a duplicate.
     """
     if not value.strip():
         return ()
+    if value.strip() in _NAME_LISTS:
+        return _NAME_LISTS[value.strip()]
     names = tuple(name.strip() for name in value.split(","))
     problem = _problem(names)
     if problem:
@@ -95,5 +118,6 @@ def _problem(names: tuple[str, ...]) -> str:
         return "a name is empty"
     if len(names) < 2:
         return "at least two names are needed"
-    duplicates = [name for name in names if names.count(name) > 1]
+    counts = Counter(map(canonical, names))
+    duplicates = [name for name in names if counts[canonical(name)] > 1]
     return f"{duplicates[0]} is listed twice" if duplicates else ""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featherweight.data.dialect import Dialect
-from featherweight.data.examples import Examples, hold_out, read_examples
+from featherweight.data.examples import SPLIT_COLUMN, Examples, divided, hold_out, read_examples
 from featherweight.data.folders import by_split, split_files, title, warn_about_one_shard
 from featherweight.data.hub_dataset import HUB_DATA, load_hub
 from featherweight.data.labels import LABELS_FILE, parse_names, read_names
-from featherweight.data.rows import Table, file_format, open_joined
+from featherweight.data.rows import Table, file_format, listing, open_joined
 from featherweight.errors import DataError, UsageError
 
 logger = logging.getLogger("featherweight")
@@ -49,7 +49,8 @@ class DataConfig(Dialect):
     """Column with the label, a name or an integer."""
 
     labels: str = ""
-    """Comma-separated label names in id order; if omitted, they are taken from the data."""
+    """Comma-separated label names in id order, or emotion for those of dair-ai/emotion; if omitted,
+    they are taken from the data."""
 
     drop_leaks: bool = False
     """Remove training texts that also occur in validation or test, in any spelling."""
@@ -60,7 +61,7 @@ class Source:
     """Data as read, before labels are mapped to class ids."""
 
     name: str  # short and valid as a file name
-    parts: dict[str, Examples]  # by split: always train and validation, test if available
+    parts: dict[str, Examples]  # by split: train, validation (perhaps empty), test if available
     names: tuple[str, ...]  # class names that the data defines, in id order; may be empty
     names_from: str  # their origin, for error messages
     revision: str = ""  # of a Hub data set, its commit
@@ -112,8 +113,10 @@ def _folder(folder: Path, name: str, config: DataConfig) -> Source:
 def _one_file(path: Path, config: DataConfig) -> Source:
     warn_about_one_shard(path)
     source = _read_files(title(path), {"train": [path]}, config)
-    remaining, test = _hold_out(source.name, source.parts["train"], HELD_OUT)
-    train, validation = _hold_out(source.name, remaining, HELD_OUT / (1 - HELD_OUT))
+    if len(source.parts) > 1:
+        return _with_validation(source)
+    remaining, test = hold_out(source.parts["train"], HELD_OUT, SEED)
+    train, validation = hold_out(remaining, HELD_OUT / (1 - HELD_OUT), SEED)
     logger.info(
         f"{path} is split 80/10/10 into {len(train)} training, {len(validation)} validation and "
         f"{len(test)} test texts, stratified, seed {SEED}"
@@ -145,29 +148,40 @@ def _read_files(name: str, files: Mapping[str, Sequence[Path]], config: DataConf
 
 def _read(name: str, tables: Mapping[str, Table], config: DataConfig, origin: str) -> Source:
     parts = {
-        split: read_examples(table, config.text_column, config.label_column)
+        split: read_examples(table, config.text_column, config.label_column, split == "test")
         for split, table in tables.items()
     }
+    own_splits = divided(parts["train"]) if len(parts) == 1 else {}
+    if own_splits:
+        sizes = ", ".join(f"{len(examples)} {split}" for split, examples in own_splits.items())
+        logger.info(f"{tables['train']} is split by its column {SPLIT_COLUMN!r}: {sizes} texts")
     names, names_from = parse_names(config.labels), "--labels"
     if not names:
-        names, names_from = tables["train"].class_names.get(config.label_column, ()), origin
-    return Source(_UNSAFE.sub("-", name) or "data", parts, names, names_from)
+        names, names_from = _class_names(tables, config.label_column), origin
+    return Source(_UNSAFE.sub("-", name) or "data", own_splits or parts, names, names_from)
+
+
+def _class_names(tables: Mapping[str, Table], label_column: str) -> tuple[str, ...]:
+    """Returns the class names that the schema of the training data defines."""
+    names = tables["train"].class_names.get(label_column, ())
+    for table in tables.values():
+        others = table.class_names.get(label_column, names)
+        if others != names:
+            raise DataError(
+                f"{table} defines the class names {listing(others)}, but {tables['train']} defines "
+                f"{listing(names) or 'none'}: convert the ids to names in the data, or list the "
+                "names with --labels if the ids mean the same"
+            )
+    return names
 
 
 def _with_validation(source: Source) -> Source:
     if "validation" in source.parts:
         return source
     train = source.parts["train"]
-    remaining, held_out = _hold_out(source.name, train, HELD_OUT)
+    remaining, held_out = hold_out(train, HELD_OUT, SEED)
     logger.info(
         f"{source.name} has no validation split: {len(held_out)} of its {len(train)} training "
         f"texts are held out, stratified, seed {SEED}"
     )
     return replace(source, parts=source.parts | {"train": remaining, "validation": held_out})
-
-
-def _hold_out(name: str, examples: Examples, share: float) -> tuple[Examples, Examples]:
-    remaining, held_out = hold_out(examples, share, SEED)
-    if not held_out:
-        raise DataError(f"{name} has too few texts to hold some out: add texts to each class")
-    return remaining, held_out

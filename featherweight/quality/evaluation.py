@@ -75,6 +75,12 @@ class Evaluation:
         }
 
     @cached_property
+    def missing_classes(self) -> tuple[str, ...]:
+        """The labels without a text in the split: their F1 is 0, which limits macro averages."""
+        texts = np.bincount(self.targets, minlength=len(self.labels))
+        return tuple(label for label, n in zip(self.labels, texts, strict=True) if n == 0)
+
+    @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals of accuracy and the macro averages; see `bootstrap`."""
         return bootstrap(self.confusion)
@@ -113,6 +119,7 @@ class Evaluation:
             **self.scores,
             "ece": self.ece,
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
+            "missing_classes": list(self.missing_classes),
             "per_class": self.per_class(),
             "confusion_matrix": self.confusion.tolist(),
             "coverage": [row._asdict() for row in self.coverages()],

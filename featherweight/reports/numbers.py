@@ -6,6 +6,8 @@ from decimal import Decimal
 
 from tabulate import tabulate
 
+from featherweight.data.rows import listing
+
 DASH = "–"  # not measured
 
 
@@ -34,6 +36,26 @@ def spread(values: Sequence[float]) -> str:
 def probability(value: float) -> str:
     """Returns a p-value to three significant digits, or "< 0.0001"."""
     return "< 0.0001" if value < 0.0001 else three_digits(value)
+
+
+def macro_limit(split: str, num_labels: int, missing: Sequence[str]) -> str:
+    """Returns how high macro averages can be if classes have no text in a split; "" if all have.
+
+    Precision, recall and F1 of a class without a text are 0, and the averages are over all C
+    classes: with K of them missing, at most (C - K) / C.
+
+    Args:
+        split: Name of the split.
+        num_labels: The number of classes, C.
+        missing: Labels of the K classes without a text.
+    """
+    if not missing:
+        return ""
+    present = num_labels - len(missing)
+    return (
+        f"The {split} split has no text of {listing(missing)}, so macro averages over all "
+        f"{num_labels} classes are at most {present}/{num_labels} = {present / num_labels:.4f}."
+    )
 
 
 def number_table(

@@ -9,7 +9,14 @@ from featherweight.disk.atomic import atomic_open
 from featherweight.hub.card import LOCAL_USE
 from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells, write_rows
 from featherweight.quality.evaluation import Evaluation
-from featherweight.reports.numbers import DASH, interval, number_table, three_digits, with_interval
+from featherweight.reports.numbers import (
+    DASH,
+    interval,
+    macro_limit,
+    number_table,
+    three_digits,
+    with_interval,
+)
 from featherweight.reports.plots import confusion_matrix
 from featherweight.run import COMPRESSION, Run, kind
 from featherweight.timing.latency import Latency
@@ -123,6 +130,9 @@ def report(
         "[low, high]: 95 % interval (coverage: Wilson; quality: bootstrap)."
         " ECE: expected calibration error.",
     ]
+    limit = _macro_limit(evaluation)
+    if limit:
+        parts.append(limit)
     timed = {latency.model for latency in latencies}
     variants = [other for other in others if other.model in timed]
     if variants:
@@ -165,6 +175,8 @@ def model_card(
         if evaluation.split == "validation"
         else ""
     )
+    limit = _macro_limit(evaluation)
+    note = f"{limit}\n\n" if limit else ""
     return (
         f"# {evaluation.model}\n\n"
         f"{_described(config, compression)} ({evaluation.parameters:,} parameters, "
@@ -172,13 +184,18 @@ def model_card(
         f"{_seed(config)}.\n\n{_compressed(compression) if compression else ''}"
         f"## Quality\n\nData `{evaluation.data}`, {evaluation.split} split, "
         f"n = {len(evaluation.targets):,}, 95 % bootstrap intervals.{chosen}\n\n"
-        f"{quality_table([evaluation], 'github')}\n\n"
+        f"{note}{quality_table([evaluation], 'github')}\n\n"
         f"```\n{per_class_table(evaluation)}\n```\n\n"
         "![confusion matrix](confusion_matrix.png)\n\n"
         "## Data\n\n| split | texts | sha256 of the content |\n| --- | ---: | --- |\n"
         f"{splits}\n\n"
         f"The results of the data checks are in `data.json`.\n\n{LOCAL_USE}\n{curves}"
     )
+
+
+def _macro_limit(evaluation: Evaluation) -> str:
+    """Returns how high macro averages can be where classes are missing from the split, else ""."""
+    return macro_limit(evaluation.split, len(evaluation.labels), evaluation.missing_classes)
 
 
 def _described(config: Mapping[str, Any], compression: Mapping[str, Any] | None) -> str:

@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,62 @@ def test_labels_of_other_data_are_matched_by_name(run: Run, tmp_path: Path) -> N
     evaluation = outcome(run, data=str(write(tmp_path / "two.csv", *rows))).evaluation
     assert evaluation.labels == ("anger", "joy", "sadness")
     assert set(evaluation.targets.tolist()) == {1, 2}
+
+
+def numbered(tiny_data: Path, folder: Path, names: Sequence[str]) -> Path:
+    """Writes a copy of the data with the position of each label in `names` instead of it."""
+    folder.mkdir()
+    for path in tiny_data.glob("*.csv"):
+        text = path.read_text(encoding="utf-8")
+        for index, name in enumerate(names):
+            text = text.replace(f",{name}\n", f",{index}\n")
+        (folder / path.name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_ids_of_other_data_are_never_positions_in_the_model(
+    run: Run, tiny_data: Path, tmp_path: Path
+) -> None:
+    names = ("sadness", "joy", "anger")
+    data = numbered(tiny_data, tmp_path / "ids", names)
+    with pytest.raises(DataError, match=r"ids 0, 1, 2 .* labels anger, joy, sadness: .*--labels"):
+        outcome(run, data=str(data))
+    expected = outcome(run).evaluation.scores
+    assert outcome(run, data=str(data), labels=",".join(names)).evaluation.scores == expected
+    (data / "labels.txt").write_text("\n".join(names))
+    assert outcome(run, data=str(data)).evaluation.scores == expected
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_a_run_trained_on_named_ids_is_tested_on_its_own_data(
+    run: Run, tiny_data: Path, tmp_path: Path, in_a_file: bool
+) -> None:
+    expected = outcome(run).evaluation.scores
+    names = ("sadness", "joy", "anger")
+    data = numbered(tiny_data, tmp_path / "ids", names)
+    labels = "" if in_a_file else ",".join(names)
+    if in_a_file:
+        (data / "labels.txt").write_text("\n".join(names))
+    run.write_json(
+        "config.json", run.read_json("config.json") | {"data": str(data), "labels": labels}
+    )
+    assert outcome(run).evaluation.scores == expected
+
+
+def test_a_test_split_without_labels_is_refused_in_one_line(
+    run: Run, tiny_data: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_data, tmp_path / "hidden")
+    (folder / "test.csv").write_text("text\nwho knows\n")
+    with pytest.raises(UsageError, match=r"hidden has no labels to evaluate .* --split validation"):
+        outcome(run, data=str(folder))
+    assert outcome(run, data=str(folder), split="validation").evaluation.split == "validation"
+
+
+def test_classes_without_a_text_are_recorded(run: Run, tiny_data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_data, tmp_path / "joys")
+    write(folder / "test.csv", "happy day,joy", "i cried,sadness")
+    assert outcome(run, data=str(folder)).evaluation.missing_classes == ("anger",)
 
 
 def test_a_label_that_the_model_does_not_know_is_refused(run: Run, tmp_path: Path) -> None:

@@ -238,7 +238,8 @@ def test_numbered_labels_of_the_data_are_named_by_the_labels_flag(
         (data / path.name).write_text(text, encoding="utf-8")
     assert ",joy" not in (data / "train.csv").read_text(encoding="utf-8")
 
-    assert "0, 1, 2" in refusal(tiny_bert, data=data)
+    message = refusal(tiny_bert, data=data)
+    assert "0, 1, 2" in message and "name the ids of the data with --labels, " in message
     named = compared(tiny_bert, data=data, labels=",".join(LABELS))
     assert quality(named, "tiny-bert") == quality(compared(tiny_bert, data=tiny_data), "tiny-bert")
 

@@ -166,6 +166,7 @@ def test_weights_come_first_and_all_are_timed_together_on_the_texts_of_the_split
     saved = Run(runs["tiny"]).read_json("data.json")
     assert record["data"] == {
         "name": "moods", "split": "test", "n": 12, "labels": saved["labels"],
+        "missing_classes": [],
         "sha256": saved["splits"]["test"]["sha256"],
     }  # fmt: skip
     assert (record["threads"], record["disagreements"]) == (2, [])

@@ -163,7 +163,9 @@ def test_unknown_reference_is_refused_with_the_choices() -> None:
 def test_record_describes_the_comparison() -> None:
     record = build_record([row("one", TARGETS), row("two", TARGETS)], TEXTS, "two", 0)
     assert record["reference"] == "two"
-    assert record["data"] == {"name": "moods", "split": "test", "n": 6, "labels": ["a", "b", "c"]}
+    assert record["data"] == {
+        "name": "moods", "split": "test", "n": 6, "labels": ["a", "b", "c"], "missing_classes": [],
+    }  # fmt: skip
     assert [each["model"] for each in record["rows"]] == ["one", "two"]
     assert record["disagreements"] == []
 

@@ -214,6 +214,16 @@ def test_legend_explains_the_signs_in_use(full: dict[str, Any]) -> None:
     assert text.legend(record()) == lines[0]
 
 
+def test_legend_names_classes_without_a_text() -> None:
+    found = record()
+    found["data"]["missing_classes"] = [LABELS[0], LABELS[-1]]
+    limit = f"{len(LABELS) - 2}/{len(LABELS)} = {1 - 2 / len(LABELS):.4f}."
+    assert text.legend(found).splitlines()[1] == (
+        f"The test split has no text of {LABELS[0]}, {LABELS[-1]}, so macro averages over all "
+        f"{len(LABELS)} classes are at most {limit}"
+    )
+
+
 def test_terminal_shows_every_section_and_the_legend(full: dict[str, Any]) -> None:
     shown = text.terminal(full)
     sections = tables.sections(full).values()

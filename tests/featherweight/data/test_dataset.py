@@ -127,6 +127,84 @@ def test_one_file_is_split_80_10_10(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "no validation split" not in caplog.text
 
 
+def split_file(path: Path, *splits: str) -> Path:
+    rows = [f"text {i},{('joy', 'fear')[i % 2]},{split}\n" for i, split in enumerate(splits)]
+    path.write_text("text,label,split\n" + "".join(rows))
+    return path
+
+
+def test_a_split_column_divides_a_single_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "featherweight")
+    path = split_file(tmp_path / "moods.csv", *["train", "Train", "dev", "test", " valid ", "val"])
+    data = load(path)
+    assert data.train.texts == ("text 0", "text 1")
+    assert data.validation.texts == ("text 2", "text 4", "text 5")
+    assert data.split("test").texts == ("text 3",)
+    assert data.split("test").labels.tolist() == [0]
+    (line,) = caplog.messages
+    assert line.endswith("split by its column 'split': 2 train, 3 validation, 1 test texts")
+
+
+def test_a_split_column_without_validation_or_labels_of_test(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "featherweight")
+    path = split_file(tmp_path / "moods.csv", *["train"] * 20, "test")
+    path.write_text(path.read_text().replace("text 20,joy", "text 20,"))
+    data = load(path)
+    assert (len(data.train), len(data.validation), data.test) == (18, 2, None)
+    assert "2 of its 20 training texts are held out" in caplog.text
+    assert "the test split of moods has no labels and is set aside" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("splits", "reason"),
+    [
+        (["train", "test", "fold3"], "line 4: the column 'split' is ignored, because 'fold3' is"),
+        (["train", "test", ""], "line 4: the column 'split' is ignored, because '' is no split"),
+        (["test", "test", "val"], "line 2: the column 'split' is ignored, because no row is of"),
+    ],
+)
+def test_another_split_column_is_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, splits: list[str], reason: str
+) -> None:
+    caplog.set_level(logging.INFO, "featherweight")
+    data = load(split_file(tmp_path / "moods.csv", *splits * 10))
+    assert [len(split) for split in data.splits] == [24, 2, 4]
+    assert reason in caplog.text
+    assert "80/10/10" in caplog.text
+
+
+@pytest.mark.parametrize("flag", ["data", "train_path"])
+def test_a_split_column_divides_the_only_file_of_a_folder(tmp_path: Path, flag: str) -> None:
+    path = split_file(tmp_path / "train.csv", *["train", "train", "dev", "test"] * 5)
+    config = DataConfig(train_path=path) if flag == "train_path" else DataConfig(data=str(tmp_path))
+    assert [len(split) for split in load_dataset(config).splits] == [10, 5, 5]
+
+
+def test_a_split_column_that_says_train_only_divides_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "featherweight")
+    data = load(split_file(tmp_path / "moods.csv", *["train"] * 20))
+    assert [len(split) for split in data.splits] == [16, 2, 2]
+    assert "'split'" not in caplog.text
+
+
+def test_files_take_precedence_over_a_split_column(tmp_path: Path) -> None:
+    split_file(tmp_path / "train.csv", *["train", "test"] * 5)
+    split_file(tmp_path / "test.csv", "test", "train")
+    assert [len(split) for split in load(tmp_path).splits] == [8, 2, 2]
+
+
+def test_a_split_column_may_be_the_label(tmp_path: Path) -> None:
+    path = split_file(tmp_path / "moods.csv", *["train", "test"] * 10)
+    data = load_dataset(DataConfig(data=str(path), label_column="split"))
+    assert data.labels == ("test", "train")
+
+
 def test_split_is_deterministic_and_keeps_the_order(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", many({"joy": 40, "fear": 40}))
     first, second = load(path), load(path)

@@ -22,6 +22,8 @@ def message(
     return str(caught.value)
 
 
+EMOTION = ("sadness", "joy", "love", "anger", "fear", "surprise")
+
 # Class ids
 
 NUMBERED: Pairs = [("a", 0), ("b", 1), ("c", 2), ("d", 1), ("e", 0), ("f", 2)] * 2
@@ -76,11 +78,51 @@ def test_names_take_the_order_of_the_list_and_else_the_alphabets(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("value", "name"),
-    [("  joy ", "joy"), (True, "true"), (2.0, "2"), (7, "7")],
+    [
+        ("  joy ", "joy"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("none", "none"),
+        ("01", "01"),
+        ("[deleted]", "[deleted]"),
+        *((value, "true") for value in (True, "True", "TRUE", "true")),
+        *((value, "2") for value in (2, 2.0, "2", "2.0", " 2. ", "2.00")),
+        *((value, "0") for value in (0, -0.0, "-0.0")),
+        (-1.0, "-1"),
+    ],
 )
 def test_label_cells(tmp_path: Path, value: object, name: str) -> None:
     write(tmp_path / "train.jsonl", [("a", value), ("b", "other")] * 5)
     assert name in load(tmp_path).labels
+
+
+VALUES: list[tuple[list[object], tuple[str, ...]]] = [
+    ([True, False], ("false", "true")),
+    ([1, 0], ("0", "1")),
+    ([1.0, 0.0], ("0", "1")),
+    (["1.0", "0.0"], ("0", "1")),
+]
+
+
+@pytest.mark.parametrize("extension", ["csv", "tsv", "jsonl", "parquet", "txt"])
+@pytest.mark.parametrize(("values", "labels"), VALUES)
+def test_labels_are_the_same_in_every_format(
+    tmp_path: Path, extension: str, values: list[object], labels: tuple[str, ...]
+) -> None:
+    pairs = [(f"t{i}", value) for i, value in enumerate(values * 10)]
+    data = load(write(tmp_path / f"all.{extension}", pairs))
+    assert data.labels == labels
+
+
+@pytest.mark.parametrize("names", [["False", "True"], ["false", "true"]])
+def test_spellings_of_formats_match_the_names_of_a_model(tmp_path: Path, names: list[str]) -> None:
+    pairs = [(f"t{i}", i % 2 == 0) for i in range(20)]
+    write(tmp_path / "train.parquet", pairs)
+    write(tmp_path / "val.csv", pairs[:2])
+    data = load(tmp_path, label_names=names)
+    assert data.labels == tuple(names)
+    assert data.validation.labels.tolist() == [1, 0]
+    data = load(tmp_path, labels="TRUE,FALSE", label_names=names)
+    assert data.validation.labels.tolist() == [1, 0]
 
 
 def test_a_model_keeps_its_ids_whatever_order_the_data_has(tmp_path: Path) -> None:
@@ -100,12 +142,40 @@ def test_integers_with_names_are_mapped_onto_a_model_by_those_names(tmp_path: Pa
     assert data.validation.labels.tolist() == [2, 1, 0]
 
 
-def test_integers_without_names_are_ids_of_the_model(tmp_path: Path) -> None:
+def test_integers_without_names_are_refused_for_a_model_with_names(tmp_path: Path) -> None:
+    folder_of(tmp_path / "moods", train=NUMBERED, val=NUMBERED[:3])
+    config = DataConfig(data=str(tmp_path / "moods"))
+    error = message(config, ["x", "y", "z"])
+    assert "moods has the ids 0, 1, 2 without names, and the trained model has" in error
+    assert "the labels x, y, z: list the name of each id, from 0, with --labels or" in error
+    assert "emotion" not in error
+    assert "--labels emotion (short for --labels sadness,joy,love" in message(config, EMOTION)
+
+
+def test_names_are_refused_for_a_model_trained_on_integers(tmp_path: Path) -> None:
+    error = message(DataConfig(data=str(folder_of(tmp_path, train=TRAIN, val=REST))), ["0", "1"])
+    assert error.endswith("the trained model are 0, 1; train with --labels to give ids names")
+
+
+@pytest.mark.parametrize("names", [["2", "1", "0"], ["2.0", "1.0", "0.0"]])
+def test_integers_are_names_for_a_model_trained_on_integers(
+    tmp_path: Path, names: list[str]
+) -> None:
     folder_of(tmp_path, train=NUMBERED, val=NUMBERED[:3])
-    data = load(tmp_path, label_names=["x", "y", "z"])
-    assert data.labels == ("x", "y", "z")
-    assert data.validation.labels.tolist() == [0, 1, 2]
-    assert load(tmp_path, label_names=["2", "1", "0"]).validation.labels.tolist() == [2, 1, 0]
+    data = load(tmp_path, label_names=names)
+    assert data.labels == tuple(names)
+    assert data.validation.labels.tolist() == [2, 1, 0]
+    # Names that the data received after the training do not change what the ids are.
+    (tmp_path / "labels.txt").write_text("sad\nglad\nmad\n")
+    assert load(tmp_path, label_names=names).validation.labels.tolist() == [2, 1, 0]
+
+
+def test_a_short_name_lists_the_labels_of_the_emotion_data_set(tmp_path: Path) -> None:
+    pairs = [(f"t{i}", i % 6) for i in range(24)]
+    folder_of(tmp_path, train=pairs, val=pairs[:6])
+    assert load(tmp_path, labels=" emotion ").labels == EMOTION
+    data = load(tmp_path, labels="emotion", label_names=sorted(EMOTION))
+    assert [data.labels[i] for i in data.validation.labels] == list(EMOTION)
 
 
 def test_a_trained_model_accepts_data_of_one_class(tmp_path: Path) -> None:
@@ -151,8 +221,17 @@ def test_a_csv_that_cannot_be_trained_on(tmp_path: Path, content: str, expected:
         ('{"text": "a", "label": null}', "no label"),
         ('{"text": "a", "label": NaN}', "no label"),
         ('{"text": "a"}', "no label"),
-        ('{"text": "a", "label": [1]}', "the label is of type list"),
-        ('{"text": "a", "label": 0.5}', "the label is of type float"),
+        ('{"text": "a", "label": "None"}', "no label"),
+        ('{"text": "a", "label": "NULL"}', "no label"),
+        ('{"text": "a", "label": "<NA>"}', "no label"),
+        ('{"text": "a", "label": [1]}', "the label is a list, [1]; a text has one label: keep"),
+        ('{"text": "a", "label": "[1, 2]"}', "the label is a list"),
+        ('{"text": "a", "label": "[]"}', "the label is a list"),
+        ('{"text": "a", "label": "[\'joy\']"}', "the label is a list"),
+        ('{"text": "a", "label": {"joy": 1}}', "the label is of type dict"),
+        ('{"text": "a", "label": 0.5}', "the label 0.5 is a decimal number, not a class"),
+        ('{"text": "a", "label": "-.5"}', "the label -.5 is a decimal number, not a class"),
+        ('{"text": "a", "label": 1e-9}', "the label 1e-09 is a decimal number, not a class"),
     ],
 )
 def test_a_json_line_that_cannot_be_used(tmp_path: Path, line: str, expected: str) -> None:
@@ -169,8 +248,17 @@ def test_a_json_line_that_cannot_be_used(tmp_path: Path, line: str, expected: st
             "val.csv, line 3: unknown label 'hope'; the labels from the training texts are fear",
         ),
         (
-            {"train.csv": GOOD, "val.csv": GOOD, "test.csv": "text,label\na,-1\n"},
-            "test.csv, line 2: unknown label '-1'",
+            {"train.csv": GOOD, "val.csv": GOOD, "test.csv": "text,label\na,joy\nb,-1\n"},
+            "test.csv, line 3: unknown label '-1'",
+        ),
+        (
+            {"train.csv": GOOD, "val.csv": GOOD, "test.csv": "text,label\na,hope\n"},
+            "the labels from the training texts are fear, joy; list all with --labels",
+        ),
+        (
+            {"train.csv": GOOD, "val.csv": "text,label\na,Joy\n"},
+            "unknown label 'Joy'; the labels from the training texts are fear, joy; did you mean "
+            "'joy'?",
         ),
         (
             {"train.csv": GOOD, "val.csv": GOOD, "labels.txt": "joy\nlove\n"},
@@ -178,6 +266,7 @@ def test_a_json_line_that_cannot_be_used(tmp_path: Path, line: str, expected: st
         ),
         ({"train.csv": GOOD, "labels.txt": "joy\n"}, "labels.txt: at least two names are needed"),
         ({"train.csv": GOOD, "labels.txt": "joy\nfear\njoy"}, "labels.txt: joy is listed twice"),
+        ({"train.csv": GOOD, "labels.txt": "1\n1.0"}, "labels.txt: 1 is listed twice"),
         (
             {"train.csv": GOOD, "train.tsv": GOOD},
             "has two candidates for train, train.csv and train.tsv",
@@ -210,7 +299,10 @@ def test_a_label_file_in_another_encoding(tmp_path: Path) -> None:
 
 def test_integers_beyond_the_names_are_unknown(tmp_path: Path) -> None:
     folder_of(tmp_path, train=[("a", 0), ("b", 1), ("c", 2)], val=REST)
-    expected = "train.csv, line 4: unknown label '2'; the labels from --labels are no, yes"
+    expected = (
+        "train.csv, line 4: unknown label '2'; the labels from --labels are no, yes; ids count "
+        "the names from 0"
+    )
     assert expected in message(DataConfig(data=str(tmp_path), labels="no,yes"))
 
 

@@ -53,6 +53,13 @@ print(json.dumps(outcomes))
 Outcomes = dict[str, dict[str, Any]]
 
 
+def with_split_column() -> bytes:
+    splits = ["train", "dev", "train", "test"] * 3
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": TEXTS, "label": LABELS, "split": splits}), buffer)
+    return buffer.getvalue()
+
+
 def parquet(labels: list[int], class_names: list[str] | None) -> bytes:
     kind = {"names": class_names, "_type": "ClassLabel"} if class_names else None
     features = {
@@ -74,6 +81,7 @@ REPOSITORIES = {
         "train.parquet": NAMED,
         "test.parquet": parquet([-1, -1], ["sad", "glad", "mad"]),
     },
+    "acme/one-split": {"train.parquet": with_split_column()},
     "acme/test-only": {"test.parquet": NAMED},
     "acme/empty": {},
     "acme/damaged": {"train.parquet": NAMED[:100] + b"?" * 100},
@@ -145,6 +153,17 @@ def test_a_data_set_comes_with_its_splits_and_class_names(online: tuple[Outcomes
     assert_is_moods(online[0]["acme/moods"])
 
 
+def test_a_test_split_without_labels_is_set_aside(online: tuple[Outcomes, str]) -> None:
+    outcome = online[0]["acme/unlabelled"]
+    assert outcome["labels"] == ["sad", "glad", "mad"]
+    assert "test" not in outcome
+
+
+def test_a_split_column_is_used(online: tuple[Outcomes, str]) -> None:
+    outcome = online[0]["acme/one-split"]
+    assert [len(outcome[split][0]) for split in ("train", "validation", "test")] == [6, 3, 3]
+
+
 def test_a_configuration_and_a_commit_are_chosen(online: tuple[Outcomes, str]) -> None:
     simple, raw = (online[0][name] for name in CHOSEN[:2])
     assert (simple["name"], simple["labels"]) == ("configured-simple", ["0", "1", "2"])
@@ -176,10 +195,6 @@ def test_without_validation_and_class_names(online: tuple[Outcomes, str]) -> Non
         ("acme/busy", "127.0.0.1 cannot be reached (HTTP 503), and acme/busy is not in the"),
         ("acme/silent", "127.0.0.1 did not respond within 1 s, and acme/silent is not in the"),
         ("acme/stalls", "127.0.0.1 did not respond within 2 s, and acme/stalls is not in the"),
-        (
-            "acme/unlabelled",
-            "acme/unlabelled (test), row 1: unknown label '-1'; the labels from the Hub",
-        ),
         ("acme/test-only", "acme/test-only has no train split on the Hub"),
         ("acme/empty", "acme/empty cannot be loaded from the Hub (EmptyDatasetError: "),
         ("acme/damaged", "acme/damaged cannot be loaded from the Hub ("),

@@ -63,6 +63,14 @@ def test_scores_are_those_worked_by_hand() -> None:
     )
 
 
+def test_classes_without_a_text_limit_the_macro_averages() -> None:
+    assert evaluation(TARGETS, PREDICTIONS).missing_classes == ()
+    right = evaluation([0, 0, 3], [0, 0, 3], labels=("a", "b", "c", "d"))
+    assert right.missing_classes == ("b", "c")
+    assert right.scores["macro_f1"] == right.scores["macro_recall"] == 2 / 4
+    assert right.to_json()["missing_classes"] == ["b", "c"]
+
+
 def test_scores_per_class_are_those_worked_by_hand() -> None:
     per_class = evaluation(TARGETS, PREDICTIONS).per_class()
     assert list(per_class) == ["a", "b", "c"]
@@ -194,7 +202,8 @@ def test_json_has_exactly_the_documented_keys() -> None:
     record = json.loads(json.dumps(evaluation(TARGETS, PREDICTIONS, confidence=0.8).to_json()))
     assert list(record) == [
         "model", "data", "split", "n", "parameters", "size_bytes", "accuracy", "macro_f1",
-        "macro_precision", "macro_recall", "weighted_f1", "ece", "intervals", "per_class",
+        "macro_precision", "macro_recall", "weighted_f1", "ece", "intervals", "missing_classes",
+        "per_class",
         "confusion_matrix", "coverage",
     ]  # fmt: skip
     assert (record["model"], record["data"], record["split"]) == ("model", "data", "test")

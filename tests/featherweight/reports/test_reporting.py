@@ -113,6 +113,19 @@ def test_report_names_model_data_split_and_number() -> None:
         assert part(evaluation()) in text
 
 
+def test_report_and_model_card_name_classes_without_a_text(tiny_run: Path) -> None:
+    limit = (
+        "The test split has no text of d, so macro averages over all 4 classes are at most "
+        "3/4 = 0.7500."
+    )
+    data = Run(tiny_run).read_json("data.json")
+    config = Run(tiny_run).read_json("config.json")
+    found = evaluation(("a", "b", "c", "d"))
+    assert limit in report(found).splitlines()
+    assert limit in model_card(found, config, data).splitlines()
+    assert "at most" not in report(evaluation()) + model_card(evaluation(), config, data)
+
+
 def test_variant_of_equal_quality_is_reported_as_equal() -> None:
     assert differences(evaluation(), [variant(fixed=False)]) == (
         "tiny (fp16): same quality to four decimals; 50% of the size"
