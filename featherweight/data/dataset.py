@@ -70,6 +70,7 @@ class Dataset:
         validation: Texts for choosing hyperparameters and checkpoints.
         test: Texts for the final evaluation, or None.
         unlabeled_test: Whether a test split was set aside because it has no labels.
+        revision: Commit of a Hub data set, or "".
     """
 
     name: str
@@ -78,6 +79,7 @@ class Dataset:
     validation: Split
     test: Split | None = None
     unlabeled_test: bool = False
+    revision: str = ""
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -86,9 +88,10 @@ class Dataset:
         return (self.train, self.validation, *test)
 
     def identity(self) -> dict[str, Any]:
-        """Returns name, labels, and size and SHA-256 of each split, as JSON values."""
+        """Returns name, labels, commit on the Hub, and size and SHA-256 of each split, as JSON."""
         return {
             "name": self.name,
+            **({"revision": self.revision} if self.revision else {}),
             "labels": list(self.labels),
             "splits": {
                 split.name: {"n": len(split), "sha256": split.sha256} for split in self.splits
@@ -143,7 +146,13 @@ def load_dataset(config: DataConfig, label_names: Sequence[str] | None = None) -
         for split, part in parts.items()
     }
     unlabeled_test = parts.keys() != source.parts.keys()
-    return Dataset(source.name, classes.names, **splits, unlabeled_test=unlabeled_test)
+    return Dataset(
+        source.name,
+        classes.names,
+        **splits,
+        unlabeled_test=unlabeled_test,
+        revision=source.revision,
+    )
 
 
 def _labeled_parts(source: Source, known: Collection[str]) -> dict[str, Examples]:

@@ -158,6 +158,10 @@ def _no_text_column(rows: Table, column: str) -> str:
     sample = _sample(rows)
     worded = [name for name in rows.columns if all(map(_is_text, sample.get(name, [""])))]
     problem = f"{rows} has no column {column!r}, only {listing(rows.columns)}"
+    if any(map(_is_text, rows.columns)):
+        return f"{problem}: choose one with --text_column; if that line is a row, use --no_header"
+    if len(rows.columns) == 1 and not rows.columns[0].isidentifier():
+        return f"{problem}: choose one with --text_column, or separate columns with --delimiter"
     if len(worded) < 2:
         return f"{problem}: choose one with --text_column"
     return (

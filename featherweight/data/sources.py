@@ -130,7 +130,7 @@ def _hub(config: DataConfig) -> Source:
     if "train" not in chosen:
         raise DataError(f"{config.data} has no train split on the Hub")
     name = config.data.partition("@")[0].rpartition("/")[2].replace(":", "-")
-    return _with_validation(replace(_read(name, chosen, config, "the Hub"), revision=revision))
+    return _with_validation(replace(_read(name, chosen, config), revision=revision))
 
 
 def _read_files(name: str, files: Mapping[str, Sequence[Path]], config: DataConfig) -> Source:
@@ -139,14 +139,12 @@ def _read_files(name: str, files: Mapping[str, Sequence[Path]], config: DataConf
             split: resources.enter_context(open_joined(paths, config))
             for split, paths in files.items()
         }
-        source = _read(name, tables, config, str(files["train"][0]))
-    if source.names:
-        return source
-    labels_file = files["train"][0].parent / LABELS_FILE
-    return replace(source, names=read_names(labels_file), names_from=str(labels_file))
+        return _read(name, tables, config, files["train"][0].parent / LABELS_FILE)
 
 
-def _read(name: str, tables: Mapping[str, Table], config: DataConfig, origin: str) -> Source:
+def _read(
+    name: str, tables: Mapping[str, Table], config: DataConfig, labels_file: Path | None = None
+) -> Source:
     parts = {
         split: read_examples(table, config.text_column, config.label_column, split == "test")
         for split, table in tables.items()
@@ -155,24 +153,28 @@ def _read(name: str, tables: Mapping[str, Table], config: DataConfig, origin: st
     if own_splits:
         sizes = ", ".join(f"{len(examples)} {split}" for split, examples in own_splits.items())
         logger.info(f"{tables['train']} is split by its column {SPLIT_COLUMN!r}: {sizes} texts")
-    names, names_from = parse_names(config.labels), "--labels"
-    if not names:
-        names, names_from = _class_names(tables, config.label_column), origin
+    names, names_from = _class_names(tables, config, labels_file)
     return Source(_UNSAFE.sub("-", name) or "data", own_splits or parts, names, names_from)
 
 
-def _class_names(tables: Mapping[str, Table], label_column: str) -> tuple[str, ...]:
-    """Returns the class names that the schema of the training data defines."""
-    names = tables["train"].class_names.get(label_column, ())
+def _class_names(
+    tables: Mapping[str, Table], config: DataConfig, labels_file: Path | None
+) -> tuple[tuple[str, ...], str]:
+    """Returns the class names in id order, and where they are from: the first that has some."""
+    if names := parse_names(config.labels):
+        return names, "--labels"
+    if labels_file and (names := read_names(labels_file)):
+        return names, str(labels_file)
+    names = tables["train"].class_names.get(config.label_column, ())
     for table in tables.values():
-        others = table.class_names.get(label_column, names)
+        others = table.class_names.get(config.label_column, names)
         if others != names:
             raise DataError(
                 f"{table} defines the class names {listing(others)}, but {tables['train']} defines "
                 f"{listing(names) or 'none'}: convert the ids to names in the data, or list the "
                 "names with --labels if the ids mean the same"
             )
-    return names
+    return names, str(tables["train"])
 
 
 def _with_validation(source: Source) -> Source:

@@ -85,7 +85,7 @@ class OutputConfig:
         plain = self.name.isprintable() and self.name[:1] not in (".", "-", " ")
         if not plain or Path(self.name).name != self.name or "\\" in self.name:
             raise UsageError(
-                f"--name must be a folder name that starts with a letter or digit: {self.name!r:.80}"
+                f"--name must be a folder name and start with a letter or digit: {self.name!r:.80}"
             )
         if self.overwrite and self.resume:
             raise UsageError("--overwrite and --resume exclude each other: give only one")

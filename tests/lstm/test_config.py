@@ -63,6 +63,10 @@ def test_presets_cannot_be_changed_by_accident() -> None:
         ("name", "a/b"),
         ("name", ".."),
         ("name", "."),
+        ("name", ".hidden"),
+        ("name", "-flag"),
+        ("name", "two\nlines"),
+        ("name", "\x1b[31mred"),
     ],
 )
 def test_value_out_of_range_is_refused(flag: str, value: Any) -> None:

@@ -132,3 +132,22 @@ def test_names_of_the_schema_are_those_of_the_ids(tmp_path: Path) -> None:
     table = pa.table({"text": [f"text {i}" for i in range(40)], "label": [0, 1] * 20})
     pq.write_table(table.replace_schema_metadata({"huggingface": info}), tmp_path / "a.parquet")
     assert load_dataset(DataConfig(str(tmp_path / "a.parquet"))).labels == ("sad", "glad")
+    (tmp_path / "labels.txt").write_text("low\nhigh\n")
+    assert load_dataset(DataConfig(str(tmp_path / "a.parquet"))).labels == ("low", "high")
+    flags = DataConfig(str(tmp_path / "a.parquet"), labels="no,yes")
+    assert load_dataset(flags).labels == ("no", "yes")
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ("joy,what a bright day\nfear,no\n", "if that line is a row, use --no_header"),
+        ("text;label\na;joy\nb\n", "or separate columns with --delimiter"),
+        ("v1,v2\na,joy\n", "choose one with --text_column"),
+    ],
+)
+def test_a_missing_text_column_comes_with_a_hint(tmp_path: Path, content: str, hint: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(DataError, match="has no column 'text'") as caught:
+        load_dataset(DataConfig(str(tmp_path / "a.csv")))
+    assert str(caught.value).endswith(hint)
