@@ -2,19 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from featherweight.classifier import Classifier, FloatArray
+from featherweight.classifier import Classifier, FloatArray, IntArray, count_known
+from featherweight.data.texts import as_texts
 from featherweight.device import cpu_flags, resolve_device
 from featherweight.errors import MissingExtraError, WeightsError, first_line, requires
 from featherweight.run import MODEL, TRANSFORMER, Run
@@ -27,6 +29,7 @@ NORMALIZER = "text_normaliser"  # entry of config.json: name of the text normali
 NUMBER_FORMAT = "number_format"  # entry of config.json: name of its integer format in tables
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_WORD_STARTS = ("▁", "Ġ")  # of SentencePiece and of byte-level BPE; alone, they are no word
 _SAFE = {"local_files_only": True, "trust_remote_code": False}  # no download, no foreign code
 
 # Errors are reported by this package; the library would also print a table of unused weights.
@@ -120,6 +123,10 @@ class TransformerClassifier(Classifier):
         """Returns the number of tokens in a batch without padding."""
         return int(batch["attention_mask"].sum())
 
+    def known_words(self, texts: Iterable[str]) -> IntArray:
+        """Returns the number of tokens of each text (N,), neither unknown nor special ones."""
+        return known_words(self.tokenizer, texts, self.normalizer, self.max_length)
+
     def num_parameters(self) -> int:
         """Returns the number of parameters; shared ones count once."""
         return int(self.model.num_parameters())  # counts two 4-bit values per stored byte
@@ -173,7 +180,9 @@ def tokenized(
     Returns:
         The batch, and the number of truncated texts.
     """
-    texts = [NORMALIZERS[normalizer](text) for text in texts] if normalizer else list(texts)
+    texts = as_texts(texts)
+    if normalizer:
+        texts = [NORMALIZERS[normalizer](text) for text in texts]
     batch = tokenizer(
         texts, padding="longest", truncation=True, max_length=max_length, return_tensors=kind
     )
@@ -182,6 +191,28 @@ def tokenized(
     longest = [text for text, n in zip(texts, lengths, strict=True) if n >= max_length]
     untruncated = tokenizer(longest)["input_ids"] if longest else []
     return batch, sum(len(ids) > max_length for ids in untruncated)
+
+
+def known_words(
+    tokenizer: Any, texts: Iterable[str], normalizer: str | None, max_length: int
+) -> IntArray:
+    """Returns the number of tokens of each of N texts, neither unknown nor special ones, (N,).
+
+    For the arguments, see `tokenized`.
+    """
+
+    def input_ids(batch: list[str]) -> IntArray:
+        inputs, _ = tokenized(tokenizer, batch, normalizer, max_length, "np")
+        return np.asarray(inputs["input_ids"])
+
+    return count_known(texts, input_ids, unknown_token_ids(tokenizer))
+
+
+def unknown_token_ids(tokenizer: Any) -> list[int]:
+    """Returns the ids that are no known word: special tokens, among them the unknown one."""
+    vocabulary = tokenizer.get_vocab()
+    word_starts = [vocabulary[mark] for mark in _WORD_STARTS if mark in vocabulary]
+    return [*tokenizer.all_special_ids, *word_starts]
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -14,6 +14,7 @@ from transformers import AutoModel
 
 from featherweight.array_cache import cached_array
 from featherweight.classifier import FloatArray, batches_by_length
+from featherweight.data.texts import as_texts
 from featherweight.weights import file_sha256
 from transformer_eval.classifier import (
     NORMALIZER,
@@ -69,6 +70,7 @@ class Encoder:
 
     def embed_all(self, texts: Sequence[str], batch_size: int) -> FloatArray:
         """Returns the embeddings (N, H) of N texts, in their order."""
+        texts = as_texts(texts)
         batches = list(batches_by_length([len(text) for text in texts], batch_size))
         vectors = [
             self.embed(self.encode([texts[index] for index in batch])[0])
@@ -88,7 +90,8 @@ class Encoder:
 
     def embed_cached(self, texts: Sequence[str], batch_size: int, cache_dir: Path) -> FloatArray:
         """Returns the embeddings (N, H) of N texts from the cache, or computes and caches them."""
-        content = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+        texts = as_texts(texts)
+        content = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         key = hashlib.sha256(f"{self.fingerprint} {content}".encode()).hexdigest()
         path = cache_dir / f"{key}.safetensors"
         return cached_array(path, "embeddings", lambda: self.embed_all(texts, batch_size))
