@@ -6,7 +6,8 @@ from typing import Any
 from tabulate import tabulate
 
 from featherweight.hub.card import LOCAL_USE
-from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells, write_rows
+from featherweight.prediction.cells import prediction_cells, write_rows
+from featherweight.prediction.columns import name_column, prediction_columns
 from featherweight.quality.evaluation import Evaluation
 from featherweight.reports.numbers import DASH, interval, number_table, three_digits, with_interval
 from featherweight.reports.plots import confusion_matrix
@@ -214,8 +215,10 @@ def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> 
         (text, label, evaluation.labels[label], *prediction)
         for text, label, prediction in zip(texts, evaluation.targets, predictions, strict=True)
     )
+    labels = evaluation.labels
+    header = ("text", "label", name_column(labels), *prediction_columns(labels))
     with atomic_open(run.file("predictions.csv")) as file:
-        write_rows(file, [("text", "label", "emotion", *PREDICTION_COLUMNS), *rows])
+        write_rows(file, [header, *rows])
     run.write_bytes("confusion_matrix.png", confusion_matrix(evaluation))
     config, data = run.read_json("config.json"), run.read_json("data.json")
     compression = run.read_json(COMPRESSION) if run.file(COMPRESSION).is_file() else None
