@@ -19,7 +19,7 @@ WRONG_USE: list[tuple[list[str], str]] = [
     (["predict", "--weights", "RUN", "--csv", "empty.csv"], "empty.csv"),
     (
         ["predict", "--weights", "RUN", "--csv", "broken.csv", "--bad_rows", "fail"],
-        "broken.csv, line 3",
+        "broken.csv, line 2",
     ),
     (
         ["predict", "--weights", "RUN", "--csv", "taken.csv", "--answer_prefix", "my_"],
@@ -91,7 +91,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     (here / "folder").mkdir()
     (here / "unknown.xyz").write_text("text\nhi\n")
     (here / "empty.csv").write_text("")
-    (here / "broken.csv").write_text("text,id\nhi,1\nhi,2,3\nhi,4\n")
+    (here / "broken.csv").write_text("text,id\nhi,2,3\nhi,4\n")
     (here / "taken.csv").write_text("text,my_confidence\nhi,1\n")
     (here / "one-class.csv").write_text("text,label\n" + "so happy,joy\n" * 30)
     shutil.copytree(tiny_run, here / "cut-off")
