@@ -9,27 +9,24 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from featherweight.classifier import Classifier, FloatArray, IntArray, count_known
-from featherweight.data.texts import as_texts
+from featherweight.classifier import Classifier, FloatArray, IntArray
 from featherweight.device import cpu_flags, resolve_device
 from featherweight.errors import MissingExtraError, WeightsError, first_line, requires
 from featherweight.run import MODEL, TRANSFORMER, Run
 from featherweight.sparse import is_sparse, read_sparse
 from transformer_eval.lora import ADAPTER, pack_where_it_fits, trained_only, with_adapter
-from transformer_eval.normalization import NORMALIZERS
+from transformer_eval.tokenization import known_words, tokenized
 
 MAX_LENGTH = 512  # tokens; the texts are short, and few models accept more
 NORMALIZER = "text_normaliser"  # entry of config.json: name of the text normalization
 NUMBER_FORMAT = "number_format"  # entry of config.json: name of its integer format in tables
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-_WORD_STARTS = ("▁", "Ġ")  # of SentencePiece and of byte-level BPE; alone, they are no word
 _SAFE = {"local_files_only": True, "trust_remote_code": False}  # no download, no foreign code
 
 # Errors are reported by this package; the library would also print a table of unused weights.
@@ -163,56 +160,6 @@ def mean_state(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tens
     """Returns the mean (B, H) of states (B, T, H) over the tokens that are not padding."""
     mask = attention_mask.unsqueeze(-1)  # (B, T, 1)
     return (states * mask).sum(dim=1) / mask.sum(dim=1)
-
-
-def tokenized(
-    tokenizer: Any, texts: Sequence[str], normalizer: str | None, max_length: int, kind: str
-) -> tuple[Any, int]:
-    """Tokenizes B texts and pads them to the longest of them.
-
-    Args:
-        tokenizer: A tokenizer of `transformers`.
-        texts: The B texts, before normalization.
-        normalizer: Name of the text normalization, or None.
-        max_length: Maximum number of tokens; longer texts are truncated.
-        kind: Type of the arrays: "pt" or "np".
-
-    Returns:
-        The batch, and the number of truncated texts.
-    """
-    texts = as_texts(texts)
-    if normalizer:
-        texts = [NORMALIZERS[normalizer](text) for text in texts]
-    batch = tokenizer(
-        texts, padding="longest", truncation=True, max_length=max_length, return_tensors=kind
-    )
-    lengths = batch["attention_mask"].sum(1).tolist()
-    # A text of maximum length was either truncated or fits exactly.
-    longest = [text for text, n in zip(texts, lengths, strict=True) if n >= max_length]
-    untruncated = tokenizer(longest)["input_ids"] if longest else []
-    return batch, sum(len(ids) > max_length for ids in untruncated)
-
-
-def known_words(
-    tokenizer: Any, texts: Iterable[str], normalizer: str | None, max_length: int
-) -> IntArray:
-    """Returns the number of tokens of each of N texts, neither unknown nor special ones, (N,).
-
-    For the arguments, see `tokenized`.
-    """
-
-    def input_ids(batch: list[str]) -> IntArray:
-        inputs, _ = tokenized(tokenizer, batch, normalizer, max_length, "np")
-        return np.asarray(inputs["input_ids"])
-
-    return count_known(texts, input_ids, unknown_token_ids(tokenizer))
-
-
-def unknown_token_ids(tokenizer: Any) -> list[int]:
-    """Returns the ids that are no known word: special tokens, among them the unknown one."""
-    vocabulary = tokenizer.get_vocab()
-    word_starts = [vocabulary[mark] for mark in _WORD_STARTS if mark in vocabulary]
-    return [*tokenizer.all_special_ids, *word_starts]
 
 
 def load_tokenizer(folder: Path) -> Any:

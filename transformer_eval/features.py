@@ -22,10 +22,11 @@ from featherweight.reports.reporting import write_evaluation
 from featherweight.run import MODEL, Run, atomic_open
 from featherweight.training.run_records import cut_off_run, first_records, prepare_data
 from featherweight.weights import FEATURES_FORMAT, read_metadata, with_sorted_metadata
-from transformer_eval.classifier import known_words, shipped_bytes
+from transformer_eval.classifier import shipped_bytes
 from transformer_eval.config import FeaturesConfig
 from transformer_eval.frozen_encoder import Encoder
 from transformer_eval.model_files import fetch
+from transformer_eval.tokenization import known_words
 
 logger = logging.getLogger("featherweight")
 

@@ -22,9 +22,9 @@ from transformer_eval.classifier import (
     load_tokenizer,
     max_length,
     mean_state,
-    tokenized,
 )
 from transformer_eval.model_files import Files
+from transformer_eval.tokenization import tokenized
 
 # Files that define a model. Other tools add files to the same folder, even in the Hub's cache.
 _MODEL_FILES = (

@@ -163,7 +163,8 @@ def _lstm_encoder(folder: Path, _: Mapping[str, Any]) -> Encoder:
 
 def _transformer_encoder(folder: Path, facts: Mapping[str, Any]) -> Encoder:
     # Imported here because an LSTM needs neither transformers nor PyTorch.
-    from transformer_eval.classifier import load_tokenizer, tokenized, unknown_token_ids
+    from transformer_eval.classifier import load_tokenizer
+    from transformer_eval.tokenization import tokenized, unknown_token_ids
 
     tokenizer = load_tokenizer(folder)
     max_length, normalizer = int(facts["max_length"]), facts["normaliser"]

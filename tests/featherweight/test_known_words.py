@@ -15,7 +15,7 @@ from lstm.classifier import TextClassifier
 from lstm.config import ModelConfig, TokenizerConfig
 from lstm.encoder import LSTMClassifier
 from lstm.tokenizer import train_tokenizer
-from transformer_eval.classifier import known_words
+from transformer_eval.tokenization import known_words
 
 # Texts with the number of their tokens that the tiny models know.
 KNOWN = {"so happy": 2, "so 漢字 happy": 2, "": 0, " \n": 0, "漢字": 0, "zzzzqqq xxyyxx": 0}
