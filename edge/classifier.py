@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtime import Bundle, load
-from featherweight.classifier import Classifier, FloatArray
+from featherweight.classifier import Classifier, FloatArray, IntArray
 from featherweight.data.texts import as_texts
 from featherweight.errors import WeightsError
 
@@ -44,6 +44,7 @@ class BundleClassifier(Classifier):
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Tokenizes B texts."""
+        texts = as_texts(texts)
         self.truncated_texts += sum(map(self.bundle.is_truncated, texts))
         return self.bundle.encode(texts)
 
@@ -58,6 +59,10 @@ class BundleClassifier(Classifier):
     def num_tokens(self, batch: list[bytes]) -> int:
         """Returns the number of tokens in a batch."""
         return sum(map(len, batch)) // _ID_BYTES
+
+    def known_words(self, texts: Iterable[str]) -> IntArray:
+        """Returns the number of tokens of each text (N,) that are in the vocabulary."""
+        return self.bundle.known_words(texts)
 
     def num_parameters(self) -> int:
         """Returns the number of parameters of the exported network."""

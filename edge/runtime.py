@@ -100,6 +100,8 @@ class Bundle:
             tokenizer = Tokenizer.from_str(files[TOKENIZER].decode())
             self._max_bytes = int((tokenizer.truncation or {})["max_length"]) * _ID_BYTES
             tokenizer.no_truncation()  # texts are truncated, not words
+            # The mark of a word's start is a token of its own before a word that is unknown.
+            self._unknown_ids = {0, 1, tokenizer.token_to_id("▁")}
             self._temperature = float(metadata["temperature"])
             self._golden = [json.loads(line) for line in files.get(GOLDEN, b"").splitlines()]
         except Exception as error:  # tokenizers raises plain Exception
@@ -159,6 +161,14 @@ class Bundle:
         except AttributeError:
             (kind, *_) = (type(text).__name__ for text in texts if not isinstance(text, str))
             raise DataError(f"a text is of type {kind}: give strings") from None
+
+    def known_words(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Returns the number of tokens of each of N texts that are in the vocabulary, (N,).
+
+        A text with 0 is empty for the model: its prediction says nothing about the text.
+        """
+        rows = [np.frombuffer(row, np.int64).tolist() for row in self.encode(as_texts(texts))]
+        return np.array([sum(i not in self._unknown_ids for i in row) for row in rows], np.int64)
 
     def is_truncated(self, text: str) -> bool:
         """Returns whether a text has more tokens than `encode` returns."""

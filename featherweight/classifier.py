@@ -1,7 +1,7 @@
 """The interface of all models, used by evaluation, timing and comparison."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,28 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def count_known(
+    texts: Iterable[str],
+    input_ids: Callable[[list[str]], IntArray],
+    unknown_ids: Collection[int],
+    batch_size: int = 256,
+) -> IntArray:
+    """Returns the number of known tokens of each of N texts, (N,).
+
+    Args:
+        texts: The texts.
+        input_ids: Tokenizes B texts to token ids (B, T), padded to the longest.
+        unknown_ids: Ids that are no known word: padding, special tokens, the unknown token.
+        batch_size: Number of texts per batch.
+    """
+    texts = as_texts(texts)
+    counts = np.zeros(len(texts), np.int64)
+    for rows in batches_by_length([len(text) for text in texts], batch_size):
+        ids = input_ids([texts[row] for row in rows])
+        counts[rows] = np.isin(ids, list(unknown_ids), invert=True).sum(axis=1)
+    return counts
 
 
 class Classifier(ABC):
@@ -95,3 +117,13 @@ class Classifier(ABC):
     def predict(self, texts: Iterable[str], batch_size: int = 256) -> list[str]:
         """Returns the most probable label name of each of N texts."""
         return [self.labels[index] for index in self.logits(texts, batch_size).argmax(axis=1)]
+
+    def known_words(self, texts: Iterable[str]) -> IntArray:
+        """Returns the number of tokens of each of N texts that the model knows, (N,).
+
+        Neither the unknown token nor special tokens are counted. A text with 0 is empty for the
+        model: its prediction says nothing about the text. By default all tokens count; a
+        classifier with an unknown token or special tokens overrides this.
+        """
+        counts = [self.num_tokens(self.encode([text])) for text in as_texts(texts)]
+        return np.array(counts, np.int64)

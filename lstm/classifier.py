@@ -3,7 +3,7 @@
 import hashlib
 import json
 import lzma
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from featherweight.classifier import Classifier, FloatArray
+from featherweight.classifier import Classifier, FloatArray, IntArray, count_known
+from featherweight.data.texts import as_texts
 from featherweight.device import resolve_device
 from featherweight.disk.atomic import atomic_open
 from featherweight.errors import WeightsError, first_line
@@ -24,7 +25,7 @@ from lstm.batching import TokenBatch, pad
 from lstm.config import ModelConfig
 from lstm.encoder import LSTMClassifier
 from lstm.storage import DTYPES, Format, restore, rounded, store
-from lstm.tokenizer import load_tokenizer, token_ids
+from lstm.tokenizer import load_tokenizer, padded, token_ids, unknown_ids
 
 TOKENIZER = "tokenizer.json.lzma"
 _MAX_TOKENIZER_BYTES = 100_000_000  # unpacked; guards against decompression bombs
@@ -94,7 +95,7 @@ class TextClassifier(Classifier):
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
         """Tokenizes and pads B texts; each has at least one token."""
-        ids, truncated = token_ids(self.tokenizer, texts)
+        ids, truncated = token_ids(self.tokenizer, as_texts(texts))
         self.truncated_texts += truncated
         return pad(ids).to(self.device)
 
@@ -113,6 +114,15 @@ class TextClassifier(Classifier):
     def num_tokens(self, batch: TokenBatch) -> int:
         """Returns the number of tokens of a batch, padding not counted."""
         return int(batch.lengths.sum())
+
+    def known_words(self, texts: Iterable[str]) -> IntArray:
+        """Returns the number of tokens of each text (N,) that are in the vocabulary."""
+
+        def input_ids(batch: list[str]) -> IntArray:
+            ids, _ = token_ids(self.tokenizer, batch)
+            return padded(ids)[0]
+
+        return count_known(texts, input_ids, unknown_ids(self.tokenizer))
 
     def num_parameters(self) -> int:
         """Returns the number of parameters of the network."""

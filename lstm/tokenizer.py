@@ -189,6 +189,12 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[list[list[int
     return [encoding.ids or [UNK_ID] for encoding in encodings], truncated
 
 
+def unknown_ids(tokenizer: Tokenizer) -> list[int]:
+    """Returns the ids that are no known word: padding, the unknown token, a bare word start."""
+    word_start = tokenizer.token_to_id(_WORD_START)
+    return [PAD_ID, UNK_ID, *([] if word_start is None else [word_start])]
+
+
 def padded(ids: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
     """Pads B lists of token ids on the right to the longest list.
 

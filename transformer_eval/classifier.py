@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -14,13 +14,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from featherweight.classifier import Classifier, FloatArray
+from featherweight.classifier import Classifier, FloatArray, IntArray
 from featherweight.device import cpu_flags, resolve_device
 from featherweight.errors import MissingExtraError, WeightsError, first_line, requires
 from featherweight.run import MODEL, TRANSFORMER, Run
 from featherweight.sparse import is_sparse, read_sparse
 from transformer_eval.lora import ADAPTER, pack_where_it_fits, trained_only, with_adapter
-from transformer_eval.normalization import NORMALIZERS
+from transformer_eval.tokenization import known_words, tokenized
 
 MAX_LENGTH = 512  # tokens; the texts are short, and few models accept more
 NORMALIZER = "text_normaliser"  # entry of config.json: name of the text normalization
@@ -120,6 +120,10 @@ class TransformerClassifier(Classifier):
         """Returns the number of tokens in a batch without padding."""
         return int(batch["attention_mask"].sum())
 
+    def known_words(self, texts: Iterable[str]) -> IntArray:
+        """Returns the number of tokens of each text (N,), neither unknown nor special ones."""
+        return known_words(self.tokenizer, texts, self.normalizer, self.max_length)
+
     def num_parameters(self) -> int:
         """Returns the number of parameters; shared ones count once."""
         return int(self.model.num_parameters())  # counts two 4-bit values per stored byte
@@ -156,32 +160,6 @@ def mean_state(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tens
     """Returns the mean (B, H) of states (B, T, H) over the tokens that are not padding."""
     mask = attention_mask.unsqueeze(-1)  # (B, T, 1)
     return (states * mask).sum(dim=1) / mask.sum(dim=1)
-
-
-def tokenized(
-    tokenizer: Any, texts: Sequence[str], normalizer: str | None, max_length: int, kind: str
-) -> tuple[Any, int]:
-    """Tokenizes B texts and pads them to the longest of them.
-
-    Args:
-        tokenizer: A tokenizer of `transformers`.
-        texts: The B texts, before normalization.
-        normalizer: Name of the text normalization, or None.
-        max_length: Maximum number of tokens; longer texts are truncated.
-        kind: Type of the arrays: "pt" or "np".
-
-    Returns:
-        The batch, and the number of truncated texts.
-    """
-    texts = [NORMALIZERS[normalizer](text) for text in texts] if normalizer else list(texts)
-    batch = tokenizer(
-        texts, padding="longest", truncation=True, max_length=max_length, return_tensors=kind
-    )
-    lengths = batch["attention_mask"].sum(1).tolist()
-    # A text of maximum length was either truncated or fits exactly.
-    longest = [text for text, n in zip(texts, lengths, strict=True) if n >= max_length]
-    untruncated = tokenizer(longest)["input_ids"] if longest else []
-    return batch, sum(len(ids) > max_length for ids in untruncated)
 
 
 def load_tokenizer(folder: Path) -> Any:

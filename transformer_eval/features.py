@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from sklearn.linear_model import LogisticRegression
 
 from featherweight.baselines import MostFrequentClass
-from featherweight.classifier import Classifier, FloatArray
+from featherweight.classifier import Classifier, FloatArray, IntArray
 from featherweight.data.dataset import Dataset, Split
 from featherweight.device import resolve_device
 from featherweight.disk.atomic import atomic_open
@@ -27,6 +27,7 @@ from transformer_eval.classifier import shipped_bytes
 from transformer_eval.config import FeaturesConfig
 from transformer_eval.frozen_encoder import Encoder
 from transformer_eval.model_files import fetch
+from transformer_eval.tokenization import known_words
 
 logger = logging.getLogger("featherweight")
 
@@ -64,6 +65,11 @@ class FrozenFeatures(Classifier):
     def num_tokens(self, batch: Any) -> int:
         """Returns the number of tokens in a batch without padding."""
         return int(batch["attention_mask"].sum())
+
+    def known_words(self, texts: Iterable[str]) -> IntArray:
+        """Returns the number of tokens of each text (N,), neither unknown nor special ones."""
+        encoder = self.encoder
+        return known_words(encoder.tokenizer, texts, encoder.normalizer, encoder.max_length)
 
     def num_parameters(self) -> int:
         """Returns the number of parameters of encoder and head."""

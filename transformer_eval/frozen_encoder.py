@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import AutoModel
 
 from featherweight.classifier import FloatArray, batches_by_length
+from featherweight.data.texts import as_texts
 from featherweight.disk.array_cache import cached_array
 from featherweight.weights import file_sha256
 from transformer_eval.classifier import (
@@ -21,9 +22,9 @@ from transformer_eval.classifier import (
     load_tokenizer,
     max_length,
     mean_state,
-    tokenized,
 )
 from transformer_eval.model_files import Files
+from transformer_eval.tokenization import tokenized
 
 # Files that define a model. Other tools add files to the same folder, even in the Hub's cache.
 _MODEL_FILES = (
@@ -69,6 +70,7 @@ class Encoder:
 
     def embed_all(self, texts: Sequence[str], batch_size: int) -> FloatArray:
         """Returns the embeddings (N, H) of N texts, in their order."""
+        texts = as_texts(texts)
         batches = list(batches_by_length([len(text) for text in texts], batch_size))
         vectors = [
             self.embed(self.encode([texts[index] for index in batch])[0])
@@ -88,7 +90,8 @@ class Encoder:
 
     def embed_cached(self, texts: Sequence[str], batch_size: int, cache_dir: Path) -> FloatArray:
         """Returns the embeddings (N, H) of N texts from the cache, or computes and caches them."""
-        content = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+        texts = as_texts(texts)
+        content = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         key = hashlib.sha256(f"{self.fingerprint} {content}".encode()).hexdigest()
         path = cache_dir / f"{key}.safetensors"
         return cached_array(path, "embeddings", lambda: self.embed_all(texts, batch_size))

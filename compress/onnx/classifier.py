@@ -7,23 +7,30 @@ The folder holds `model.onnx` (graph and weights), `labels.json`, the tokenizer'
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from featherweight.classifier import Classifier, FloatArray
+from featherweight.classifier import Classifier, FloatArray, IntArray, count_known
+from featherweight.data.texts import as_texts
 from featherweight.errors import WeightsError, first_line
 from featherweight.run import ONNX, ONNX_FACTS, ONNX_MODEL, TOKENIZER, Run
-from lstm.tokenizer import load_tokenizer, padded, token_ids
+from lstm.tokenizer import load_tokenizer, padded, token_ids, unknown_ids
 
 LABELS = "labels.json"
 
 Inputs = Mapping[str, npt.NDArray[Any]]  # by the names of the graph's inputs
-Encoder = Callable[[Sequence[str]], tuple[Inputs, int]]  # texts -> inputs, number of cut texts
+
+
+class Encoder(NamedTuple):
+    """Texts -> inputs of the graph."""
+
+    encode: Callable[[Sequence[str]], tuple[Inputs, int]]  # returns the number of cut texts, too
+    unknown_ids: Sequence[int]  # token ids that are no known word
 
 
 class OnnxClassifier(Classifier):
@@ -85,7 +92,7 @@ class OnnxClassifier(Classifier):
 
     def encode(self, texts: Sequence[str]) -> Inputs:
         """Tokenizes B texts and pads them to the longest."""
-        inputs, truncated = self._encoder(texts)
+        inputs, truncated = self._encoder.encode(as_texts(texts))
         self.truncated_texts += truncated
         return inputs
 
@@ -97,6 +104,14 @@ class OnnxClassifier(Classifier):
     def num_tokens(self, batch: Inputs) -> int:
         """Returns the number of tokens without padding."""
         return int(batch["lengths" if self.kind == "lstm" else "attention_mask"].sum())
+
+    def known_words(self, texts: Iterable[str]) -> IntArray:
+        """Returns the number of tokens of each text (N,), neither unknown nor special ones."""
+
+        def input_ids(batch: list[str]) -> IntArray:
+            return np.asarray(self._encoder.encode(batch)[0]["input_ids"])
+
+        return count_known(texts, input_ids, self._encoder.unknown_ids)
 
     def num_parameters(self) -> int:
         """Returns the number of parameters of the exported network."""
@@ -143,12 +158,13 @@ def _lstm_encoder(folder: Path, _: Mapping[str, Any]) -> Encoder:
         ids, truncated = token_ids(tokenizer, texts)
         return graph_inputs(ids), truncated
 
-    return encode
+    return Encoder(encode, unknown_ids(tokenizer))
 
 
 def _transformer_encoder(folder: Path, facts: Mapping[str, Any]) -> Encoder:
     # Imported here because an LSTM needs neither transformers nor PyTorch.
-    from transformer_eval.classifier import load_tokenizer, tokenized
+    from transformer_eval.classifier import load_tokenizer
+    from transformer_eval.tokenization import tokenized, unknown_token_ids
 
     tokenizer = load_tokenizer(folder)
     max_length, normalizer = int(facts["max_length"]), facts["normaliser"]
@@ -157,7 +173,7 @@ def _transformer_encoder(folder: Path, facts: Mapping[str, Any]) -> Encoder:
         batch, truncated = tokenized(tokenizer, texts, normalizer, max_length, "np")
         return dict(batch), truncated
 
-    return encode
+    return Encoder(encode, unknown_token_ids(tokenizer))
 
 
 _ENCODERS = {"lstm": _lstm_encoder, "transformer": _transformer_encoder}

@@ -12,29 +12,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow
 import ray
 from ray.data import ActorPoolStrategy, Datasink
 
 from edge.cluster.session import cluster
-from edge.runtime import METADATA, Bundle, read
-from featherweight.data.examples import text_rows
+from edge.runtime import LABELS, METADATA, Bundle, read
 from featherweight.data.rows import listing, open_rows
 from featherweight.disk.atomic import atomic_directory, atomic_open
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.loading import newest_or_pretrained
-from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells
+from featherweight.prediction.answers import Answer, answers
+from featherweight.prediction.bad_rows import BadRowError, BadRows, rows_to_classify
+from featherweight.prediction.columns import first_free, free_columns, prediction_columns
 from featherweight.prediction.config import PredictConfig
 from featherweight.prediction.output_formats import (
     CsvFormat,
     OutputFormat,
-    apply_min_confidence,
+    input_schema,
     output_format,
-    output_schema,
+    with_answers,
 )
-from featherweight.prediction.streaming import require_free_columns
 from featherweight.weights import is_bundle
 
 logger = logging.getLogger("featherweight")
@@ -58,6 +58,7 @@ def predict_shards(config: PredictConfig) -> None:
         UsageError: Flags do not fit together, the output exists, or there is no cluster.
         WeightsError: The weights are not a bundle, or it is damaged.
         DataError: A shard cannot be used.
+        BadRowError: A row has no text, and `bad_rows` is "fail".
         FeatherweightError: Ray failed.
     """
     flag, folder = _input(config)
@@ -72,18 +73,22 @@ def predict_shards(config: PredictConfig) -> None:
         )
     bundle = read(weights)
     shards = _shards(flag, folder)
-    schema = _common_schema(shards, config.text_column)
-    with open_rows(shards[0]) as rows:
-        name = Path(f"part{_SUFFIXES[flag][0]}")
-        file_format = output_format(name, rows, config.text_column, config.raw)
+    schema = _common_schema(shards, config)
+    columns = prediction_columns(json.loads(bundle[LABELS]), config.known_words)
+    columns = free_columns(columns, schema.names, config.answer_prefix, str(folder))
+    extension = _SUFFIXES[flag][0]
+    with open_rows(shards[0], config, unlabeled=True) as rows:
+        file_format = output_format(extension, rows, config.text_column, columns, config.raw)
+    bad_rows = BadRows(config.bad_rows)
     with atomic_directory(output_path.resolve()) as partial, cluster(__name__):
-        sink = _OutputFolder(partial, name, file_format, config.text_column)
+        sink = _OutputFolder(partial, extension, file_format, bad_rows)
         _run(shards, schema, bundle, sink, config)
-        if not sink.num_rows:
+        if not any(partial.glob("part-*")):
             sink.write_file(0, [])
         for leftover in partial.glob(".*"):  # of a task that was killed and retried
             leftover.unlink()
-    logger.info("%d predictions written to %s", sink.num_rows, output_path)
+    bad_rows.report()
+    logger.info("%d predictions written to %s", sink.num_predictions, output_path)
 
 
 def _input(config: PredictConfig) -> tuple[str, Path]:
@@ -124,14 +129,13 @@ def _shards(flag: str, folder: Path) -> list[Path]:
     return shards
 
 
-def _common_schema(shards: Sequence[Path], text_column: str) -> Any:
-    """Returns the Arrow schema of the output, after checking the columns of every shard."""
+def _common_schema(shards: Sequence[Path], config: PredictConfig) -> Any:
+    """Returns the Arrow schema of the shards, after checking the columns of each."""
     common: Any = None
     for shard in shards:
-        with open_rows(shard) as rows:
-            require_free_columns(rows)
-            text_rows(rows, text_column)
-            schema = output_schema(rows)
+        with open_rows(shard, config, unlabeled=True) as rows:
+            rows_to_classify(rows, config.text_column)
+            schema = input_schema(rows)
         common = common or schema
         columns, expected = (
             {(field.name, field.type) for field in each} for each in (schema, common)
@@ -156,10 +160,10 @@ def _run(
     max_actors = max(1, int(ray.cluster_resources().get("CPU", 1)))
     predictions = (
         ray.data.from_items(paths, override_num_blocks=len(paths))
-        .map_batches(_rows, batch_size=1, fn_args=(schema, config.text_column), num_cpus=_TASK_CPUS)
+        .map_batches(_rows, batch_size=1, fn_args=(schema, config), num_cpus=_TASK_CPUS)
         .map_batches(
             _Predictor,
-            fn_constructor_args=(bundle, schema, config.text_column, config.min_confidence),
+            fn_constructor_args=(bundle, sink.file_format.columns, config),
             batch_format="pyarrow",
             batch_size=None,
             compute=ActorPoolStrategy(min_size=1, max_size=max_actors),
@@ -175,83 +179,107 @@ def _run(
     predictions.write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
 
 
-def _rows(paths: Mapping[str, Any], schema: Any, text_column: str) -> Iterator[Any]:
-    """Yields the checked rows of shards as Arrow tables; runs in a task."""
-    columns = pyarrow.schema(list(schema)[: -len(PREDICTION_COLUMNS)])
+def _rows(paths: Mapping[str, Any], schema: Any, config: PredictConfig) -> Iterator[Any]:
+    """Yields the rows of shards as Arrow tables; runs in a task.
+
+    The first column contains why a row has no text to classify, and null if it has one.
+
+    Raises:
+        BadRowError: A row has no text, and the policy is to fail.
+    """
+    problem = pyarrow.field(first_free("problem", schema.names), pyarrow.string())
     for path in paths["path"]:
-        with open_rows(Path(str(path))) as rows:
-            checked = text_rows(rows, text_column)
-            while batch := [values for _, _, values in islice(checked, _READ_ROWS)]:
-                yield pyarrow.Table.from_pylist(batch, columns)
+        with open_rows(Path(str(path)), config, unlabeled=True) as rows:
+            texts = rows_to_classify(rows, config.text_column)
+            while batch := list(islice(texts, _READ_ROWS)):
+                problems = [row.problem or None for row in batch]
+                if config.bad_rows == "fail" and any(problems):
+                    raise BadRowError(next(filter(None, problems)))
+                table = pyarrow.Table.from_pylist([row.values for row in batch], schema)
+                yield table.add_column(0, problem, [pyarrow.array(problems, problem.type)])
 
 
 class _Predictor:
     """An actor that holds a bundle."""
 
     def __init__(
-        self, files: Mapping[str, bytes], schema: Any, text_column: str, min_confidence: float
+        self, files: Mapping[str, bytes], columns: Sequence[str], config: PredictConfig
     ) -> None:
         self._bundle = Bundle(files, json.loads(files[METADATA]))
         self._labels = self._bundle.classes_.tolist()
-        self._fields = list(schema)[-len(PREDICTION_COLUMNS) :]
-        self._text_column = text_column
-        self._min_confidence = min_confidence
+        self._fields = list(with_answers(pyarrow.schema([]), columns))
+        self._config = config
 
     def __call__(self, table: Any) -> Any:
-        """Returns a table with the prediction columns added."""
-        probabilities = self._bundle.predict_proba(table[self._text_column].to_pylist())
-        predictions = [
-            apply_min_confidence(cell, self._min_confidence)
-            for cell in prediction_cells(self._labels, probabilities)
-        ]
-        ids, labels, confidences = zip(*predictions, strict=True)
-        columns = ids, labels, map(float, confidences)
-        for field, values in zip(self._fields, columns, strict=True):
+        """Returns a table with the columns of the answers added."""
+        texts = table[self._config.text_column].to_pylist()
+        problems = table.column(0).to_pylist()
+        given = [None if problem else text for text, problem in zip(texts, problems, strict=True)]
+        found = answers(self._bundle, self._labels, given, self._config.known_words)
+        rows = [answer.if_confident(self._config.min_confidence).values() for answer in found]
+        for field, values in zip(self._fields, zip(*rows, strict=True), strict=False):
             table = table.append_column(field, pyarrow.array(values, field.type))
         return table
 
 
+class _Written(NamedTuple):
+    """What a task wrote."""
+
+    task: int
+    num_predictions: int
+    bad_rows: BadRows
+
+
 @dataclass
-class _OutputFolder(Datasink[None]):
+class _OutputFolder(Datasink[_Written]):
     """Writes the predictions into numbered files of a folder."""
 
     path: Path
-    name: Path  # stem and extension of the files
+    extension: str
     file_format: OutputFormat
-    text_column: str
-    num_rows: int = 0  # known after all are written
+    bad_rows: BadRows  # counted after all are written, as the predictions
+    num_predictions: int = 0
 
     @property
     def min_bytes_per_write(self) -> int:
         """Bytes in memory that make a file."""
         return _FILE_BYTES
 
-    def write(self, blocks: Iterable[Any], ctx: Any) -> None:
+    def write(self, blocks: Iterable[Any], ctx: Any) -> _Written:
         """Writes a file; runs in a task."""
         if not self.path.is_dir():
             raise UsageError(
                 f"--output_path: a node of the cluster has no access to {self.path.parent}: "
                 "name a folder that all of them share"
             )
-        self.write_file(ctx.task_idx, blocks)
+        return self.write_file(ctx.task_idx, blocks)
 
-    def write_file(self, number: int, tables: Iterable[Any]) -> None:
+    def write_file(self, number: int, tables: Iterable[Any]) -> _Written:
         """Writes tables of predictions to the file with this number."""
-        path = self.path / f"{self.name.stem}-{number:06}{self.name.suffix}"
+        path = self.path / f"part-{number:06}{self.extension}"
+        bad_rows, num_predictions = BadRows(self.bad_rows.policy), 0
         with atomic_open(path, "wb") as file, self.file_format.appending(file) as append:
-            for table in tables:
-                if len(table):  # an empty shard gives a table without columns
-                    append(self._content(table))
+            for table in filter(len, tables):  # an empty shard gives a table without columns
+                problems = table.column(0)
+                bad_rows.add(problems.drop_null().to_pylist())
+                num_predictions += problems.null_count
+                if bad_rows.policy == "skip":
+                    table = table.filter(problems.is_null())
+                append(self._content(table.remove_column(0)))
+        return _Written(number, num_predictions, bad_rows)
 
     def _content(self, table: Any) -> Any:
         if not isinstance(self.file_format, CsvFormat):
             return table
         rows = []
         for row in table.to_pylist():
-            label_id, label, confidence = (row[column] for column in PREDICTION_COLUMNS)
-            rows.append((row[self.text_column], (label_id, label, f"{confidence:.6f}"), row))
+            label, name, confidence, *known = (row[column] for column in self.file_format.columns)
+            digits = None if confidence is None else f"{confidence:.6f}"
+            rows.append((Answer(label, name, digits, *known), row))
         return self.file_format.batch(rows)
 
     def on_write_complete(self, write_result: Any) -> None:
-        """Stores the number of rows."""
-        self.num_rows = int(write_result.num_rows)
+        """Adds up what the tasks wrote."""
+        for written in sorted(write_result.write_returns):
+            self.num_predictions += written.num_predictions
+            self.bad_rows.add_all(written.bad_rows)

@@ -23,9 +23,9 @@ class Dialect:
     quoting: Literal["auto", "none"] = "auto"
     """Quotes of .csv and .tsv files: none takes every quote as part of the text."""
 
-    no_header: bool = False
-    """The first line of a .csv or .tsv file is a row; its columns are called column_1, column_2,
-    and so on."""
+    header: bool = True
+    """The first line of a .csv or .tsv file names the columns; with --no_header it is a row, and
+    they are called column_1, column_2, and so on."""
 
     def __post_init__(self) -> None:
         try:

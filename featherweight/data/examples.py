@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from featherweight.data.files.formats import BadRow
+from featherweight.data.files.formats import BadRow, Record, Values
 from featherweight.data.folders import split_of
 from featherweight.data.labels import label_value
 from featherweight.data.rows import Table, listing
@@ -47,25 +47,40 @@ class Examples:
         )
 
 
-def text_rows(rows: Table, text_column: str) -> Iterator[tuple[int, str, dict[str, object]]]:
+def checked_rows(rows: Table, text_column: str) -> Iterator[Record]:
+    """Returns an iterator of records in which a row without a valid text is a `BadRow`.
+
+    Raises:
+        DataError: The column is missing; while iterating, the remaining rows cannot be read.
+    """
+    if text_column not in rows.columns:
+        raise DataError(_no_text_column(rows, text_column))
+
+    def checked() -> Iterator[Record]:
+        for number, row in rows:
+            if not isinstance(row, BadRow) and (problem := _problem(row.get(text_column))):
+                yield number, BadRow(f"{text_column!r} {problem}", row)
+            else:
+                yield number, row
+
+    return checked()
+
+
+def text_rows(rows: Table, text_column: str) -> Iterator[tuple[int, str, Values]]:
     """Returns an iterator of (number, text, values by column); the number is that of `rows`.
 
     Raises:
         DataError: The column is missing; while iterating, a row has no valid text in it.
     """
-    if text_column not in rows.columns:
-        raise DataError(_no_text_column(rows, text_column))
+    records = checked_rows(rows, text_column)
 
-    def checked() -> Iterator[tuple[int, str, dict[str, object]]]:
-        for number, values in rows:
-            if isinstance(values, BadRow):
-                raise DataError(f"{rows.place(number)}: {values.problem}")
-            problem = _problem(values.get(text_column))
-            if problem:
-                raise DataError(f"{rows.place(number)}: {text_column!r} {problem}")
-            yield number, str(values[text_column]), values
+    def strict() -> Iterator[tuple[int, str, Values]]:
+        for number, row in records:
+            if isinstance(row, BadRow):
+                raise DataError(f"{rows.place(number)}: {row.problem}")
+            yield number, str(row[text_column]), row
 
-    return checked()
+    return strict()
 
 
 def read_examples(

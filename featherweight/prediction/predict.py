@@ -1,57 +1,47 @@
-"""`predict`: classifies texts, or the rows of a file of any size."""
+"""`predict`: classifies texts, lines of the standard input, or the rows of a file of any size."""
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from featherweight.classifier import Classifier
-from featherweight.data.rows import file_format
+from featherweight.data.rows import STANDARD_INPUT, file_stem
 from featherweight.errors import UsageError
 from featherweight.loading import load, newest_or_pretrained
-from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells
+from featherweight.prediction.bad_rows import BadRows, Row, rows_of
 from featherweight.prediction.config import PredictConfig
-from featherweight.prediction.output_formats import apply_min_confidence
-from featherweight.prediction.streaming import predict_file
+from featherweight.prediction.standard_input import Lines, piped_input
+from featherweight.prediction.streaming import BATCH_ROWS, predict_file
+from featherweight.prediction.terminal import MAX_WIDTH, print_answers, shortened
 
 logger = logging.getLogger("featherweight")
 
-_FLAG_OF = {
-    **dict.fromkeys((".csv", ".tsv", ".txt"), "--csv"),
-    **dict.fromkeys((".jsonl", ".ndjson"), "--jsonl"),
-    ".parquet": "--parquet",
-}
-_MAX_WIDTH = 40  # characters of a text in the printed table
+_FILES = "--csv, --jsonl or --parquet"
 
 
 def predict(config: PredictConfig) -> None:
     """Prints the predictions for texts, or writes those for a file.
 
     Raises:
-        UsageError: Neither or both of texts and a file are given, or there is no run.
+        UsageError: There is no input or more than one, flags do not fit it, or there is no run.
         WeightsError: The weights cannot be used.
-        DataError: The file cannot be used.
+        DataError: The input cannot be used.
     """
     path = _input_file(config)
-    if bool(config.texts) == bool(path):
-        raise UsageError(
-            'give either texts ("i feel so happy today") or one file: --csv, --jsonl or --parquet'
-        )
-    if any("\udc80" <= letter <= "\udcff" for text in config.texts for letter in text):
-        raise UsageError("a text is not UTF-8: set the terminal to UTF-8, or give --csv")
-    for flag in ("output_path", "resume"):
-        if getattr(config, flag) and not path:
-            raise UsageError(f"--{flag} requires --csv, --jsonl or --parquet")
+    _check_input(config, path)
+    lines = None if config.texts or path else _piped_lines(config)
     weights = config.weights or newest_or_pretrained(config.output_dir)
     classifier = load(weights, config.device)
     if path:
-        output_path = config.output_path or predictions_path(path)
-        options = replace(config, weights=weights)
-        ids = predict_file(classifier, path, output_path, options, progress=True)
-        logger.info("%d rows predicted: %s", sum(1 for _ in ids), output_path)
+        _predict_file(classifier, path, replace(config, weights=weights))
+    elif lines:
+        _predict_lines(classifier, lines, config)
     else:
-        print(_predict_texts(classifier, config))
+        rows = [Row(text, {"text": text}) for text in config.texts]
+        width = max(len(shortened(text)) for text in config.texts)
+        print_answers(classifier, [rows], config, width)
     if classifier.truncated_texts:
         logger.info("%d texts were truncated to the maximum length", classifier.truncated_texts)
 
@@ -66,54 +56,62 @@ def _input_file(config: PredictConfig) -> Path | None:
     ((flag, path),) = files
     if path.is_dir():
         raise UsageError(f"{flag} {path} is a folder: give a file, or add --engine ray")
-    expected = _FLAG_OF.get(file_format(path), flag)
-    if expected != flag:
-        raise UsageError(f"{flag} {path}: files with this extension require {expected}")
+    if path == STANDARD_INPUT and flag != "--csv":
+        raise UsageError(f"{flag} -: the standard input is read as CSV, with --csv -")
     return path
 
 
-def _predict_texts(classifier: Classifier, config: PredictConfig) -> str:
-    cells = prediction_cells(classifier.labels, classifier.predict_proba(config.texts))
-    predictions = [apply_min_confidence(cell, config.min_confidence) for cell in cells]
-    columns = ("text", *PREDICTION_COLUMNS)
-    rows = [
-        (text, label, name, float(confidence))
-        for text, (label, name, confidence) in zip(config.texts, predictions, strict=True)
-    ]
-    if config.json:
-        objects = [dict(zip(columns, row, strict=True)) for row in rows]
-        return json.dumps(objects, ensure_ascii=False)
-    lines = [
-        (_shortened(text), "" if label is None else str(label), name, f"{confidence:.4f}")
-        for text, label, name, confidence in rows
-    ]
-    return _table([columns, *lines])
+def _check_input(config: PredictConfig, path: Path | None) -> None:
+    if config.texts and path:
+        raise UsageError(f"give either texts or one file, not both: {_FILES}")
+    if any("\udc80" <= letter <= "\udcff" for text in config.texts for letter in text):
+        raise UsageError("a text is not UTF-8: set the terminal to UTF-8, or give --csv")
+    for flag in ("output_path", "resume"):
+        if getattr(config, flag) and not path:
+            raise UsageError(f"--{flag} requires {_FILES}")
 
 
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 1]}…"
+def _predict_file(classifier: Classifier, path: Path, config: PredictConfig) -> None:
+    output_path = config.output_path
+    if output_path is None and path != STANDARD_INPUT:
+        output_path = predictions_path(path)
+    progress = output_path is not None
+    ids = predict_file(classifier, path, output_path, config, progress)
+    predicted = sum(label is not None for label in ids)
+    logger.info("%d rows predicted: %s", predicted, output_path or "standard output")
 
 
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    """Aligns cells below a header, without tabulate, which is not installed with the core."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    header, *rows = lines
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [header, ["-" * width for width in widths], *rows]
+def _piped_lines(config: PredictConfig) -> Iterator[Row]:
+    """Returns the lines of the standard input, at least one."""
+    if stream := piped_input():
+        lines = Lines(stream, config.encoding)
+        rows = rows_of(lines, lines, "text")
+        if first := next(rows, None):
+            return chain([first], rows)
+    raise UsageError(
+        f'give texts ("i feel so happy today"), lines on the standard input, or one file: {_FILES}'
     )
 
 
-def run_inference(weights: str | Path, csv: str | Path) -> list[int]:
+def _predict_lines(classifier: Classifier, rows: Iterator[Row], config: PredictConfig) -> None:
+    bad_rows = BadRows(config.bad_rows)
+    batches = bad_rows.batches(rows, BATCH_ROWS)
+    print_answers(classifier, (kept for kept, _ in batches), config, MAX_WIDTH)
+    if bad_rows.error:
+        raise bad_rows.error
+    bad_rows.report()
+
+
+def run_inference(weights: str | Path, csv: str | Path) -> list[int | None]:
     """Classifies the `text` column of a file and writes the predictions to a new file.
 
     Args:
         weights: A run directory, a bundle or a portable `.safetensors` file.
-        csv: The input; the output is `<input name>_predictions.csv` in the same folder.
+        csv: The input, of any format of `predict`; the output is `<input name>_predictions.csv` in
+            the same folder.
 
     Returns:
-        The class id of each row.
+        The class id of each row; None for a row without a text.
 
     Raises:
         WeightsError: The weights cannot be used.
@@ -125,5 +123,4 @@ def run_inference(weights: str | Path, csv: str | Path) -> list[int]:
 
 def predictions_path(path: Path) -> Path:
     """Returns `<input name>_predictions.csv` in the folder of the input."""
-    name = path.name.removesuffix(".gz")
-    return path.with_name(f"{Path(name).stem}_predictions.csv")
+    return path.with_name(f"{file_stem(path)}_predictions.csv")

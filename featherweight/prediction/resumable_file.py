@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from featherweight.disk.atomic import atomic_open
 from featherweight.errors import DataError, UsageError
+from featherweight.prediction.bad_rows import BadRowError
 
 logger = logging.getLogger("featherweight")
 
@@ -22,7 +23,7 @@ _RECORD_SECONDS = 1.0  # between two records: waiting for the disk after each ba
 
 
 class ResumableFile:
-    """An open `file` that is being written and has `rows` so far; see `open_resumable`."""
+    """An open `file` being written from `rows` of the input so far; see `open_resumable`."""
 
     def __init__(self, path: Path, origin: Mapping[str, Any], resume: bool) -> None:
         self._path = path
@@ -54,7 +55,9 @@ class ResumableFile:
             raise UsageError(
                 f"--resume: {self._progress} was not written by featherweight; {restart}"
             ) from None
-        changed = [name for name in self._origin if origin.get(name) != self._origin[name]]
+        # A name may be absent: it stands for an option at its default.
+        names = {**self._origin, **origin}
+        changed = [name for name in names if origin.get(name) != self._origin.get(name)]
         if changed:
             raise UsageError(
                 f"--resume: {' and '.join(changed)} changed since {self._path} was started; "
@@ -65,10 +68,12 @@ class ResumableFile:
         return rows, size_bytes
 
     def record_progress(self, rows: int) -> None:
-        """Counts appended rows, and about once per second records them on disk."""
+        """Counts rows whose content is appended; about once per second, records them on disk."""
         self.rows += rows
-        if time.monotonic() - self._recorded_at < _RECORD_SECONDS:
-            return
+        if time.monotonic() - self._recorded_at >= _RECORD_SECONDS:
+            self._record()
+
+    def _record(self) -> None:
         self._flush()
         record = {"rows": self.rows, "bytes": self.file.tell(), "origin": self._origin}
         with atomic_open(self._progress) as file:
@@ -88,14 +93,18 @@ class ResumableFile:
 
     def _interrupt(self, error: BaseException) -> None:
         """Keeps the recorded rows, unless the input is invalid: its correction is a new input."""
+        bad_row = isinstance(error, BadRowError)  # which another policy continues past
         with suppress(OSError):  # bytes that could not be written are not recorded either
+            if bad_row and self.rows > self._recorded_rows:
+                self._record()
             self.file.close()
-        if isinstance(error, DataError) or not self._recorded_rows:
+        if (isinstance(error, DataError) and not bad_row) or not self._recorded_rows:
             self._part.unlink(missing_ok=True)
             self._progress.unlink(missing_ok=True)
             return
+        flags = "--resume --bad_rows blank (or skip)" if bad_row else "--resume"
         logger.info(
-            "%d rows are saved: continue with the same command and --resume", self._recorded_rows
+            "%d rows are saved: continue with the same command and %s", self._recorded_rows, flags
         )
 
 
@@ -104,7 +113,7 @@ def open_resumable(path: Path, origin: Mapping[str, Any], resume: bool) -> Itera
     """Opens a file that replaces `path` once it is complete.
 
     An error leaves the old file, and next to it the part that a later call can resume; a
-    `DataError`, or any error before the first record, leaves no part.
+    `DataError` other than a `BadRowError`, or any error before the first record, leaves no part.
 
     Args:
         path: The output file.

@@ -1,7 +1,8 @@
 """Predictions for a file of any size with constant memory: batches are read, predicted, written."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,18 @@ from typing import Any
 from tqdm import tqdm
 
 from featherweight.classifier import Classifier
-from featherweight.data.examples import text_rows
-from featherweight.data.rows import Rows, open_rows
+from featherweight.data.rows import STANDARD_INPUT, Rows, open_rows
 from featherweight.errors import UsageError
-from featherweight.prediction.cells import PREDICTION_COLUMNS
+from featherweight.prediction.bad_rows import BadRows, rows_to_classify
+from featherweight.prediction.columns import free_columns, prediction_columns
 from featherweight.prediction.config import PredictConfig
-from featherweight.prediction.output_formats import output_format
+from featherweight.prediction.output_formats import OutputFormat, output_format
 from featherweight.prediction.resumable_file import open_resumable
 from featherweight.prediction.workers import Batch, BatchPredictor, predict_batches
 from featherweight.run import Run
 from featherweight.weights import BUNDLE_FACTS, is_bundle
 
-_BATCH_ROWS = 1_024
+BATCH_ROWS = 1_024
 _DEFAULTS = PredictConfig()
 _MIN_PARALLEL_BYTES = 4_000_000  # smaller inputs are done before worker processes have started
 
@@ -28,60 +29,77 @@ _MIN_PARALLEL_BYTES = 4_000_000  # smaller inputs are done before worker process
 def predict_file(
     classifier: Classifier,
     path: Path,
-    output_path: Path,
+    output_path: Path | None,
     config: PredictConfig = _DEFAULTS,
     progress: bool = False,
-) -> Iterator[int]:
+) -> Iterator[int | None]:
     """Writes predictions for a file's texts and yields the most probable class ids meanwhile.
 
     The output has every column of the input and the prediction. It is in place once the iterator
-    is exhausted; otherwise, the part written so far can be resumed.
+    is exhausted; otherwise, the part written so far can be resumed. There is one id for each row of
+    the output; a row without a text has no prediction, and its id is None.
 
     Args:
         classifier: The model.
-        path: CSV, TSV, JSONL, Parquet or `text;label` lines, optionally gzipped.
-        output_path: A .csv, .jsonl or .parquet file; an existing one is replaced.
-        config: `text_column`, `raw`, `min_confidence`, `resume` (yields the ids of the remaining
-            rows only) and `weights`, the classifier's origin. If that is a bundle and the file is
-            large, a process on each core loads it as well; they must be able to import the main
-            module. Other options are ignored.
+        path: The input; its extension determines the format, and "-" is the standard input.
+        output_path: A .csv, .jsonl or .parquet file; an existing one is replaced. None: CSV on the
+            standard output.
+        config: The options of reading and writing; with `resume`, only the ids of the remaining
+            rows are yielded. `weights` is the classifier's origin. If that is a bundle and the file
+            is large, a process on each core loads it as well; they must be able to import the main
+            module. The options that choose input, output, engine and device are ignored.
         progress: Show a progress bar on stderr.
 
     Raises:
-        DataError: A row is invalid.
+        DataError: The file cannot be read, or has no such column.
+        BadRowError: A row has no text, and `bad_rows` is "fail".
         UsageError: Input and output conflict, or there is nothing to resume.
         MissingExtraError: A file is Parquet and pyarrow is not installed.
     """
-    _check_output_path(path, output_path)
-    with open_rows(path) as rows:
-        require_free_columns(rows)
-        texts = text_rows(rows, config.text_column)
-        output = output_format(output_path, rows, config.text_column, config.raw)
-        if config.resume and not output.resumable:
+    _check_paths(path, output_path, config)
+    with open_rows(path, config, unlabeled=True) as rows:
+        texts = rows_to_classify(rows, config.text_column)
+        output = _output_format(classifier, rows, output_path, config)
+        resumable = output.resumable and path != STANDARD_INPUT
+        if config.resume and not resumable:
             raise UsageError("--resume: Parquet cannot be resumed; give a .csv or .jsonl file")
-        weights, large = config.weights, rows.size_bytes >= _MIN_PARALLEL_BYTES
-        bundle = weights if weights and large and is_bundle(weights) else None
-        predictor = BatchPredictor(classifier, output, config.min_confidence)
-        with (
-            open_resumable(output_path, _origin(path, config), config.resume) as partial,
-            output.appending(partial.file) as append,
-        ):
-            next(islice(texts, partial.rows, partial.rows), None)
-            bar = tqdm(
-                total=rows.size_bytes, initial=rows.bytes_read(), unit="B", unit_scale=True,
-                desc=path.name, disable=None if progress else True,
-            )  # fmt: skip
-            predicted = predict_batches(predictor, _batches(texts), bundle)
-            with bar, closing(predicted):
+        predictor = BatchPredictor(classifier, output, config.min_confidence, config.known_words)
+        bad_rows = BadRows(config.bad_rows)
+        opened = (
+            open_resumable(output_path, _origin(path, config), config.resume)
+            if output_path
+            else nullcontext()
+        )
+        with opened as partial:
+            done = partial.rows if partial else 0
+            next(islice(texts, done, done), None)
+            file = partial.file if partial else sys.stdout.buffer
+            batches = (
+                Batch([(row.text, row.values) for row in kept], num_read)
+                for kept, num_read in bad_rows.batches(texts, BATCH_ROWS)
+            )
+            predicted = predict_batches(predictor, batches, _bundle(rows, config))
+            with (
+                output.appending(file, resumed=done > 0) as append,
+                _progress_bar(rows, progress) as bar,
+                closing(predicted),
+            ):
                 for batch in predicted:
                     append(batch.content)
-                    if output.resumable:
-                        partial.record_progress(len(batch.labels))
+                    if partial and resumable:
+                        partial.record_progress(batch.num_read)
                     bar.update(rows.bytes_read() - bar.n)
                     yield from batch.labels
+            if bad_rows.error:
+                raise bad_rows.error
+        bad_rows.report()
 
 
-def _check_output_path(path: Path, output_path: Path) -> None:
+def _check_paths(path: Path, output_path: Path | None, config: PredictConfig) -> None:
+    if config.resume and path == STANDARD_INPUT:
+        raise UsageError("--resume: the standard input cannot be read again; give a file")
+    if output_path is None:
+        return
     if output_path.is_dir():
         raise UsageError(f"--output_path {output_path} is a folder: give a file")
     if output_path.resolve() == path.resolve():
@@ -90,28 +108,45 @@ def _check_output_path(path: Path, output_path: Path) -> None:
         raise UsageError(f"--output_path: no folder {output_path.parent}: create it first")
 
 
-def require_free_columns(rows: Rows) -> None:
-    """Checks that no input column has the name of a prediction column.
+def _output_format(
+    classifier: Classifier, rows: Rows, output_path: Path | None, config: PredictConfig
+) -> OutputFormat:
+    columns = prediction_columns(classifier.labels, config.known_words)
+    columns = free_columns(columns, rows.columns, config.answer_prefix, str(rows))
+    extension = output_path.suffix.lower() if output_path else ".csv"
+    return output_format(extension, rows, config.text_column, columns, config.raw)
 
-    Raises:
-        UsageError: One has.
-    """
-    for column in PREDICTION_COLUMNS:
-        if column in rows.columns:
-            raise UsageError(
-                f"{rows.path} already has a column {column}, which the predictions need: "
-                "rename or remove it"
-            )
+
+def _bundle(rows: Rows, config: PredictConfig) -> Path | None:
+    """Returns the bundle that worker processes load, or None if they would not be worth it."""
+    weights, large = config.weights, rows.size_bytes >= _MIN_PARALLEL_BYTES
+    return weights if weights and large and is_bundle(weights) else None
+
+
+def _progress_bar(rows: Rows, progress: bool) -> "tqdm[Any]":
+    return tqdm(
+        total=rows.size_bytes, initial=rows.bytes_read(), unit="B", unit_scale=True,
+        desc=rows.path.name, disable=None if progress else True,
+    )  # fmt: skip
 
 
 def _origin(path: Path, config: PredictConfig) -> dict[str, Any]:
-    """Returns what the predictions are computed from, by the name to use in messages."""
-    return {
-        "the input": _identity(path),
+    """Returns what the predictions are computed from, by the name to use in messages.
+
+    `--bad_rows` is no part of it: after a row at which one policy stopped, another goes on.
+    """
+    origin = {
+        "the input": _identity(path) if path != STANDARD_INPUT else None,
         "the weights": _identity(_main_file(config.weights)) if config.weights else None,
         "--text_column": config.text_column,
         "--raw": config.raw,
         "--min_confidence": config.min_confidence,
+    }
+    # Absent at their defaults, as in the records of versions without them.
+    optional = ("answer_prefix", "known_words", "encoding", "delimiter", "quoting", "header")
+    changed = {name: getattr(config, name) for name in optional}
+    return origin | {
+        f"--{name}": value for name, value in changed.items() if value != getattr(_DEFAULTS, name)
     }
 
 
@@ -128,8 +163,3 @@ def _main_file(weights: Path) -> Path:
     if is_bundle(weights):
         return weights / BUNDLE_FACTS
     return Run(weights).weights or weights
-
-
-def _batches(texts: Iterator[tuple[int, str, dict[str, object]]]) -> Iterator[Batch]:
-    while batch := [(text, values) for _, text, values in islice(texts, _BATCH_ROWS)]:
-        yield batch

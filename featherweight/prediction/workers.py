@@ -15,17 +15,23 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from featherweight.classifier import Classifier
+from featherweight.data.files.formats import Values
 from featherweight.errors import FeatherweightError
 from featherweight.loading import load
-from featherweight.prediction.cells import prediction_cells
-from featherweight.prediction.output_formats import OutputFormat, apply_min_confidence
-
-Batch = Sequence[tuple[str, dict[str, object]]]  # (text, values by column) of each row
+from featherweight.prediction.answers import answers
+from featherweight.prediction.output_formats import OutputFormat
 
 _QUEUED = 2  # batches per process, so that none has to wait for the next
+
+
+class Batch(NamedTuple):
+    """Consecutive rows of the input."""
+
+    rows: Sequence[tuple[str | None, Values]]  # text, if there is one, and values by column
+    num_read: int  # including rows that are left out
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class PredictedBatch:
     """The predictions for a batch."""
 
     content: Any  # to append to the output file
-    labels: list[int]  # the most probable class id of each row
+    labels: list[int | None]  # the most probable class id of each row, None without a text
+    num_read: int
     truncated_texts: int  # number of texts cut at the maximum length
 
 
@@ -44,19 +51,21 @@ class BatchPredictor:
     classifier: Classifier
     output: OutputFormat
     min_confidence: float
+    known_words: bool
 
     def __call__(self, batch: Batch) -> PredictedBatch:
         """Returns the predictions for one batch."""
         truncated = self.classifier.truncated_texts
-        probabilities = self.classifier.predict_proba([text for text, _ in batch])
-        cells = list(prediction_cells(self.classifier.labels, probabilities))
+        texts = [text for text, _ in batch.rows]
+        found = answers(self.classifier, self.classifier.labels, texts, self.known_words)
         rows = [
-            (text, apply_min_confidence(cell, self.min_confidence), values)
-            for (text, values), cell in zip(batch, cells, strict=True)
+            (answer.if_confident(self.min_confidence), values)
+            for answer, (_, values) in zip(found, batch.rows, strict=True)
         ]
         return PredictedBatch(
             self.output.batch(rows),
-            [label for label, _, _ in cells],
+            [answer.label for answer in found],
+            batch.num_read,
             self.classifier.truncated_texts - truncated,
         )
 
@@ -124,7 +133,8 @@ def _worker_processes(
     try:
         for _ in range(count):
             connection, end = context.Pipe()
-            arguments = end, bundle, predictor.output, predictor.min_confidence
+            options = predictor.output, predictor.min_confidence, predictor.known_words
+            arguments = end, bundle, *options
             workers.append(context.Process(target=_serve, args=arguments, daemon=True))
             workers[-1].start()
             end.close()
@@ -152,11 +162,15 @@ def _call_worker(connections: SimpleQueue[Connection], batch: Batch) -> Predicte
 
 
 def _serve(
-    connection: Connection, bundle: Path, output: OutputFormat, min_confidence: float
+    connection: Connection,
+    bundle: Path,
+    output: OutputFormat,
+    min_confidence: float,
+    known_words: bool,
 ) -> None:
     """Predicts batches until the connection ends, which it also does if the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
-    predictor = BatchPredictor(load(bundle, "cpu"), output, min_confidence)
+    predictor = BatchPredictor(load(bundle, "cpu"), output, min_confidence, known_words)
     with suppress(EOFError, OSError):
         while True:
             batch = connection.recv()

@@ -7,7 +7,8 @@ from tabulate import tabulate
 
 from featherweight.disk.atomic import atomic_open
 from featherweight.hub.card import LOCAL_USE
-from featherweight.prediction.cells import PREDICTION_COLUMNS, prediction_cells, write_rows
+from featherweight.prediction.cells import prediction_cells, write_rows
+from featherweight.prediction.columns import name_column, prediction_columns
 from featherweight.quality.evaluation import Evaluation
 from featherweight.reports.numbers import (
     DASH,
@@ -232,8 +233,10 @@ def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> 
         (text, label, evaluation.labels[label], *prediction)
         for text, label, prediction in zip(texts, evaluation.targets, predictions, strict=True)
     )
+    labels = evaluation.labels
+    header = ("text", "label", name_column(labels), *prediction_columns(labels))
     with atomic_open(run.file("predictions.csv")) as file:
-        write_rows(file, [("text", "label", "emotion", *PREDICTION_COLUMNS), *rows])
+        write_rows(file, [header, *rows])
     run.write_bytes("confusion_matrix.png", confusion_matrix(evaluation))
     config, data = run.read_json("config.json"), run.read_json("data.json")
     compression = run.read_json(COMPRESSION) if run.file(COMPRESSION).is_file() else None

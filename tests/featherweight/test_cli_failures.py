@@ -86,7 +86,7 @@ def test_ctrl_c_while_classifying_a_file_leaves_no_output(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workers, "prediction_cells", interrupt)
+    monkeypatch.setattr(workers, "answers", interrupt)
     assert call("predict", "--weights", tiny_run, "--csv", texts) == 130
     error_line(capsys)
     assert names(here) == ["in.csv"]

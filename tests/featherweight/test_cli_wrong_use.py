@@ -17,8 +17,14 @@ WRONG_USE: list[tuple[list[str], str]] = [
     (["predict", "--weights", "RUN", "--csv", "folder"], "folder"),
     (["predict", "--weights", "RUN", "--csv", "unknown.xyz"], "unknown.xyz"),
     (["predict", "--weights", "RUN", "--csv", "empty.csv"], "empty.csv"),
-    (["predict", "--weights", "RUN", "--csv", "broken.csv"], "broken.csv, line 3"),
-    (["predict", "--weights", "RUN", "--csv", "taken.csv"], "predicted_label"),
+    (
+        ["predict", "--weights", "RUN", "--csv", "broken.csv", "--bad_rows", "fail"],
+        "broken.csv, line 2",
+    ),
+    (
+        ["predict", "--weights", "RUN", "--csv", "taken.csv", "--answer_prefix", "my_"],
+        "my_confidence",
+    ),
     (["predict", "--weights", "RUN", "--csv", "in.csv", "--text_column", "x"], "--text_column"),
     (["predict", "--weights", "RUN", "--csv", "in.csv", "--output_path", "in.csv"], "in.csv"),
     (["predict", "--weights", "RUN", "--csv", "in.csv", "--output_path", "folder"], "folder"),
@@ -85,8 +91,8 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     (here / "folder").mkdir()
     (here / "unknown.xyz").write_text("text\nhi\n")
     (here / "empty.csv").write_text("")
-    (here / "broken.csv").write_text("text,id\nhi,1\nhi,2,3\nhi,4\n")
-    (here / "taken.csv").write_text("text,predicted_label\nhi,1\n")
+    (here / "broken.csv").write_text("text,id\nhi,2,3\nhi,4\n")
+    (here / "taken.csv").write_text("text,my_confidence\nhi,1\n")
     (here / "one-class.csv").write_text("text,label\n" + "so happy,joy\n" * 30)
     shutil.copytree(tiny_run, here / "cut-off")
     (here / "cut-off" / CHECKPOINT).write_bytes(b"state")

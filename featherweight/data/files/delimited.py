@@ -163,7 +163,7 @@ def read_delimited(file: TextFile, dialect: Dialect, extension: str) -> Contents
     number, header, _ = first
     if isinstance(header, BadRow):
         raise DataError(f"{file.name}, line {number + preamble}: {header.problem}")
-    names = [""] * len(header) if dialect.no_header else [cell.strip() for cell in header]
+    names = [cell.strip() for cell in header] if dialect.header else [""] * len(header)
     columns = tuple(name or f"column_{index}" for index, name in enumerate(names, 1))
     # Spreadsheets add nameless columns at the end, which some rows then lack.
     required = max((index for index, name in enumerate(names, 1) if name), default=len(names))
@@ -171,7 +171,7 @@ def read_delimited(file: TextFile, dialect: Dialect, extension: str) -> Contents
     def records() -> Iterator[Record]:
         rows = _Rows(file.lines(), replace(layout, width=len(columns)), preamble)
         deque(islice(rows.lines, preamble), maxlen=0)
-        for number, cells, raw in islice(rows, 0 if dialect.no_header else 1, None):
+        for number, cells, raw in islice(rows, 1 if dialect.header else 0, None):
             problem = file.problem(raw)
             yield number, BadRow(problem) if problem else _named(cells, columns, required)
         _log_oddities(file.name, rows)

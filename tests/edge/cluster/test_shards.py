@@ -90,7 +90,7 @@ def test_csv_shards_give_the_output_of_one_file_without_access_to_the_bundle(
     cluster: str, folder: Path, output: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header = ("id", "text", "=note")
-    counts = {"a.csv": 3_000, "b.csv.gz": 10, "c.csv": 0, "d.tsv": 2_000, "e.csv": 1}
+    counts = {"a.csv": 3_000, "b.csv.gz": 10, "c.csv": 0, "d.csv": 2_000, "e.csv": 1}
     whole, start = [header], 0
     for name, count in counts.items():
         write(folder / name, [header, *rows_from(start, count)])
@@ -187,18 +187,67 @@ def test_the_output_appears_after_the_last_file_and_empty_shards_give_only_a_hea
     assert file.read_bytes() == b"text,predicted_label,predicted_emotion,confidence,=id\r\n"
 
 
-def test_a_broken_row_is_named_in_one_line_and_leaves_no_output(
+def test_a_bad_row_is_named_in_one_line_and_leaves_no_output_if_the_policy_is_to_fail(
     cluster: str, folder: Path, exported: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write(folder / "a.csv", [("id", "text"), *[(1, "so happy")] * 3_000])
     write(folder / "b.csv", [("id", "text"), (1, "line\nbreak"), (2, "nan")])
-    assert call("predict", "--engine", "ray", "--csv", folder, "--weights", exported) == 2
+    flags = ["--engine", "ray", "--csv", folder, "--weights", exported]
+    assert call("predict", *flags, "--bad_rows", "fail") == 2
     assert capfd.readouterr() == (
         "",
         f"featherweight: {folder / 'b.csv'}, line 4: 'text' is NaN or null; "
-        "add a text or remove the row\n",
+        "add a text or remove the row (or continue past such rows: --bad_rows blank, or skip)\n",
     )
     assert names(folder.parent) == ["shards"]
+
+
+@pytest.mark.parametrize("bad_rows", ["blank", "skip"])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_bad_rows_and_added_columns_are_those_of_one_file(
+    cluster: str, folder: Path, output: Path, exported: Path, kind: str, bad_rows: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    texts = ["so happy", None, "", "NULL", "zzzz", "i am sad"]
+    table = pyarrow.table({"text": texts, "confidence": ["a"] * 6, "problem": ["b"] * 6})
+    one = folder.parent / f"one.{kind}"
+    for path in (folder / f"a.{kind}", folder / f"b.{kind}", one):
+        if kind == "parquet":
+            parquet.write_table(table, path)
+        else:
+            ragged = [("x", "too", "many", "cells")]
+            write(
+                path, [table.column_names, *zip(*table.to_pydict().values(), strict=True), *ragged]
+            )
+    options = PredictConfig(bad_rows=bad_rows, known_words=True)
+    one_output = folder.parent / f"one_predictions.{kind}"
+    deque(predict_file(load(exported), one, one_output, options), maxlen=0)
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+
+    predict(folder, output, exported, kind, bad_rows=bad_rows, known_words=True)
+
+    def read(path: Path) -> list[dict[str, Any]]:
+        if kind == "parquet":
+            return list(parquet.read_table(path).to_pylist())
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    expected = read(one_output) * 2
+    actual = [row for path in sorted(output.iterdir()) for row in read(path)]
+    assert list(actual[0]) == list(expected[0])
+    assert len(actual) == (6 if bad_rows == "skip" else 12 + 2 * (kind == "csv"))
+    for rows in (actual, expected):
+        for row in rows:  # the last digit depends on the other texts of a batch
+            row["confidence_2"] = round(float(row["confidence_2"] or 0), 4)
+    assert actual == expected
+    renamed, listed, written = caplog.messages
+    assert renamed.endswith("already has confidence: what is predicted is in confidence_2")
+    count = 8 if kind == "csv" else 6
+    assert listed.splitlines()[0].startswith(f"{count} bad rows")
+    assert len(listed.splitlines()) == 1 + count
+    assert f"{folder / f'b.{kind}'}, " in listed
+    assert written == f"6 predictions written to {output}"
 
 
 def test_the_command_joins_a_cluster_and_leaves_it_running(
@@ -216,7 +265,9 @@ def test_the_command_joins_a_cluster_and_leaves_it_running(
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines() == [
         f"joining the Ray cluster at {cluster}",
-        f"20 predictions written to {output}",
+        "3 bad rows, without a prediction:",
+        *(f"  {folder / 'a.csv'}, line {line}: 'text' is empty" for line in (4, 12, 20)),
+        f"17 predictions written to {output}",
     ]
     assert names(output) == ["part-000000.csv"]
     assert [node["Alive"] for node in ray.nodes()] == [True]
@@ -241,14 +292,14 @@ def test_a_node_of_a_joined_cluster_that_lacks_the_required_module_is_named(
     [
         ({"a.csv": "tweet\nhi\n"}, {}, DataError, r"a\.csv has no column 'text'.*--text_column"),
         (
-            {"a.csv": "text,confidence\nhi,1\n"},
-            {},
+            {"a.csv": "text,my_confidence\nhi,1\n"},
+            {"answer_prefix": "my_"},
             UsageError,
-            "already has a column confidence",
+            "--answer_prefix my_: .* already has my_confidence",
         ),
         ({"a.csv": "text\n", "b.csv": "text,id\n"}, {}, DataError, r"b\.csv .*a\.csv \(id\)"),
         ({"a.csv": "text\n", "b.csv": ""}, {}, DataError, r"b\.csv is empty"),
-        ({"a.csv": "text\n", "b.csv": b"PAR1"}, {}, DataError, r"b\.csv is a binary file"),
+        ({"a.csv": "text\n", "b.csv": b"PAR1"}, {}, DataError, r"b\.csv is not a valid Parquet"),
         ({"a.parquet": "text\n"}, {}, DataError, r"contains no \.csv or"),
         ({}, {}, DataError, r"contains no \.csv or"),
         ({"a.csv": "text\n"}, {"texts": ["hi"]}, UsageError, "a text requires --engine local"),

@@ -1,10 +1,18 @@
 import csv
 import io
+import math
+from datetime import date
 
 import numpy as np
 import pytest
 
-from featherweight.prediction.cells import prediction_cells, safe_cell, write_rows
+from featherweight.prediction.cells import (
+    csv_cell,
+    prediction_cells,
+    safe_cell,
+    to_json,
+    write_rows,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +62,29 @@ def test_prediction_cells_are_id_name_and_confidence() -> None:
     cells = list(prediction_cells(("no", "yes"), probabilities))
     assert cells == [(1, "yes", "0.750000"), (0, "no", "1.000000"), (0, "no", "0.500000")]
     assert all(type(label) is int for label, _, _ in cells)
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ({"name": "x", "tags": ["a", None]}, '{"name": "x", "tags": ["a", null]}'),
+        ([1, True, "é"], '[1, true, "é"]'),
+        ([math.nan, {"x": -math.inf}], '[null, {"x": null}]'),
+        ([date(2024, 1, 2), b"x", b"\xff"], '["2024-01-02", "x", "\\\\xff"]'),
+        (True, "true"),
+        (None, ""),
+        (math.nan, ""),
+        (b"text", "text"),
+        ("text", "text"),
+        (7, 7),
+        (1.5, 1.5),
+    ],
+)
+def test_values_become_cells_without_python_syntax(value: object, cell: object) -> None:
+    assert csv_cell(value) == cell
+
+
+def test_json_has_null_in_place_of_what_is_no_number() -> None:
+    values = {"a": math.nan, "b": [math.inf, 1.5], "c": {"d": (-math.inf, "NaN")}, "e": "é"}
+    expected = '{"a": null, "b": [null, 1.5], "c": {"d": [null, "NaN"]}, "e": "é"}'
+    assert to_json(values) == expected

@@ -29,7 +29,7 @@ class Length(StubClassifier):
         return np.log(np.stack([1 - share, share + 1e-12], axis=1))
 
 
-def predicted(path: Path, output: Path, **flags: Any) -> list[int]:
+def predicted(path: Path, output: Path, **flags: Any) -> list[int | None]:
     return list(predict_file(Length(), path, output, PredictConfig(**flags)))
 
 
@@ -40,7 +40,7 @@ def objects(path: Path) -> list[dict[str, Any]]:
 def test_json_lines_keep_each_value_and_its_type(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"id": 7, "text": "=long 😂\n\u2028", "tags": ["a", None], "score": -1.5},
-        {"text": "", "late": {"x": True}},
+        {"text": "hi", "late": {"x": True}},
     ]
     path = tmp_path / "in.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -48,14 +48,14 @@ def test_json_lines_keep_each_value_and_its_type(tmp_path: Path) -> None:
     lines = (tmp_path / "out.jsonl").read_bytes().decode().split("\n")
     written = [json.loads(line) for line in lines[:-1]]
     assert [list(each) for each in written] == [
-        ["id", "text", "tags", "score", "predicted_label", "predicted_emotion", "confidence"],
-        ["text", "late", "predicted_label", "predicted_emotion", "confidence"],
+        ["id", "text", "tags", "score", "predicted_label", "predicted_name", "confidence"],
+        ["text", "late", "predicted_label", "predicted_name", "confidence"],
     ]
     for each, row in zip(written, rows, strict=True):
         assert row.items() <= each.items()
     assert [each["predicted_label"] for each in written] == [1, 0]
-    assert [each["predicted_emotion"] for each in written] == ["long", "short"]
-    assert [each["confidence"] for each in written] == pytest.approx([0.8, 1.0], abs=0.2)
+    assert [each["predicted_name"] for each in written] == ["long", "short"]
+    assert [each["confidence"] for each in written] == pytest.approx([0.9, 0.8])
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -84,7 +84,7 @@ def test_parquet_keeps_the_types_of_its_columns(tmp_path: Path) -> None:
     assert predicted(path, output, min_confidence=0.85) == [1] * 70_000
     table = parquet.read_table(output)
     assert table.select(list(columns)).equals(pyarrow.table(columns))
-    assert table.column_names[4:] == ["predicted_label", "predicted_emotion", "confidence"]
+    assert table.column_names[4:] == ["predicted_label", "predicted_name", "confidence"]
     assert table["predicted_label"].to_pylist() == [1] * 70_000
     assert parquet.ParquetFile(output).num_row_groups == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
@@ -104,10 +104,10 @@ def test_every_output_format_has_the_same_predictions(tmp_path: Path) -> None:
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row, values in zip(rows, from_parquet, strict=True):
-        label = values["predicted_label"]
+        label, confidence = values["predicted_label"], values["confidence"]
         assert row["predicted_label"] == ("" if label is None else str(label))
-        assert row["predicted_emotion"] == values["predicted_emotion"]
-        assert float(row["confidence"]) == values["confidence"]
+        assert row["predicted_name"] == (values["predicted_name"] or "")
+        assert row["confidence"] == ("" if confidence is None else f"{confidence:.6f}")
         assert row["id"] == values["id"] == f"0{len(row['text'])}"
 
 
@@ -162,16 +162,15 @@ def test_json_lines_to_parquet_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     path = tmp_path / "in.jsonl"
     path.write_text('{"text": "yes"}\n')
-    with pytest.raises(UsageError, match="does not declare"):
+    with pytest.raises(UsageError, match="declares the types of its columns"):
         predicted(path, tmp_path / "out.parquet")
 
 
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"csv": Path("in.jsonl")}, "--jsonl"),
-        ({"jsonl": Path("in.csv.gz")}, "--csv"),
-        ({"jsonl": Path("in.parquet")}, "--parquet"),
+        ({"jsonl": Path("-")}, "--csv -"),
+        ({"csv": Path("-"), "resume": True}, "--resume: the standard input"),
         ({"csv": Path("in.csv"), "parquet": Path("in.parquet")}, "--csv and --parquet"),
         ({"texts": ["hi"], "jsonl": Path("in.jsonl")}, "either"),
         ({"texts": ["hi"], "resume": True}, "--resume requires"),
@@ -186,7 +185,10 @@ def test_conflicting_flags_are_refused(fields: dict[str, Any], named: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_each_input_format_has_its_flag(tiny_run: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("flag", ["csv", "jsonl", "parquet"])
+def test_each_flag_reads_each_input_format(
+    tiny_run: Path, tmp_path: Path, kind: str, flag: str
+) -> None:
     path = tmp_path / f"in.{kind}"
     if kind == "parquet":
         pyarrow = pytest.importorskip("pyarrow")
@@ -196,7 +198,7 @@ def test_each_input_format_has_its_flag(tiny_run: Path, tmp_path: Path, kind: st
     else:
         path.write_text("text\nso happy\n" if kind == "csv" else '{"text": "so happy"}\n')
     output = tmp_path / "out.jsonl"
-    fields: dict[str, Any] = {kind: path}
+    fields: dict[str, Any] = {flag: path}
     predict(PredictConfig(weights=tiny_run, output_path=output, device="cpu", **fields))
     (each,) = objects(output)
     assert each["text"] == "so happy"

@@ -1,3 +1,4 @@
+import gzip
 import json
 import logging
 import os
@@ -49,7 +50,7 @@ def every_batch_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "in.csv"
-    path.write_text("id,text\n" + "".join(f"{n},{'y' * (n % 11)}\n" for n in range(ROWS)))
+    path.write_text("id,text\n" + "".join(f"{n},{'y' * (1 + n % 11)}\n" for n in range(ROWS)))
     return path
 
 
@@ -127,11 +128,12 @@ def test_a_full_disk_keeps_the_recorded_rows(path: Path, output: Path) -> None:
 
 
 def test_an_invalid_input_leaves_nothing(tmp_path: Path, path: Path, output: Path) -> None:
-    with path.open("a") as file:
-        file.write("one,field,too many\n")
-    with pytest.raises(DataError, match=f"line {ROWS + 2}"):
-        predicted(path, output)
-    assert names(tmp_path) == ["in.csv"]
+    damaged = tmp_path / "in.csv.gz"
+    damaged.write_bytes(gzip.compress(path.read_bytes())[:-20])
+    path.unlink()
+    with pytest.raises(DataError, match="corrupt"):
+        predicted(damaged, output)
+    assert names(tmp_path) == ["in.csv.gz"]
 
 
 def test_nothing_to_resume_is_refused(tmp_path: Path, path: Path, output: Path) -> None:

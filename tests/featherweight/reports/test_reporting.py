@@ -196,23 +196,28 @@ def test_model_card_warns_if_the_split_chose_the_checkpoint() -> None:
     assert "optimistic" in model_card(evaluation(split="validation"), config, data)
 
 
-def test_evaluation_is_written_into_its_run(tiny_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("labels", "kind"), [(("a", "b", "c"), "name"), (("joy", "anger", "Fear"), "emotion")]
+)
+def test_evaluation_is_written_into_its_run(
+    tiny_run: Path, tmp_path: Path, labels: tuple[str, ...], kind: str
+) -> None:
     run = Run(tmp_path / "tiny")
     shutil.copytree(tiny_run, run.path)
-    tested = evaluation()
+    tested = evaluation(labels)
     write_evaluation(run, tested, ["=1+1", "a,b", 'say "no"', *"defghij"])
 
     assert run.read_json("evaluation.json") == json.loads(json.dumps(tested.to_json()))
     with run.file("predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "text", "label", "emotion", "predicted_label", "predicted_emotion", "confidence",
+        "text", "label", kind, "predicted_label", f"predicted_{kind}", "confidence",
     ]  # fmt: skip
     assert [row["text"] for row in rows[:3]] == ["'=1+1", "a,b", 'say "no"']
     assert [int(row["label"]) for row in rows] == TARGETS
     assert [int(row["predicted_label"]) for row in rows] == PREDICTIONS
-    assert rows[2]["emotion"] == "a"
-    assert rows[2]["predicted_emotion"] == "b"
+    assert rows[2][kind] == labels[0]
+    assert rows[2][f"predicted_{kind}"] == labels[1]
     assert run.file("confusion_matrix.png").read_bytes().startswith(PNG)
     assert run.file("README.md").read_text(encoding="utf-8").startswith("# tiny\n")
 

@@ -97,7 +97,7 @@ def test_given_dialect(
 
 def test_a_file_without_header(tmp_path: Path) -> None:
     path = written(tmp_path, "a.csv", "joy,a\nfear,b\n")
-    assert rows_of(path, Dialect(no_header=True)) == [
+    assert rows_of(path, Dialect(header=False)) == [
         (1, {"column_1": "joy", "column_2": "a"}),
         (2, {"column_1": "fear", "column_2": "b"}),
     ]
@@ -277,6 +277,6 @@ def test_a_table_written_in_any_dialect_is_read_back(
             encoding="" if style.encoding.startswith("utf") else style.encoding,
             # Without a header, the texts may allow another reading.
             delimiter="" if style.header or style.sep_line else style.delimiter,
-            no_header=not style.header,
+            header=style.header,
         )
         assert pairs(path, flags) == rows
