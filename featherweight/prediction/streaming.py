@@ -46,8 +46,8 @@ def predict_file(
             standard output.
         config: The options of reading and writing; with `resume`, only the ids of the remaining
             rows are yielded. `weights` is the classifier's origin. If that is a bundle and the file
-            is large, a process on each core loads it as well; they must be able to import the main
-            module. The options that choose input, output, engine and device are ignored.
+            is large, a process on each core loads it as well. The options that choose input,
+            output, engine and device are ignored.
         progress: Show a progress bar on stderr.
 
     Raises:

@@ -1,26 +1,26 @@
 """Predictions for batches in order, optionally by one process per core.
 
 Processes instead of threads, which share one interpreter: of the 26 µs that a bundle of 290,000
-parameters needs per text, 7 are spent in Python, so threads could not use four cores.
+parameters needs per text, 7 are spent in Python, so threads could not use four cores. They exchange
+pickles over private pipes, as those of `multiprocessing` do.
 """
 
-import multiprocessing
 import os
-import signal
+import pickle
+import tempfile
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from featherweight.child_process import exit_reason, start
 from featherweight.classifier import Classifier
 from featherweight.data.files.formats import Values
 from featherweight.errors import FeatherweightError
-from featherweight.loading import load
 from featherweight.prediction.answers import answers
 from featherweight.prediction.output_formats import OutputFormat
 
@@ -91,7 +91,7 @@ def predict_batches(
         bundle: Load the model from here in a process on each core; None: use this process.
 
     Raises:
-        FeatherweightError: A worker process was killed.
+        FeatherweightError: A worker process has ended.
     """
     processes = cores()
     if bundle is None or processes == 1:
@@ -104,79 +104,81 @@ def predict_batches(
         predictor.classifier.truncated_texts += batch.truncated_texts
         return batch
 
-    with _worker_processes(predictor, bundle, processes) as connections:
+    with _worker_processes(predictor, bundle, processes) as idle:
         pool = ThreadPoolExecutor(processes)  # each thread waits for one process
         try:
             for batch in batches:
-                queue.append(pool.submit(_call_worker, connections, batch))
+                queue.append(pool.submit(_call_worker, idle, batch))
                 if len(queue) == _QUEUED * processes:
                     yield next_result()
             while queue:
                 yield next_result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Worker:
+    """A process that predicts batches; see `worker_process`."""
+
+    def __init__(self, predictor: BatchPredictor, bundle: Path) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
+        self._process = start("featherweight.prediction.worker_process", self._log, {})
+        assert self._process.stdin and self._process.stdout
+        self._requests, self._results = self._process.stdin, self._process.stdout
+        options = predictor.output, predictor.min_confidence, predictor.known_words
+        self._send((bundle.resolve(), *options))
+
+    def __call__(self, batch: Batch) -> PredictedBatch:
+        """Returns the predictions for a batch.
+
+        Raises:
+            FeatherweightError: The process has ended.
+        """
+        self._send(batch)
+        try:
+            result: PredictedBatch | Exception = pickle.load(self._results)
+        except (EOFError, pickle.UnpicklingError):
+            reason = exit_reason(self._process, self._log)
+            raise FeatherweightError(f"a worker process ended with {reason}") from None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _send(self, message: object) -> None:
+        with suppress(BrokenPipeError):  # a dead process is detected by its missing result
+            pickle.dump(message, self._requests)
+            self._requests.flush()
+
+    def stop(self) -> None:
+        """Kills the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
 
 
 @contextmanager
 def _worker_processes(
     predictor: BatchPredictor, bundle: Path, count: int
-) -> Iterator[SimpleQueue[Connection]]:
-    """Starts processes and yields the connections to them, which are all idle.
+) -> Iterator[SimpleQueue[_Worker]]:
+    """Starts processes and yields a queue of them, which are all idle.
 
     A pipe of its own for each process, unlike the shared one of `ProcessPoolExecutor`, ends when
     the process is killed, also in the middle of a result.
     """
-    # A fork would copy locks that other threads of the libraries happen to hold.
-    context = multiprocessing.get_context("spawn")
-    connections: SimpleQueue[Connection] = SimpleQueue()
-    workers = []
+    workers = [_Worker(predictor, bundle) for _ in range(count)]
+    idle: SimpleQueue[_Worker] = SimpleQueue()
     try:
-        for _ in range(count):
-            connection, end = context.Pipe()
-            options = predictor.output, predictor.min_confidence, predictor.known_words
-            arguments = end, bundle, *options
-            workers.append(context.Process(target=_serve, args=arguments, daemon=True))
-            workers[-1].start()
-            end.close()
-            connections.put(connection)
-        yield connections
-    finally:
-        while not connections.empty():
-            connections.get().close()
         for worker in workers:
-            worker.join()
-
-
-def _call_worker(connections: SimpleQueue[Connection], batch: Batch) -> PredictedBatch:
-    connection = connections.get()
-    try:
-        connection.send(batch)
-        result: PredictedBatch | Exception = connection.recv()
-    except (EOFError, OSError):
-        raise FeatherweightError("a worker process was killed: is there enough memory?") from None
+            idle.put(worker)
+        yield idle
     finally:
-        connections.put(connection)
-    if isinstance(result, Exception):
-        raise result
-    return result
+        for worker in workers:
+            worker.stop()
 
 
-def _serve(
-    connection: Connection,
-    bundle: Path,
-    output: OutputFormat,
-    min_confidence: float,
-    known_words: bool,
-) -> None:
-    """Predicts batches until the connection ends, which it also does if the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
-    predictor = BatchPredictor(load(bundle, "cpu"), output, min_confidence, known_words)
-    with suppress(EOFError, OSError):
-        while True:
-            batch = connection.recv()
-            result: PredictedBatch | Exception
-            try:
-                result = predictor(batch)
-            except Exception as error:
-                result = error
-            connection.send(result)
+def _call_worker(idle: SimpleQueue[_Worker], batch: Batch) -> PredictedBatch:
+    worker = idle.get()
+    try:
+        return worker(batch)
+    finally:
+        idle.put(worker)

@@ -22,8 +22,20 @@ from featherweight.prediction.streaming import predict_file
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 
 TWO_CORES = "import os; os.sched_getaffinity = lambda _: {0, 1}\n"
-DIE = """
-import multiprocessing, signal
+CHILDREN = """
+import signal, subprocess
+children = []
+init = subprocess.Popen.__init__
+
+def noted(self, *arguments, **options):
+    init(self, *arguments, **options)
+    children.append(self)
+
+subprocess.Popen.__init__ = noted
+"""
+DIE = (
+    CHILDREN
+    + """
 from featherweight.prediction import resumable_file
 resumable_file._RECORD_SECONDS = 0
 record_progress = resumable_file.ResumableFile.record_progress
@@ -37,11 +49,12 @@ def dying(self, rows):
         kill()
 
 def kill():
-    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    print(*[child.pid for child in children], flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 resumable_file.ResumableFile.record_progress = dying
 """
+)
 MEMORY = """
 import resource
 from pathlib import Path
@@ -172,23 +185,25 @@ def test_the_core_package_alone_predicts_files_and_texts(tmp_path: Path, bundle:
 
 def test_a_killed_worker_is_one_line_and_saved_rows_remain(tmp_path: Path, bundle: Path) -> None:
     path = write(tmp_path / "in.csv", 22_000)
-    before = """
-import multiprocessing, signal
+    before = (
+        CHILDREN
+        + """
 from featherweight.prediction import resumable_file
 resumable_file._RECORD_SECONDS = 0
 record_progress = resumable_file.ResumableFile.record_progress
 
 def killing(self, rows):
     record_progress(self, rows)
-    for child in multiprocessing.active_children():
-        os.kill(child.pid, signal.SIGKILL)
+    for child in children:
+        child.send_signal(signal.SIGKILL)
 
 resumable_file.ResumableFile.record_progress = killing
 """
+    )
     done = predict("--weights", bundle, "--csv", path, before=TWO_CORES + before)
     assert done.returncode == 1
     saved, failure = done.stderr.splitlines()
     assert "--resume" in saved
-    assert failure.startswith("featherweight: a worker process was killed")
+    assert failure == "featherweight: a worker process ended with SIGKILL"
     names = ["in.csv", "in_predictions.csv.part", "in_predictions.csv.progress"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
