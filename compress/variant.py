@@ -16,7 +16,7 @@ from featherweight.classifier import Classifier
 from featherweight.device import environment
 from featherweight.errors import UsageError
 from featherweight.quality.evaluation import Evaluation, evaluate
-from featherweight.reports.reporting import write_evaluation
+from featherweight.reports.reporting import draw_evaluation, write_evaluation
 from featherweight.run import COMPRESSION, CONFIG, TRANSFORMER, Run, atomic_directory
 from featherweight.timing.latency import Contender, measure
 from lstm.classifier import TextClassifier
@@ -135,6 +135,7 @@ def write_variant(
         run.write_json("environment.json", environment())
         run.write_json(COMPRESSION, {"method": name, "flags": flags_of(config), **record})
         write_evaluation(run, evaluation, validation.texts)
+    draw_evaluation(Run(path), evaluation)
     return Run(path), [evaluation, origin.evaluation]
 
 

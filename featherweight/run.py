@@ -98,7 +98,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the training is finished."""
+        """Whether the training is finished: weights and no checkpoint; pictures do not count."""
         return not self.cut_off and self.weights is not None
 
     @property

@@ -18,7 +18,7 @@ from featherweight.data.dataset import Dataset, Split
 from featherweight.device import resolve_device
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.quality.evaluation import Evaluation, evaluate
-from featherweight.reports.reporting import write_evaluation
+from featherweight.reports.reporting import draw_evaluation, write_evaluation
 from featherweight.run import MODEL, Run, atomic_open
 from featherweight.training.run_records import cut_off_run, first_records, prepare_data
 from featherweight.weights import FEATURES_FORMAT, read_metadata, with_sorted_metadata
@@ -159,8 +159,9 @@ def features(config: FeaturesConfig, model: str) -> tuple[Run, list[Evaluation]]
     write_evaluation(run, evaluations[0], dataset.validation.texts)
     is_folder = not (encoder.files.model or encoder.files.revision)
     source = str(encoder.files.folder.resolve()) if is_folder else model
-    classifier.save(run.file(MODEL), source)  # last: marks the run as finished
+    classifier.save(run.file(MODEL), source)  # marks the run as finished
     logger.info("finished: %s", run.path)
+    draw_evaluation(run, evaluations[0])
     return run, evaluations
 
 

@@ -19,8 +19,7 @@ from featherweight.data.dataset import Dataset
 from featherweight.device import resolve_device, seed_everything
 from featherweight.errors import FeatherweightError, UsageError, first_line
 from featherweight.quality.evaluation import Evaluation, evaluate
-from featherweight.reports.plots import training_curves
-from featherweight.reports.reporting import write_evaluation
+from featherweight.reports.reporting import draw_evaluation, draw_training, write_evaluation
 from featherweight.run import CHECKPOINTS, TRANSFORMER, Run, atomic_directory
 from featherweight.training.run_records import cut_off_run, first_records, logged_to, prepare_data
 from transformer_eval.classifier import (
@@ -78,6 +77,8 @@ def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]]
             return None
         evaluation = _finish(run, trainer, dataset, device)
         logger.info("finished: %s", run.path)
+        draw_training(run, read_history(run))
+        draw_evaluation(run, evaluation)
     return run, [evaluation]
 
 
@@ -115,7 +116,6 @@ def _finish(run: Run, trainer: SafeTrainer, dataset: Dataset, device: str) -> Ev
     with atomic_directory(run.file(TRANSFORMER)) as folder:
         trainer.model.save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
-    run.write_bytes("training_curves.png", training_curves(read_history(run)))
     classifier = TransformerClassifier.load(run.file(TRANSFORMER), device, run.path.name)
     evaluation = evaluate(classifier, dataset.validation, dataset.name)
     write_evaluation(run, evaluation, dataset.validation.texts)

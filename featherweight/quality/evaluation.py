@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix
 
 from featherweight.classifier import Classifier, FloatArray, IntArray, softmax
 from featherweight.data.dataset import Split
+from featherweight.data.rows import listing
 from featherweight.errors import UsageError
 
 RESAMPLES = 2_000
@@ -133,9 +134,11 @@ def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
     """
     labels = split.label_names or classifier.labels
     if sorted(labels) != sorted(classifier.labels):
+        own, others = set(classifier.labels), set(labels)
         raise UsageError(
-            f"{classifier.name} has the labels {', '.join(classifier.labels)}, {data} has "
-            f"{', '.join(labels)}: not comparable"
+            f"{classifier.name} and {data} have different labels, so they are not comparable: "
+            f"only {classifier.name} has {listing(sorted(own - others)) or 'none'}, "
+            f"only {data} has {listing(sorted(others - own)) or 'none'}"
         )
     columns = [classifier.labels.index(label) for label in labels]
     return Evaluation(

@@ -56,7 +56,7 @@ def test_ctrl_c_while_fine_tuning_says_how_to_resume(
         "--device", "cpu",
     ]  # fmt: skip
     with monkeypatch.context() as patched:
-        patched.setattr(finetune, "training_curves", interrupt)
+        patched.setattr(finetune, "evaluate", interrupt)
         assert call(*arguments) == 130
     assert "resume with the same command and --resume" in error_line(capsys)
     assert call(*arguments, "--resume") == 0
