@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,6 +12,12 @@ from featherweight.config import CompareConfig, EvaluationConfig
 from featherweight.errors import FeatherweightError, MissingExtraError, UsageError
 from featherweight.hub.config import PushConfig
 from featherweight.prediction.config import PredictConfig
+from featherweight.reports.terminal import (
+    OneLineFormatter,
+    print_error,
+    printable,
+    standard_streams,
+)
 
 _PACKAGES = ("featherweight", "lstm", "transformer_eval", "compress", "edge")
 _EXTRAS = {
@@ -56,7 +61,7 @@ def test(arguments: Sequence[str]) -> None:
     with temporary_fp16_copy(weights) as variants:
         result = test_weights(config, weights, variants)
     if config.json:
-        print(json.dumps(result.evaluation.to_json(), ensure_ascii=False))
+        print(json.dumps(result.evaluation.to_json()))
     else:
         print(report(result.evaluation, result.others, result.latencies, result.rejected))
 
@@ -204,10 +209,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl-C.
     """
     verb, *flags_of_verb = arguments or sys.argv[1:] or ["--help"]
-    _log_to_stderr()
     try:
-        _run(verb, flags_of_verb)
-        sys.stdout.flush()
+        with standard_streams():
+            _log_to_stderr()
+            _run(verb, flags_of_verb)
     except FeatherweightError as error:
         return _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
@@ -221,14 +226,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = str(interrupt) or ("resume with the same command and --resume" if resumable else "")
         return _fail(f"interrupted{f': {hint}' if hint else ''}", INTERRUPTED)
     except BrokenPipeError:
-        # The reader closed the pipe (`| head`). Redirected, so that Python's flush at exit works.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0  # the reader has read enough (`| head`)
     except OSError as error:  # e.g. a full disk, a missing permission, a file name too long
         return _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     return 0
 
 
 def _run(verb: str, arguments: Sequence[str]) -> None:
+    for word in arguments:
+        _refuse_undecodable(word)
     if verb in ("-h", "--help"):
         print(_overview())
     elif verb == "--version":
@@ -239,6 +245,17 @@ def _run(verb: str, arguments: Sequence[str]) -> None:
         VERBS[verb](arguments)
     else:
         raise UsageError(f"unknown command {verb!r}: choose from {', '.join(VERBS)}")
+
+
+def _refuse_undecodable(word: str) -> None:
+    """Refuses an argument with bytes that the terminal's encoding does not have."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{printable(word)} is not UTF-8: set the terminal to UTF-8, for example with "
+            "LC_ALL=C.UTF-8, and rename files whose names are in another encoding"
+        ) from None
 
 
 def _parse(
@@ -260,12 +277,14 @@ def _overview() -> str:
 
 def _log_to_stderr() -> None:
     # On the root logger, where tqdm can redirect lines to keep its bar below them.
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLineFormatter())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("featherweight").setLevel(logging.INFO)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"featherweight: {' '.join(message.split())}", file=sys.stderr)
+    print_error(f"featherweight: {message}")
     return code
 
 

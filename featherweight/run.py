@@ -30,10 +30,11 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     Args:
         path: The file to write.
-        mode: "w" (UTF-8 text, line ends as written) or "wb".
+        mode: "w" (UTF-8 text, line ends as written) or "wb". Half of a surrogate pair, as in a file
+            name that is not UTF-8, is written as an escape sequence, which JSON reads back.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     try:
         with temporary.open(mode, **text) as file:  # type: ignore[call-overload]
             yield file
@@ -76,9 +77,12 @@ class Run:
         """Creates a run directory with its first JSON files, all at once.
 
         Raises:
-            UsageError: The directory exists, and `overwrite` is off or it is not a run.
+            UsageError: The directory exists, and `overwrite` is off or it is not a run; or the
+                name is not UTF-8, as files of the run require.
         """
         path = output_dir / name
+        if name != name.encode(errors="replace").decode():
+            raise UsageError(f"the run's name {name} is not UTF-8: give another --name")
         if path.exists() and not overwrite:
             raise UsageError(
                 f"{path} already exists: choose another --name, "

@@ -135,7 +135,8 @@ def confusion_matrices(record: Record) -> bytes:
     columns = min(3, max(len(rows), 1))
     lines = max(-(-len(rows) // columns), 1)
     width = 9 if columns > 1 else 5.5
-    height = (width - 0.6) / columns * lines + 1.8
+    names = 1.8 if len(labels) <= _MAX_TICK_LABELS else 1.4
+    height = (width - 0.6) / columns * lines + names
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False)
     _name_missing(figure, record, rows, "quality")

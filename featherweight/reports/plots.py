@@ -1,6 +1,7 @@
 """Pictures of one run as PNG bytes, and what all pictures share."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.image import AxesImage
 
 from featherweight.quality.evaluation import Evaluation
 from featherweight.reports.classes import MAX_CLASSES
+from featherweight.reports.terminal import printable
 
 DPI = 120
 _MAX_SIDE = 9.0  # inches, of a confusion matrix
@@ -81,14 +83,15 @@ def name_classes(
     shown = [literal(short(label, max_letters)) for label in labels]
     note = ""
     if len(labels) > max_named:
-        shown, note = [], f" ({len(labels)} classes, names not shown)"
+        shown, note = [], f"\n({len(labels)} classes, names not shown)"
     axes.set_xticks(range(len(shown)), shown, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(shown)), shown)
     axes.set(xlabel=f"predicted{note}", ylabel=f"true{note}")
 
 
 def short(text: str, limit: int) -> str:
-    """Returns a text cut to a maximum number of letters."""
+    """Returns a text on one line, cut to a maximum number of letters."""
+    text = printable(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -100,5 +103,8 @@ def literal(text: str) -> str:
 def png(figure: Figure) -> bytes:
     """Renders a figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    with warnings.catch_warnings():
+        # Labels may be in any script; the font draws a box for a letter that it lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

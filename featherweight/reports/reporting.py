@@ -155,9 +155,9 @@ def report(
         rejected: Why `compress` rejected the evaluated variant; empty otherwise.
     """
     n = len(evaluation.targets)
+    title = f"{evaluation.model} on {evaluation.data}, {evaluation.split} split, n = {n}"
     parts = [
-        f"{evaluation.model} on {evaluation.data}, {evaluation.split} split, n = {n}"
-        + (f" (rejected: {rejected})" if rejected else ""),
+        printable(title + (f" (rejected: {rejected})" if rejected else "")),
         per_class_table(evaluation),
         confusion_table(evaluation),
         coverage_table(evaluation),

@@ -97,7 +97,7 @@ def _check_flags(run: Run, config: OutputConfig) -> None:
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
     """Appends the log to a file while the context lasts."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -135,7 +135,7 @@ def test_panels_say_that_the_names_of_many_classes_are_not_shown(drawn: list[Fig
     confusion_matrices(with_classes(20))
     assert "topic 19" in texts(drawn[-1])
     confusion_matrices(with_classes(77))
-    assert "predicted (77 classes, names not shown)" in texts(drawn[-1])
+    assert "predicted\n(77 classes, names not shown)" in texts(drawn[-1])
     assert not any(text.startswith("topic") for text in texts(drawn[-1]))
 
 

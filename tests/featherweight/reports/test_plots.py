@@ -54,7 +54,7 @@ def test_confusion_matrix_has_numbers_and_names_where_there_is_room(
     axes = figures[0].axes[0]
     assert len(axes.texts) == (count**2 if numbered else 0)
     assert len(axes.get_yticklabels()) == len(axes.get_xticklabels()) == (count if named else 0)
-    note = "" if named else f" ({count} classes, names not shown)"
+    note = "" if named else f"\n({count} classes, names not shown)"
     assert (axes.get_xlabel(), axes.get_ylabel()) == (f"predicted{note}", f"true{note}")
     figures[0].draw_without_rendering()
     rows = [label.get_window_extent() for label in axes.get_yticklabels()]
