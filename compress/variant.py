@@ -17,7 +17,7 @@ from featherweight.device import environment
 from featherweight.disk.atomic import atomic_directory
 from featherweight.errors import UsageError
 from featherweight.quality.evaluation import Evaluation, evaluate
-from featherweight.reports.reporting import write_evaluation
+from featherweight.reports.reporting import draw_evaluation, write_evaluation
 from featherweight.run import COMPRESSION, CONFIG, TRANSFORMER, Run
 from featherweight.timing.latency import Contender, measure
 from lstm.classifier import TextClassifier
@@ -136,6 +136,7 @@ def write_variant(
         run.write_json("environment.json", environment())
         run.write_json(COMPRESSION, {"method": name, "flags": flags_of(config), **record})
         write_evaluation(run, evaluation, validation.texts)
+    draw_evaluation(Run(path), evaluation)
     return Run(path), [evaluation, origin.evaluation]
 
 

@@ -2,10 +2,11 @@
 
 import json
 import logging
-import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from featherweight import flags
@@ -13,6 +14,12 @@ from featherweight.config import CompareConfig, EvaluationConfig
 from featherweight.errors import FeatherweightError, MissingExtraError, UsageError
 from featherweight.hub.config import PushConfig
 from featherweight.prediction.config import PredictConfig
+from featherweight.reports.terminal import (
+    OneLineFormatter,
+    print_error,
+    printable,
+    standard_streams,
+)
 
 _PACKAGES = ("featherweight", "lstm", "transformer_eval", "compress", "edge")
 _EXTRAS = {
@@ -22,7 +29,9 @@ _EXTRAS = {
     ),
     "onnx": "onnx", "optuna": "search", "fastapi": "serve", "uvicorn": "serve", "ray": "ray",
 }  # fmt: skip
-INTERRUPTED = 130  # exit code that shells report after Ctrl-C
+# Exit codes that shells report after Ctrl-C and SIGTERM.
+INTERRUPTED = 130
+TERMINATED = 143
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -56,7 +65,7 @@ def test(arguments: Sequence[str]) -> None:
     with temporary_fp16_copy(weights) as variants:
         result = test_weights(config, weights, variants)
     if config.json:
-        print(json.dumps(result.evaluation.to_json(), ensure_ascii=False))
+        print(json.dumps(result.evaluation.to_json()))
     else:
         print(report(result.evaluation, result.others, result.latencies, result.rejected))
 
@@ -201,13 +210,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The verb and its flags; by default those of the process.
 
     Returns:
-        The exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl-C.
+        The exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl-C, 143 after SIGTERM.
     """
     verb, *flags_of_verb = arguments or sys.argv[1:] or ["--help"]
-    _log_to_stderr()
+    received: list[int] = []
     try:
-        _run(verb, flags_of_verb)
-        sys.stdout.flush()
+        with standard_streams(), _termination_as_interrupt(received):
+            _log_to_stderr()
+            _run(verb, flags_of_verb)
     except FeatherweightError as error:
         return _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
@@ -217,18 +227,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing = MissingExtraError(library, _EXTRAS.get(library, "train"))
         return _fail(str(missing), missing.exit_code)
     except KeyboardInterrupt as interrupt:
-        resumable = verb in ("train", "finetune")
-        hint = str(interrupt) or ("resume with the same command and --resume" if resumable else "")
-        return _fail(f"interrupted{f': {hint}' if hint else ''}", INTERRUPTED)
+        hint = f": {interrupt}" if str(interrupt) else ""
+        return _fail(f"interrupted{hint}", TERMINATED if received else INTERRUPTED)
     except BrokenPipeError:
-        # The reader closed the pipe (`| head`). Redirected, so that Python's flush at exit works.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0  # the reader has read enough (`| head`)
     except OSError as error:  # e.g. a full disk, a missing permission, a file name too long
         return _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     return 0
 
 
+@contextmanager
+def _termination_as_interrupt(received: list[int]) -> Iterator[None]:
+    """Makes SIGTERM end a command like Ctrl-C, which keeps its state; notes it in `received`."""
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _run(verb: str, arguments: Sequence[str]) -> None:
+    for word in arguments:
+        _refuse_undecodable(word)
     if verb in ("-h", "--help"):
         print(_overview())
     elif verb == "--version":
@@ -239,6 +267,17 @@ def _run(verb: str, arguments: Sequence[str]) -> None:
         VERBS[verb](arguments)
     else:
         raise UsageError(f"unknown command {verb!r}: choose from {', '.join(VERBS)}")
+
+
+def _refuse_undecodable(word: str) -> None:
+    """Refuses an argument with bytes that the terminal's encoding does not have."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{printable(word)} is not UTF-8: set the terminal to UTF-8, for example with "
+            "LC_ALL=C.UTF-8, and rename files whose names are in another encoding"
+        ) from None
 
 
 def _parse(
@@ -260,12 +299,14 @@ def _overview() -> str:
 
 def _log_to_stderr() -> None:
     # On the root logger, where tqdm can redirect lines to keep its bar below them.
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLineFormatter())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("featherweight").setLevel(logging.INFO)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"featherweight: {' '.join(message.split())}", file=sys.stderr)
+    print_error(f"featherweight: {message}")
     return code
 
 

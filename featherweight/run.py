@@ -49,9 +49,12 @@ class Run:
         If it exists and may be overwritten, the new run is to replace it; see `take_place`.
 
         Raises:
-            UsageError: The directory exists, and `overwrite` is off or it is not a run.
+            UsageError: The directory exists, and `overwrite` is off or it is not a run; or the
+                name is not UTF-8, as files of the run require.
         """
         path = output_dir / name
+        if name != name.encode(errors="replace").decode():
+            raise UsageError(f"the run's name {name} is not UTF-8: give another --name")
         recover(path)
         if path.exists() and not overwrite:
             raise UsageError(
@@ -90,7 +93,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the training is finished."""
+        """Whether the training is finished: weights and no checkpoint; pictures do not count."""
         return not self.cut_off and self.weights is not None
 
     @property

@@ -17,7 +17,7 @@ from featherweight.data.dialect import Dialect
 from featherweight.errors import UsageError, WeightsError
 from featherweight.loading import compression_of, load
 from featherweight.quality.evaluation import Evaluation, evaluate
-from featherweight.reports.reporting import write_evaluation
+from featherweight.reports.reporting import draw_evaluation, write_evaluation
 from featherweight.run import CONFIG, Run
 from featherweight.timing.latency import Contender, Latency, measure, timed_devices
 
@@ -84,6 +84,7 @@ def test(config: EvaluationConfig, weights: Path, variants: Sequence[Path] = ())
         write_evaluation(run, evaluations[0], split.texts)
         if latencies:
             run.write_text("latency.json", json.dumps([record.to_json() for record in latencies]))
+        draw_evaluation(run, evaluations[0])
     return TestResult(evaluations[0], evaluations[1:], latencies, rejected)
 
 

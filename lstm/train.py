@@ -12,8 +12,7 @@ from featherweight.data.dataset import Split
 from featherweight.device import resolve_device, seed_everything
 from featherweight.errors import WeightsError
 from featherweight.quality.evaluation import Evaluation, evaluate
-from featherweight.reports.plots import training_curves
-from featherweight.reports.reporting import write_evaluation
+from featherweight.reports.reporting import draw_evaluation, draw_training, write_evaluation
 from featherweight.run import CHECKPOINT, MODEL, TOKENIZER, Run
 from featherweight.training.run_records import first_records, logged_to, prepare_data, written_run
 from lstm.classifier import TextClassifier, model_config
@@ -70,11 +69,12 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
         )
         classifier.save(run.file(MODEL))
         run.write_text("history.jsonl", "".join(json.dumps(r) + "\n" for r in progress.history))
-        run.write_bytes("training_curves.png", training_curves(progress.history))
         evaluation = evaluate(classifier, dataset.validation, dataset.name)
         write_evaluation(run, evaluation, dataset.validation.texts)
         run.file(CHECKPOINT).unlink(missing_ok=True)
         logger.info("finished: %s", run.final)
+    draw_training(run, progress.history)
+    draw_evaluation(run, evaluation)
     return run, evaluation
 
 

@@ -19,7 +19,7 @@ from featherweight.device import resolve_device
 from featherweight.disk.atomic import atomic_open
 from featherweight.errors import DataError, UsageError, WeightsError
 from featherweight.quality.evaluation import Evaluation, evaluate
-from featherweight.reports.reporting import write_evaluation
+from featherweight.reports.reporting import draw_evaluation, write_evaluation
 from featherweight.run import MODEL, Run
 from featherweight.training.run_records import first_records, prepare_data, written_run
 from featherweight.weights import FEATURES_FORMAT, read_metadata, with_sorted_metadata
@@ -166,8 +166,9 @@ def features(config: FeaturesConfig, model: str) -> tuple[Run, list[Evaluation]]
         write_evaluation(run, evaluations[0], dataset.validation.texts)
         is_folder = not (encoder.files.model or encoder.files.revision)
         source = str(encoder.files.folder.resolve()) if is_folder else model
-        classifier.save(run.file(MODEL), source)  # last: marks the run as finished
+        classifier.save(run.file(MODEL), source)  # marks the run as finished
         logger.info("finished: %s", run.final)
+    draw_evaluation(run, evaluations[0])
     return run, evaluations
 
 

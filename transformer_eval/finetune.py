@@ -21,8 +21,7 @@ from featherweight.device import resolve_device, seed_everything
 from featherweight.disk.atomic import atomic_directory
 from featherweight.errors import FeatherweightError, UsageError, first_line
 from featherweight.quality.evaluation import Evaluation, evaluate
-from featherweight.reports.plots import training_curves
-from featherweight.reports.reporting import write_evaluation
+from featherweight.reports.reporting import draw_evaluation, draw_training, write_evaluation
 from featherweight.run import CHECKPOINTS, TRANSFORMER, Run
 from featherweight.training.run_records import first_records, logged_to, prepare_data, written_run
 from transformer_eval.classifier import (
@@ -86,6 +85,8 @@ def finetune(config: FinetuneConfig, model: str) -> tuple[Run, list[Evaluation]]
             return None
         evaluation = _finish(run, trainer, dataset, device)
         logger.info("finished: %s", run.final)
+    draw_training(run, read_history(run))
+    draw_evaluation(run, evaluation)
     return run, [evaluation]
 
 
@@ -124,7 +125,6 @@ def _finish(run: Run, trainer: SafeTrainer, dataset: Dataset, device: str) -> Ev
     with atomic_directory(run.file(TRANSFORMER)) as folder:
         trainer.model.save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
-    run.write_bytes("training_curves.png", training_curves(read_history(run)))
     classifier = TransformerClassifier.load(run.file(TRANSFORMER), device, run.final.name)
     evaluation = evaluate(classifier, dataset.validation, dataset.name)
     write_evaluation(run, evaluation, dataset.validation.texts)

@@ -16,6 +16,7 @@ from featherweight.data.dataset import DataConfig, Dataset
 from featherweight.device import environment
 from featherweight.disk.atomic import atomic_open
 from featherweight.quality.evaluation import evaluate
+from featherweight.reports.terminal import standard_streams
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -26,6 +27,11 @@ def run(program: Callable[..., None]) -> None:
     Args:
         program: Its first parameter, `source`, is made from --data and --labels.
     """
+    with standard_streams():
+        _run(program)
+
+
+def _run(program: Callable[..., None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = ArgumentParser()
     parser.add_argument("--config", action="config", help="YAML file of flags")

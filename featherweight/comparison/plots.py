@@ -11,7 +11,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from featherweight.comparison.record import Record, latency_at, model_name
 from featherweight.reports.label_placement import place_labels
 from featherweight.reports.numbers import three_digits
-from featherweight.reports.plots import DPI, PALETTE, draw_confusion, literal, png, short
+from featherweight.reports.plots import (
+    DPI,
+    PALETTE,
+    draw_confusion,
+    literal,
+    name_classes,
+    png,
+    short,
+)
 
 _HATCHES = ("", "////", "....", "xxxx")  # one for each repetition of the palette
 _MIN_MARKER, _MAX_MARKER = 40.0, 1_200.0  # area in square points
@@ -127,23 +135,22 @@ def confusion_matrices(record: Record) -> bytes:
     columns = min(3, max(len(rows), 1))
     lines = max(-(-len(rows) // columns), 1)
     width = 9 if columns > 1 else 5.5
-    height = (width - 0.6) / columns * lines + 1.8
+    names = 1.8 if len(labels) <= _MAX_TICK_LABELS else 1.4
+    height = (width - 0.6) / columns * lines + names
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False)
     _name_missing(figure, record, rows, "quality")
-    names = [literal(short(label, 14)) for label in labels]
-    ticks = range(len(names)) if len(names) <= _MAX_TICK_LABELS else range(0)
     for axes in grid.flat[len(rows) :]:
         axes.set_axis_off()
     for number, (axes, row) in enumerate(zip(grid.flat, rows, strict=False)):
         counted = len(labels) <= _MAX_COUNT_LABELS
         image = draw_confusion(axes, np.array(row["confusion_matrix"]), counted)
         axes.set_title(literal(short(model_name(row), 80 // columns)), fontsize=10)
-        axes.set_xticks(ticks, names[: len(ticks)], rotation=45, ha="right")
-        axes.set_yticks(ticks, names[: len(ticks)])
+        name_classes(axes, labels, _MAX_TICK_LABELS, max_letters=14)
         left, bottom = number % columns == 0, number + columns >= len(rows)
         axes.tick_params(labelleft=left, labelbottom=bottom)
-        axes.set(xlabel="predicted" if bottom else "", ylabel="true" if left else "")
+        axes.xaxis.label.set_visible(bottom)
+        axes.yaxis.label.set_visible(left)
     if rows:
         bar = figure.colorbar(image, ax=grid, orientation="horizontal", shrink=0.4, aspect=40)
         bar.set_label("share of the true class")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.data.rows import listing
 from featherweight.errors import UsageError
 from featherweight.quality.evaluation import Evaluation
 from featherweight.quality.robustness import Robustness
@@ -167,10 +168,13 @@ def _refuse_incomparable(one: Evaluation, other: Evaluation) -> None:
     for field, value, other_value in (
         ("data", one.data, other.data),
         ("split", one.split, other.split),
-        ("labels", ", ".join(one.labels), ", ".join(other.labels)),
+        ("labels", one.labels, other.labels),
     ):
         if value != other_value:
-            raise UsageError(f"{names} are not comparable: {field} {value} and {other_value}")
+            shown = [
+                each if isinstance(each, str) else listing(each) for each in (value, other_value)
+            ]
+            raise UsageError(f"{names} are not comparable: {field} {' and '.join(shown)}")
     if not np.array_equal(one.targets, other.targets):
         raise UsageError(f"{names} are not comparable: evaluated on different texts")
 

@@ -2,81 +2,17 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from featherweight.comparison.record import Record, model_name, remarks
-from featherweight.reports.numbers import DASH, interval, probability, three_digits
+from featherweight.comparison.table import MISSING, Cell, Column, Table
+from featherweight.reports.classes import hidden_classes, shown_classes
+from featherweight.reports.numbers import interval, probability, three_digits
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 TESTED = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+_MAX_LABEL_COLUMNS = 12
 METRICS = TESTED | {"macro_precision": "macro precision", "macro_recall": "macro recall"}
-
-
-class Cell(NamedTuple):
-    """A cell of a table.
-
-    Attributes:
-        text: The value as shown.
-        key: What the page sorts by: a number, "" for last, None for the text.
-        note: A remark after the value.
-        detail: A further remark, on the page only.
-        flag: "noisy", "wrong", "better", "worse", "same" or nothing.
-    """
-
-    text: str
-    key: float | str | None = None
-    note: str = ""
-    detail: str = ""
-    flag: str = ""
-
-
-MISSING = Cell(DASH, key="")
-
-
-class Column(NamedTuple):
-    """A column of a table.
-
-    Attributes:
-        name: Its header.
-        cell: Returns its cell of an item.
-        group: Header that neighboring columns share on the page.
-        left: Whether it is aligned left.
-        short: Its header in text, where that differs from `name`.
-        joined: Format with which text appends the cell to the one before, such as " / {}".
-        only: "page" or "text" if only that shows it.
-    """
-
-    name: str
-    cell: Callable[[Any], Cell]
-    group: str = ""
-    left: bool = False
-    short: str = ""
-    joined: str = ""
-    only: Literal["", "page", "text"] = ""
-
-
-class Table(NamedTuple):
-    """A table with one row per item; the first column names the item."""
-
-    title: str
-    columns: Sequence[Column]
-    items: Sequence[Any]
-
-    def shown_in(self, medium: Literal["page", "text"]) -> "Table":
-        """Returns the table with the columns of a medium only."""
-        return self._replace(columns=[c for c in self.columns if c.only in ("", medium)])
-
-    @property
-    def rows(self) -> list[list[Cell]]:
-        """The cells of each row."""
-        return [[column.cell(item) for column in self.columns] for item in self.items]
-
-    @property
-    def groups(self) -> list[tuple[str, int]]:
-        """Name and number of columns of each group."""
-        groups = groupby(self.columns, key=lambda column: column.group)
-        return [(name, len(list(members))) for name, members in groups]
 
 
 def sections(record: Record) -> dict[str, Table]:
@@ -162,29 +98,42 @@ def against_reference(record: Record) -> Table:
 
 
 def f1_by_label(record: Record) -> Table:
-    """Returns one row per evaluated model: its F1 on each label."""
-    labels = record["data"]["labels"]
+    """Returns the F1 of each model on each label: a row per model, or per label of many."""
+    models, labels = _scored(record), record["data"]["labels"]
+    if len(labels) > _MAX_LABEL_COLUMNS:
+        return _label_rows(record, "F1 by label", ("F1",))
     scores = [Column(label, _number("{:.4f}".format, "per_class", label, "f1")) for label in labels]
-    columns = [Column("model", _named), *scores]
-    return Table("F1 by label", columns, [row for row in record["rows"] if row["per_class"]])
+    return Table("F1 by label", [Column("model", _named), *scores], models)
 
 
 def by_label(record: Record) -> Table:
     """Returns one row per label: precision, recall and F1 of each evaluated model."""
-    models = [row for row in record["rows"] if row["per_class"]]
+    return _label_rows(record, "By label", ("precision", "recall", "F1"))
+
+
+def _label_rows(record: Record, title: str, scores: Sequence[str]) -> Table:
+    """Returns one row per label, without those that `shown_classes` leaves out."""
+    models = _scored(record)
     columns = [
         Column("label", _text("label")),
         Column("texts", _number("{:,}".format, 0, "support")),
     ]
     for number, model in enumerate(models):
-        for name in ("precision", "recall", "F1"):
+        for name in scores:
             score = _number("{:.4f}".format, number, name.lower())
-            columns.append(Column(name, score, group=model_name(model)))
+            columns.append(Column(name, score, group=model_name(model), short=model_name(model)))
+    classes = [model["per_class"] for model in models]
     items = [
-        {"label": label, **dict(enumerate(model["per_class"][label] for model in models))}
-        for label in record["data"]["labels"]
+        {"label": label, **dict(enumerate(scores[label] for scores in classes))}
+        for label in (shown_classes(classes) if classes else ())
     ]
-    return Table("By label", columns, items if models else [])
+    return Table(
+        title, columns, items, hidden_classes(len(record["data"]["labels"]), "report.json")
+    )
+
+
+def _scored(record: Record) -> list[Record]:
+    return [row for row in record["rows"] if row["per_class"]]
 
 
 def robustness(record: Record) -> Table:

@@ -9,8 +9,9 @@ from tabulate import tabulate
 
 from featherweight.comparison import tables
 from featherweight.comparison.record import Record, model_name, remarks
-from featherweight.comparison.tables import MISSING, Cell, Column, Table
+from featherweight.comparison.table import MISSING, Cell, Column, Table
 from featherweight.reports.numbers import DASH, macro_limit
+from featherweight.reports.terminal import printable
 
 PICTURES = ("trade_off", "confusion_matrices", "per_class")
 _NOISY = " *"
@@ -24,7 +25,7 @@ def render(table: Table, tablefmt: str = "simple") -> str:
     headers = [column.short or column.name for column in own]
     rows = [_texts(shown.columns, row) for row in shown.rows]
     headers, *rows = [[_cell(cell, tablefmt) for cell in line] for line in (headers, *rows)]
-    return tabulate(
+    rendered = tabulate(
         rows,
         headers,
         tablefmt=tablefmt,
@@ -32,6 +33,7 @@ def render(table: Table, tablefmt: str = "simple") -> str:
         maxcolwidths=[_MAX_FIRST_COLUMN] if tablefmt == "simple" else None,
         disable_numparse=True,
     )
+    return f"{rendered}\n\n{table.note}".rstrip()
 
 
 def legend(record: Record) -> str:
@@ -118,7 +120,7 @@ def _texts(columns: Sequence[Column], cells: Sequence[Cell]) -> list[str]:
 
 def _cell(text: str, tablefmt: str) -> str:
     """Returns a text on one line, in Markdown with its bars escaped."""
-    line = " ".join(text.split())
+    line = printable(text)
     return line.replace("|", "\\|") if tablefmt == "github" else line
 
 

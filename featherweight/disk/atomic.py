@@ -29,14 +29,15 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     Args:
         path: The file to write.
-        mode: "w" (UTF-8 text, line ends as written) or "wb".
+        mode: "w" (UTF-8 text, line ends as written) or "wb". Half of a surrogate pair, as in a file
+            name that is not UTF-8, is written as an escape sequence, which JSON reads back.
 
     Raises:
         OSError: The file cannot be written; the error names `path`.
     """
     _remove_leftovers(path)
     temporary = _hidden(path, "tmp")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     try:
         with _named(path, temporary):
             # Exclusive creation never follows a link that somebody has put there.

@@ -180,16 +180,18 @@ def typical_terms(counts: ConditionalFreqDist, max_terms: int) -> dict[str, list
     terms = sorted(totals)
     if len(terms) < 2:  # the odds are not defined
         return {label: [] for label in counts}
+    index_of = {term: index for index, term in enumerate(terms)}
     everywhere = np.array([totals[term] for term in terms], float)  # (V,)
     prior = PRIOR_WORDS * everywhere / everywhere.sum()
     typical = {}
     for label, count in counts.items():
-        inside = np.array([count[term] for term in terms], float)
+        inside = np.zeros(len(terms))
+        for term, occurrences in count.items():
+            inside[index_of[term]] = occurrences
         scores = _log_odds(inside + prior) - _log_odds(everywhere - inside + prior)
         scores /= np.sqrt(1 / (inside + prior) + 1 / (everywhere - inside + prior))
-        best = [
-            index for index in np.argsort(-scores, kind="stable")[:max_terms] if scores[index] > 0
-        ]
+        positive = np.flatnonzero(scores > 0)
+        best = positive[np.argsort(-scores[positive], kind="stable")][:max_terms].tolist()
         typical[label] = [
             Term(terms[index], float(scores[index]), count[terms[index]], totals[terms[index]])
             for index in best

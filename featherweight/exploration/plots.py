@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from featherweight.classifier import FloatArray, IntArray
 from featherweight.data.dataset import Dataset
 from featherweight.exploration.figures import Term
+from featherweight.reports.classes import MAX_CLASSES
 from featherweight.reports.plots import PALETTE, literal, png, short
 
 _WIDTH = 9  # inches
@@ -20,14 +21,15 @@ _MAX_NAME = 24  # characters of a label or term
 
 
 def class_bars(dataset: Dataset) -> bytes:
-    """Returns a PNG of the number of training texts of each class."""
+    """Returns a PNG of the number of training texts of each class, of many the largest first."""
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.labels))
-    figure, axes = _class_rows(len(counts))
-    bars = axes.barh(range(len(counts)), counts, color=_colors(len(counts)))
-    texts = [f"{count:,} ({count / counts.sum():.1%})" for count in counts]
-    axes.bar_label(bars, texts, padding=4)
+    figure, axes, order = _class_rows(dataset.labels, -counts, "the largest first")
+    colors = _colors(len(counts))
+    bars = axes.barh(range(len(counts)), counts[order], color=[colors[label] for label in order])
+    if len(counts) <= MAX_CLASSES:
+        texts = [f"{count:,} ({count / counts.sum():.1%})" for count in counts]
+        axes.bar_label(bars, texts, padding=4)
     axes.set(xlabel="training texts", xlim=(0, 1.2 * counts.max()))
-    _name_rows(axes, dataset.labels)
     return png(figure)
 
 
@@ -59,9 +61,12 @@ def length_histogram(lengths: IntArray, max_length: int) -> bytes:
 
 def length_boxes(lengths: IntArray, labels: IntArray, label_names: Sequence[str]) -> bytes:
     """Returns a PNG of the lengths (N,) of training texts by class: quartiles and 5 to 95 %."""
-    figure, axes = _class_rows(len(label_names))
+    by_class = [lengths[labels == label] for label in range(len(label_names))]
+    medians = np.array([np.median(own) if len(own) else 0 for own in by_class])
+    figure, axes, order = _class_rows(label_names, -medians, "the longest median first")
+    many = len(label_names) > MAX_CLASSES  # whose outlines would hide their boxes
     boxes = axes.boxplot(
-        [lengths[labels == label] for label in range(len(label_names))],
+        [by_class[label] for label in order],
         positions=range(len(label_names)),
         orientation="horizontal",
         widths=0.6,
@@ -69,12 +74,16 @@ def length_boxes(lengths: IntArray, labels: IntArray, label_names: Sequence[str]
         showfliers=False,
         patch_artist=True,
         medianprops={"color": "black"},
+        boxprops={"linewidth": 0 if many else 1},
+        whiskerprops={"color": "0.6" if many else "black"},
+        showcaps=not many,
+        manage_ticks=False,
     )
-    for box, color in zip(boxes["boxes"], _colors(len(label_names)), strict=True):
-        box.set_facecolor(color)
+    colors = _colors(len(label_names))
+    for box, label in zip(boxes["boxes"], order, strict=True):
+        box.set_facecolor(colors[label])
     axes.set(xlabel="length of a text (words): median, quartiles, 5 to 95%")
     axes.set_xlim(left=0)
-    _name_rows(axes, label_names)
     return png(figure)
 
 
@@ -128,7 +137,9 @@ def typical_bars(typical: Mapping[str, Sequence[Term]], label_names: Sequence[st
         axes.set_axisbelow(True)
     for axes in grid.flat[len(shown) :]:
         axes.set_axis_off()
-    figure.supxlabel("log-odds against all other classes (z, standard deviations)", fontsize=10)
+    note = f"; {len(shown)} of {len(label_names)} classes" if len(shown) < len(label_names) else ""
+    score = "log-odds against all other classes (z, standard deviations)"
+    figure.supxlabel(f"{score}{note}", fontsize=10)
     return png(figure)
 
 
@@ -159,6 +170,9 @@ def scatter(maps: Mapping[str, FloatArray], labels: IntArray, label_names: Seque
     if len(label_names) <= _MAX_LEGEND:
         entries = panels[0].get_legend_handles_labels()
         figure.legend(*entries, loc="outside lower center", ncols=6, frameon=False, markerscale=2)
+    else:
+        note = f"{len(label_names)} classes, some in the same color (names not shown)"
+        figure.supxlabel(note, fontsize=10)
     return png(figure)
 
 
@@ -167,16 +181,24 @@ def _colors(count: int) -> list[str]:
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
-def _class_rows(count: int) -> tuple[Figure, Axes]:
-    """Returns a figure with one row per class."""
-    figure = Figure(figsize=(_WIDTH, 0.42 * count + 1), layout="constrained")
+def _class_rows(
+    label_names: Sequence[str], keys: FloatArray | IntArray, ordered: str
+) -> tuple[Figure, Axes, list[int]]:
+    """Returns a figure with one row per class, its axes, and the class id of each row.
+
+    Few classes are named and in id order; many are ordered by their keys (C,), as the axis says.
+    """
+    count = len(label_names)
+    height = 0.42 * count + 1 if count <= MAX_CLASSES else _WIDTH
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     axes = figure.subplots()
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _name_rows(axes: Axes, label_names: Sequence[str]) -> None:
+    axes.set_ylim(count - 0.4, -0.6)
+    if count > MAX_CLASSES:
+        axes.set_ylabel(f"{count} classes, {ordered} (names not shown)")
+        axes.set_yticks([])
+        return figure, axes, np.argsort(keys, kind="stable").tolist()
     names = [literal(short(name, _MAX_NAME)) for name in label_names]
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_yticks(range(count), names)
+    return figure, axes, list(range(count))

@@ -85,10 +85,11 @@ class BadRows:
             return
         rows = f"{self.count:,} bad row{'s' if self.count > 1 else ''}"
         outcome = "left out" if self.policy == "skip" else "without a prediction"
-        lines = [f"{rows}, {outcome}:", *(f"  {problem}" for problem in self.listed)]
+        logger.warning("%s, %s:", rows, outcome)
+        for problem in self.listed:
+            logger.warning("- %s", problem)
         if self.count > len(self.listed):
-            lines.append(f"  and {self.count - len(self.listed):,} more")
-        logger.warning("%s", "\n".join(lines))
+            logger.warning("- and %s more", f"{self.count - len(self.listed):,}")
 
 
 def rows_to_classify(rows: Table, text_column: str) -> Iterator[Row]:

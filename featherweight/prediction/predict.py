@@ -78,7 +78,8 @@ def _predict_file(classifier: Classifier, path: Path, config: PredictConfig) -> 
     progress = output_path is not None
     ids = predict_file(classifier, path, output_path, config, progress)
     predicted = sum(label is not None for label in ids)
-    logger.info("%d rows predicted: %s", predicted, output_path or "standard output")
+    rows = "1 row" if predicted == 1 else f"{predicted} rows"
+    logger.info("%s predicted: %s", rows, output_path or "standard output")
 
 
 def _piped_lines(config: PredictConfig) -> Iterator[Row]:

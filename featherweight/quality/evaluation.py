@@ -1,21 +1,26 @@
 """Evaluation of a classifier on a split: metrics, confidence intervals, calibration, coverage."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from featherweight.classifier import Classifier, FloatArray, IntArray, softmax
 from featherweight.data.dataset import Split
+from featherweight.data.rows import listing
 from featherweight.errors import UsageError
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 15
 MIN_CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+_COUNTS_PER_CHUNK = 1_000_000  # 8 MB
 
 
 class Coverage(NamedTuple):
@@ -136,9 +141,11 @@ def evaluate(classifier: Classifier, split: Split, data: str) -> Evaluation:
     """
     labels = split.label_names or classifier.labels
     if sorted(labels) != sorted(classifier.labels):
+        own, others = set(classifier.labels), set(labels)
         raise UsageError(
-            f"{classifier.name} has the labels {', '.join(classifier.labels)}, {data} has "
-            f"{', '.join(labels)}: not comparable"
+            f"{classifier.name} and {data} have different labels, so they are not comparable: "
+            f"only {classifier.name} has {listing(sorted(own - others)) or 'none'}, "
+            f"only {data} has {listing(sorted(others - own)) or 'none'}"
         )
     columns = [classifier.labels.index(label) for label in labels]
     return Evaluation(
@@ -186,18 +193,57 @@ def bootstrap(confusion: IntArray, seed: int = 0) -> dict[str, tuple[float, floa
         confusion: (C, C) counts, rows true and columns predicted classes.
         seed: Seed of the 2,000 resamples.
     """
-    total = int(confusion.sum())
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(total, confusion.ravel() / total, size=RESAMPLES)
-    counts = draws.reshape(RESAMPLES, *confusion.shape)  # (R, C, C)
-    precision, recall, f1 = _class_scores(counts)  # (R, C) each
-    samples = {
-        "accuracy": counts.trace(axis1=1, axis2=2) / total,
-        "macro_f1": f1.mean(axis=1),
-        "macro_precision": precision.mean(axis=1),
-        "macro_recall": recall.mean(axis=1),
-    }
-    return {name: percentile_interval(values) for name, values in samples.items()}
+    total, num_labels = int(confusion.sum()), len(confusion)
+    counts = confusion.ravel()
+    cells = np.flatnonzero(counts)
+    # Cells without texts need no random numbers, apart from the last: the cells before it are
+    # drawn one by one, and it gets the rest.
+    cells = np.union1d(cells, [counts.size - 1])
+    true, predicted = np.divmod(cells, num_labels)
+    indicators = [
+        one_hot(true, num_labels, where=true == predicted),
+        one_hot(true, num_labels),
+        one_hot(predicted, num_labels),
+    ]
+    samples: list[FloatArray] = []
+    for draws in resampled(counts[cells], RESAMPLES, seed):  # (r, K)
+        # In C order: the last digit of a mean depends on the order of its terms in memory.
+        hits, *texts = (np.ascontiguousarray(draws @ indicator) for indicator in indicators)
+        precision, recall, f1 = _ratios(hits, *texts)  # (r, C)
+        accuracy = hits.sum(axis=1) / total
+        averages = (scores.mean(axis=1) for scores in (f1, precision, recall))
+        samples.append(np.stack([accuracy, *averages]))
+    names = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
+    bounds = map(percentile_interval, np.concatenate(samples, axis=1))
+    return dict(zip(names, bounds, strict=True))
+
+
+def resampled(counts: IntArray, resamples: int, seed: int) -> Iterator[IntArray]:
+    """Yields counts (r, K) of texts drawn with replacement, in chunks of a few megabytes.
+
+    Args:
+        counts: (K,) observed counts of texts in K cells.
+        resamples: Number of all resamples, the sum of the r.
+        seed: Seed of the resamples; they do not depend on the size of the chunks.
+    """
+    total, rng = int(counts.sum()), np.random.default_rng(seed)
+    per_chunk = max(1, _COUNTS_PER_CHUNK // len(counts))
+    for start in range(0, resamples, per_chunk):
+        yield rng.multinomial(total, counts / total, size=min(per_chunk, resamples - start))
+
+
+def one_hot(
+    ids: IntArray, num_labels: int, where: npt.NDArray[np.bool_] | None = None
+) -> csr_array:
+    """Returns a sparse matrix (K, C) with a 1 at the class id of each row.
+
+    Args:
+        ids: (K,) class ids.
+        num_labels: C.
+        where: (K,) whether a row has a 1; by default all do.
+    """
+    ones = np.ones(len(ids), np.int64) if where is None else where.astype(np.int64)
+    return csr_array((ones, (np.arange(len(ids)), ids)), shape=(len(ids), num_labels))
 
 
 def percentile_interval(samples: FloatArray) -> tuple[float, float]:
@@ -213,13 +259,24 @@ def _confusion(targets: IntArray, predictions: IntArray, num_labels: int) -> Int
 
 
 def _class_scores(confusion: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Returns precision, recall and F1 (…, C) by confusion matrix (…, C, C); 0 / 0 is 0."""
+    """Returns precision, recall and F1 (C,) of a confusion matrix (C, C)."""
+    return _ratios(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0))
+
+
+def _ratios(
+    hits: IntArray, true: IntArray, predicted: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Returns precision, recall and F1 of the classes, each of the shape (…, C); 0 / 0 is 0.
+
+    Args:
+        hits: (…, C) texts predicted as their true class.
+        true: (…, C) texts of each true class.
+        predicted: (…, C) texts of each predicted class.
+    """
 
     def ratio(numerator: IntArray, denominator: IntArray) -> FloatArray:
         return numerator / np.maximum(denominator, 1)  # no hits without texts
 
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
     return ratio(hits, predicted), ratio(hits, true), ratio(2 * hits, true + predicted)
 
 

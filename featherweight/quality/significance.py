@@ -15,14 +15,13 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from featherweight.classifier import FloatArray, IntArray
-from featherweight.quality.evaluation import percentile_interval
+from featherweight.quality.evaluation import one_hot, percentile_interval, resampled
 
 Metric = Literal["accuracy", "macro_f1"]
-Scores = Callable[[FloatArray, IntArray], FloatArray]  # counts (R, K), cells (K, 1 + M) -> (R, M)
+Scores = Callable[[IntArray, IntArray], FloatArray]  # counts (R, K), cells (K, 1 + M) -> (R, M)
 
 RESAMPLES = 10_000
 SIGNIFICANCE = 0.05
-_RESAMPLES_PER_CHUNK = 500  # 8 MB of counts for K = 2,000 cells
 
 
 @dataclass(frozen=True)
@@ -150,23 +149,17 @@ def _paired_bootstrap(
     cells, observed = np.unique(rows, axis=0, return_counts=True)  # (K, 1 + M), (K,)
     weights = [-1 / len(references)] * len(references) + [1 / len(contenders)] * len(contenders)
 
-    def differences(counts: FloatArray) -> FloatArray:
+    def differences(counts: IntArray) -> FloatArray:
         # Rounded, because equal means may differ in the last digit.
         return (scores(counts, cells) @ np.array(weights)).round(12)
 
-    rng = np.random.default_rng(seed)
-    resampled = np.concatenate(
-        [
-            differences(rng.multinomial(n, observed / n, size=_RESAMPLES_PER_CHUNK).astype(float))
-            for _ in range(RESAMPLES // _RESAMPLES_PER_CHUNK)
-        ]
-    )
+    samples = np.concatenate([*map(differences, resampled(observed, RESAMPLES, seed))])
     return PairedTest(
         metric=metric,
         n=n,
-        difference=float(differences(observed[np.newaxis].astype(float))[0]),
-        interval=percentile_interval(resampled),
-        p_value=_two_sided(resampled),
+        difference=float(differences(observed[np.newaxis])[0]),
+        interval=percentile_interval(samples),
+        p_value=_two_sided(samples),
     )
 
 
@@ -182,18 +175,20 @@ def _two_sided(differences: FloatArray) -> float:
     return min(1.0, 2 * (fewer + 1) / (len(differences) + 1))
 
 
-def _accuracies(counts: FloatArray, cells: IntArray) -> FloatArray:
+def _accuracies(counts: IntArray, cells: IntArray) -> FloatArray:
     """Returns the accuracy (R, M) of each member in each resample."""
     correct = (cells[:, 1:] == cells[:, :1]).astype(float)  # (K, M)
     return counts @ correct / counts.sum(axis=1, keepdims=True)
 
 
-def _macro_f1s(counts: FloatArray, cells: IntArray, num_labels: int) -> FloatArray:
+def _macro_f1s(counts: IntArray, cells: IntArray, num_labels: int) -> FloatArray:
     """Returns the macro-F1 (R, M) of each member in each resample."""
-    one_hot = (cells[:, :, np.newaxis] == np.arange(num_labels)).astype(float)  # (K, 1 + M, C)
-    true, predicted = one_hot[:, :1], one_hot[:, 1:]
-    hits = np.tensordot(counts, true * predicted, axes=1)  # (R, M, C)
-    texts = np.tensordot(counts, true + predicted, axes=1)  # (R, M, C), true plus predicted
-    # A class that neither occurs nor is predicted has an F1 of 0 / 1.
-    f1: FloatArray = 2 * hits / np.maximum(texts, 1)
-    return f1.mean(axis=2)
+    targets = cells[:, 0]
+    true = counts @ one_hot(targets, num_labels)  # (R, C)
+    f1s = []
+    for predictions in cells.T[1:]:
+        hits = counts @ one_hot(targets, num_labels, where=predictions == targets)  # (R, C)
+        predicted = counts @ one_hot(predictions, num_labels)  # (R, C)
+        # A class that neither occurs nor is predicted has an F1 of 0 / 1.
+        f1s.append((2 * hits / np.maximum(true + predicted, 1)).mean(axis=1))
+    return np.stack(f1s, axis=1)

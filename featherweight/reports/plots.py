@@ -1,6 +1,7 @@
 """Pictures of one run as PNG bytes, and what all pictures share."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from featherweight.quality.evaluation import Evaluation
+from featherweight.reports.classes import MAX_CLASSES
+from featherweight.reports.terminal import printable
 
 DPI = 120
+_MAX_SIDE = 9.0  # inches, of a confusion matrix
+_MAX_COUNTED = 12  # with more classes, a cell has no room for its count
 # Source: Okabe & Ito (2008), Color Universal Design; without black, and yellow moved to the end.
 PALETTE = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442",
@@ -42,15 +47,14 @@ def training_curves(history: Sequence[dict[str, Any]]) -> bytes:
 def confusion_matrix(evaluation: Evaluation) -> bytes:
     """Returns a PNG of the confusion matrix, colored by the share of each true class."""
     counts, labels = evaluation.confusion, evaluation.labels
-    side = max(4.0, 0.75 * len(labels) + 1.8)
+    side = min(max(4.0, 0.75 * len(labels) + 1.8), _MAX_SIDE)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
-    image = draw_confusion(axes, counts, counted=True)
-    names = [literal(label) for label in labels]
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
-    title = f"{evaluation.model}\n{evaluation.data}, {evaluation.split}, n = {counts.sum()}"
-    axes.set(xlabel="predicted", ylabel="true", title=literal(title))
+    image = draw_confusion(axes, counts, counted=len(labels) <= _MAX_COUNTED)
+    name_classes(axes, labels)
+    letters = int(8 * side)  # that fit above it
+    data = f"{short(evaluation.data, letters - 24)}, {evaluation.split}, n = {counts.sum()}"
+    figure.suptitle(literal(f"{short(evaluation.model, letters)}\n{data}"), fontsize="medium")
     figure.colorbar(image, label="share of the true class", shrink=0.8)
     return png(figure)
 
@@ -72,8 +76,22 @@ def draw_confusion(axes: Axes, counts: npt.NDArray[Any], counted: bool) -> AxesI
     return image
 
 
+def name_classes(
+    axes: Axes, labels: Sequence[str], max_named: int = MAX_CLASSES, max_letters: int = 24
+) -> None:
+    """Names the rows and columns of a confusion matrix, or their number if there are too many."""
+    shown = [literal(short(label, max_letters)) for label in labels]
+    note = ""
+    if len(labels) > max_named:
+        shown, note = [], f"\n({len(labels)} classes, names not shown)"
+    axes.set_xticks(range(len(shown)), shown, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(shown)), shown)
+    axes.set(xlabel=f"predicted{note}", ylabel=f"true{note}")
+
+
 def short(text: str, limit: int) -> str:
-    """Returns a text cut to a maximum number of letters."""
+    """Returns a text on one line, cut to a maximum number of letters."""
+    text = printable(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -85,5 +103,8 @@ def literal(text: str) -> str:
 def png(figure: Figure) -> bytes:
     """Renders a figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    with warnings.catch_warnings():
+        # Labels may be in any script; the font draws a box for a letter that it lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

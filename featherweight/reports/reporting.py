@@ -1,15 +1,21 @@
 """Tables of an evaluation, and the model card and files of a run."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
+from featherweight.classifier import IntArray
 from featherweight.disk.atomic import atomic_open
+from featherweight.errors import first_line
 from featherweight.hub.card import LOCAL_USE
 from featherweight.prediction.cells import prediction_cells, write_rows
 from featherweight.prediction.columns import name_column, prediction_columns
 from featherweight.quality.evaluation import Evaluation
+from featherweight.reports.classes import MAX_CLASSES, hidden_classes, shown_classes
 from featherweight.reports.numbers import (
     DASH,
     interval,
@@ -18,29 +24,66 @@ from featherweight.reports.numbers import (
     three_digits,
     with_interval,
 )
-from featherweight.reports.plots import confusion_matrix
+from featherweight.reports.plots import confusion_matrix, training_curves
+from featherweight.reports.terminal import printable
 from featherweight.run import COMPRESSION, Run, kind
 from featherweight.timing.latency import Latency
 
+logger = logging.getLogger("featherweight")
+
+EVALUATION = "evaluation.json"
+CONFUSION = "confusion_matrix.png"
+_MAX_CONFUSIONS = 10
+
 
 def per_class_table(evaluation: Evaluation) -> str:
-    """Returns precision, recall, F1 and support of each label, with the averages below."""
+    """Returns precision, recall, F1 and support of each label, with the averages below.
+
+    Of more than 30 labels, it has the ten with the lowest and the ten with the highest F1.
+    """
+    per_class = evaluation.per_class()
     rows: list[list[Any]] = [
-        [label, *scores.values()] for label, scores in evaluation.per_class().items()
+        [printable(label), *per_class[label].values()] for label in shown_classes([per_class])
     ]
     scores, n = evaluation.scores, len(evaluation.targets)
     macro = [scores["macro_precision"], scores["macro_recall"], scores["macro_f1"]]
     rows += [["macro average", *macro, n], ["accuracy", None, None, scores["accuracy"], n]]
-    return tabulate(rows, headers=["label", "precision", "recall", "F1", "support"], floatfmt=".4f")
+    headers = ["label", "precision", "recall", "F1", "support"]
+    table = tabulate(rows, headers=headers, floatfmt=".4f")
+    return f"{table}\n\n{hidden_classes(len(per_class), EVALUATION)}".rstrip()
 
 
 def confusion_table(evaluation: Evaluation) -> str:
-    """Returns the confusion matrix, rows true and columns predicted."""
+    """Returns the confusion matrix, rows true and columns predicted.
+
+    Of more than 30 labels, it returns the ten most frequent confusions instead.
+    """
+    labels = [printable(label) for label in evaluation.labels]
+    if len(labels) > MAX_CLASSES:
+        return _confusions(evaluation.confusion, labels)
     rows = [
         [label, *counts]
-        for label, counts in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)
+        for label, counts in zip(labels, evaluation.confusion.tolist(), strict=True)
     ]
-    return number_table(["true \\ predicted", *evaluation.labels], rows)
+    return number_table(["true \\ predicted", *labels], rows)
+
+
+def _confusions(confusion: IntArray, labels: Sequence[str]) -> str:
+    """Returns the pairs of labels with the most wrong predictions."""
+    wrong = confusion - np.diag(confusion.diagonal())
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MAX_CONFUSIONS]
+    pairs = np.stack(np.divmod(order, len(labels)), axis=1).tolist()
+    rows = [
+        [labels[true], labels[predicted], f"{wrong[true, predicted]:,}"]
+        for true, predicted in pairs
+        if wrong[true, predicted]
+    ]
+    headers = ["true label", "predicted instead", "texts"]
+    table = tabulate(rows, headers, colalign=["left", "left", "right"], disable_numparse=True)
+    return (
+        f"{table}\n\nThe {len(rows)} most frequent confusions of {len(labels)} labels; --json and "
+        f"{EVALUATION} have the confusion matrix."
+    )
 
 
 def coverage_table(evaluation: Evaluation) -> str:
@@ -121,9 +164,9 @@ def report(
         rejected: Why `compress` rejected the evaluated variant; empty otherwise.
     """
     n = len(evaluation.targets)
+    title = f"{evaluation.model} on {evaluation.data}, {evaluation.split} split, n = {n}"
     parts = [
-        f"{evaluation.model} on {evaluation.data}, {evaluation.split} split, n = {n}"
-        + (f" (rejected: {rejected})" if rejected else ""),
+        printable(title + (f" (rejected: {rejected})" if rejected else "")),
         per_class_table(evaluation),
         confusion_table(evaluation),
         coverage_table(evaluation),
@@ -181,13 +224,14 @@ def model_card(
     return (
         f"# {evaluation.model}\n\n"
         f"{_described(config, compression)} ({evaluation.parameters:,} parameters, "
-        f"{evaluation.size_bytes / 1000:,.1f} KB) with the labels {', '.join(evaluation.labels)}"
-        f"{_seed(config)}.\n\n{_compressed(compression) if compression else ''}"
+        f"{evaluation.size_bytes / 1000:,.1f} KB) with "
+        f"{_labels(evaluation.labels)}{_seed(config)}.\n\n"
+        f"{_compressed(compression) if compression else ''}"
         f"## Quality\n\nData `{evaluation.data}`, {evaluation.split} split, "
         f"n = {len(evaluation.targets):,}, 95 % bootstrap intervals.{chosen}\n\n"
         f"{note}{quality_table([evaluation], 'github')}\n\n"
         f"```\n{per_class_table(evaluation)}\n```\n\n"
-        "![confusion matrix](confusion_matrix.png)\n\n"
+        f"![confusion matrix]({CONFUSION})\n\n"
         "## Data\n\n| split | texts | sha256 of the content |\n| --- | ---: | --- |\n"
         f"{splits}\n\n"
         f"The results of the data checks are in `data.json`.\n\n{LOCAL_USE}\n{curves}"
@@ -211,6 +255,12 @@ def _described(config: Mapping[str, Any], compression: Mapping[str, Any] | None)
     return f"The transformer `{model}`, fine-tuned"
 
 
+def _labels(labels: Sequence[str]) -> str:
+    if len(labels) > MAX_CLASSES:
+        return f"{len(labels)} labels, which are in `labels.json`"
+    return f"the labels {', '.join(labels)}"
+
+
 def _compressed(compression: Mapping[str, Any]) -> str:
     """Returns the section on a variant: its size, its gain, and why it was rejected."""
     size = compression["size_bytes"]
@@ -226,8 +276,12 @@ def _seed(config: Mapping[str, Any]) -> str:
 
 
 def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> None:
-    """Writes an evaluation into its run: scores, predictions, picture and model card."""
-    run.write_json("evaluation.json", evaluation.to_json())
+    """Writes an evaluation into its run: scores, predictions and model card.
+
+    Its picture is drawn by `draw_evaluation`; that of an older evaluation is removed.
+    """
+    run.file(CONFUSION).unlink(missing_ok=True)
+    run.write_json(EVALUATION, evaluation.to_json())
     predictions = prediction_cells(evaluation.labels, evaluation.probabilities)
     rows = (
         (text, label, evaluation.labels[label], *prediction)
@@ -237,7 +291,32 @@ def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> 
     header = ("text", "label", name_column(labels), *prediction_columns(labels))
     with atomic_open(run.file("predictions.csv")) as file:
         write_rows(file, [header, *rows])
-    run.write_bytes("confusion_matrix.png", confusion_matrix(evaluation))
     config, data = run.read_json("config.json"), run.read_json("data.json")
     compression = run.read_json(COMPRESSION) if run.file(COMPRESSION).is_file() else None
     run.write_text("README.md", model_card(evaluation, config, data, compression))
+
+
+def draw_evaluation(run: Run, evaluation: Evaluation) -> None:
+    """Draws the confusion matrix of a finished run."""
+    _draw(run, CONFUSION, partial(confusion_matrix, evaluation))
+
+
+def draw_training(run: Run, history: Sequence[dict[str, Any]]) -> None:
+    """Draws the training curves of a finished run.
+
+    Args:
+        run: The run.
+        history: One record per epoch.
+    """
+    _draw(run, "training_curves.png", partial(training_curves, history))
+
+
+def _draw(run: Run, name: str, draw: Callable[[], bytes]) -> None:
+    """Writes a picture into a run, which is complete without: a failure is only logged."""
+    try:
+        run.write_bytes(name, draw())
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        logger.warning("%s is finished, but %s was not drawn (%s)", run.path, name, reason)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{run.path} is finished, but {name} was not drawn") from None

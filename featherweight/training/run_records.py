@@ -92,16 +92,18 @@ def written_run(
         run = found or Run.create(config.output_dir, name, config.overwrite, records)
         try:
             yield run
-        except Exception:
-            if not found and not run.cut_off:
+        except BaseException as error:
+            if not (found or run.cut_off or run.finished):  # there is nothing to resume from
                 shutil.rmtree(run.path, ignore_errors=True)
-            raise
-        except KeyboardInterrupt as interrupt:
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            if not run.path.exists():
+                raise KeyboardInterrupt("no run was written") from error
             old = f"; {run.final} is still the old run" if run.path != run.final else ""
             instead = "--resume instead of --overwrite" if config.overwrite else "--resume"
             raise KeyboardInterrupt(
                 f"to continue, give the same flags, --name {run.final.name} and {instead}{old}"
-            ) from interrupt
+            ) from error
         run.take_place()
 
 
@@ -149,7 +151,7 @@ def _check_flags(run: Run, config: OutputConfig) -> None:
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
     """Appends the log to a file while the context lasts."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

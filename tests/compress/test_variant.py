@@ -18,6 +18,7 @@ from featherweight import test as testing
 from featherweight.cli import main
 from featherweight.config import EvaluationConfig
 from featherweight.errors import FeatherweightError, UsageError
+from featherweight.reports import reporting
 from featherweight.run import CHECKPOINT, MODEL, Run, newest_run
 from lstm.classifier import TextClassifier
 from tests.helpers.variants import compressed, contents
@@ -168,7 +169,7 @@ def test_unusable_runs_are_refused_and_nothing_is_written(
 
 @pytest.mark.parametrize(
     ("older", "full_at"),
-    [(False, "compression.json"), (True, MODEL), (True, "confusion_matrix.png")],
+    [(False, "compression.json"), (True, MODEL), (True, "predictions.csv")],
 )
 def test_a_full_disk_leaves_the_older_variant_or_none(
     run: Run, monkeypatch: pytest.MonkeyPatch, older: bool, full_at: str
@@ -187,6 +188,21 @@ def test_a_full_disk_leaves_the_older_variant_or_none(
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         compressed(run.path, overwrite=older)
     assert contents(run.path) == before
+
+
+def test_picture_that_cannot_be_drawn_leaves_a_finished_variant(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupt(_: Any) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reporting, "confusion_matrix", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="is finished"):
+        compressed(run.path)
+    variant = run.path / "compressed" / "fp16"
+    assert load(variant, "cpu").labels == ("anger", "joy", "sadness")
+    assert (variant / "README.md").is_file()
+    assert not (variant / "confusion_matrix.png").exists()
 
 
 def test_the_command_prints_both_scores_and_the_path(

@@ -131,7 +131,7 @@ def test_a_full_disk_after_the_training_does_not_lose_it(
     replace = Path.replace
 
     def full(path: Path, target: Path) -> Path:
-        if target.name == "confusion_matrix.png":
+        if target.name == "predictions.csv":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return replace(path, target)
 

@@ -9,7 +9,7 @@ import pytest
 
 from featherweight.cli import main
 from featherweight.prediction import predict, workers
-from featherweight.run import MODEL, TRANSFORMER
+from featherweight.run import MODEL, TRANSFORMER, Run
 from tests.helpers.command_line import TINY, Capture, call, error_line, frozen, names, shell
 
 
@@ -29,7 +29,7 @@ def test_ctrl_c_ends_with_130(capsys: Capture, monkeypatch: pytest.MonkeyPatch) 
 def test_ctrl_c_while_training_says_how_to_resume(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, here: Path, tiny_data: Path
 ) -> None:
-    from lstm import fit
+    from lstm import fit, train
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -38,7 +38,12 @@ def test_ctrl_c_while_training_says_how_to_resume(
     with monkeypatch.context() as patched:
         patched.setattr(fit, "save_checkpoint", interrupt)
         assert call(*arguments) == 130
-    assert "--resume" in error_line(capsys)
+    assert error_line(capsys) == "featherweight: interrupted: no run was written"
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "evaluate", interrupt)
+        assert call(*arguments) == 130
+    hint = "to continue, give the same flags, --name mine and --resume"
+    assert error_line(capsys) == f"featherweight: interrupted: {hint}"
     assert call(*arguments, "--resume") == 0
     assert (here / "outputs" / "mine" / MODEL).exists()
 
@@ -56,9 +61,10 @@ def test_ctrl_c_while_fine_tuning_says_how_to_resume(
         "--device", "cpu",
     ]  # fmt: skip
     with monkeypatch.context() as patched:
-        patched.setattr(finetune, "training_curves", interrupt)
+        patched.setattr(finetune, "evaluate", interrupt)
         assert call(*arguments) == 130
-    assert "resume with the same command and --resume" in error_line(capsys)
+    hint = "to continue, give the same flags, --name mine and --resume"
+    assert error_line(capsys) == f"featherweight: interrupted: {hint}"
     assert call(*arguments, "--resume") == 0
     out = capsys.readouterr().out
     assert out.startswith("mine on moods, validation split, n = 12")
@@ -76,8 +82,8 @@ def test_ctrl_c_while_embedding_is_one_line_and_leaves_no_run(
 
     monkeypatch.setattr(Encoder, "embed", interrupt)
     assert call("features", *frozen(here, tiny_bert, tiny_data)) == 130
-    assert error_line(capsys) == "featherweight: interrupted"
-    assert names(here) == []
+    assert error_line(capsys) == "featherweight: interrupted: no run was written"
+    assert list(here.rglob("*")) == [here / "outputs"]
 
 
 def test_ctrl_c_while_classifying_a_file_leaves_no_output(
@@ -211,3 +217,22 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(predict, "predict", failing(error))
         with pytest.raises(type(error)):
             main(["predict", "hi"])
+
+
+def test_sigterm_ends_like_ctrl_c(tmp_path: Path, tiny_data: Path) -> None:
+    code = """
+import os, signal, sys
+from featherweight.cli import main
+from lstm import train
+train.evaluate = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(main(sys.argv[1:]))
+"""
+    arguments = ["train", "--data", tiny_data, "--name", "mine", *TINY]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 143
+    hint = "to continue, give the same flags, --name mine and --resume"
+    assert done.stderr.splitlines()[-1] == f"featherweight: interrupted: {hint}"
+    assert Run(tmp_path / "outputs" / "mine").cut_off

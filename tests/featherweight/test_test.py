@@ -14,6 +14,7 @@ from featherweight import test as testing
 from featherweight.config import EvaluationConfig
 from featherweight.data.dataset import DataConfig
 from featherweight.errors import DataError, FeatherweightError, UsageError, WeightsError
+from featherweight.reports import reporting
 from featherweight.run import MODEL, Run
 from featherweight.test import TestResult, trained_on
 from featherweight.test import test as run_test
@@ -95,6 +96,21 @@ def test_latencies_are_written_into_the_run(run: Run) -> None:
     (record,) = run.read_json("latency.json")
     assert record == json.loads(json.dumps(latency.to_json()))
     assert (latency.model, latency.device, latency.batch_size) == ("tiny", "cpu", 32)
+
+
+def test_picture_that_cannot_be_drawn_is_removed_and_the_rest_is_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Any) -> bytes:
+        raise ValueError("no font")
+
+    monkeypatch.setattr(reporting, "confusion_matrix", fail)
+    outcome(run, split="train")
+    assert run.read_json("evaluation.json")["split"] == "train"
+    assert run.file("latency.json").is_file()
+    # The old picture would be that of another split.
+    assert not run.file("confusion_matrix.png").exists()
+    assert any("was not drawn (ValueError: no font)" in message for message in caplog.messages)
 
 
 def test_weights_and_variants_are_timed_and_the_baselines_are_not(

@@ -24,7 +24,8 @@ from featherweight.errors import (
     UsageError,
     WeightsError,
 )
-from featherweight.run import CHECKPOINT, MODEL
+from featherweight.reports import reporting
+from featherweight.run import CHECKPOINT, MODEL, newest_run
 from lstm import fit, train
 from lstm.classifier import TextClassifier
 from lstm.config import TrainConfig, preset
@@ -328,13 +329,13 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Pa
     """A training that was interrupted after its last epoch."""
     config = small(tiny_data, tmp_path_factory.mktemp("trained"))
     with pytest.MonkeyPatch.context() as patch, untouched_generators():
-        patch.setattr(train, "training_curves", interrupt)
+        patch.setattr(train, "evaluate", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train.train(config)
     return config.output_dir / config.name
 
 
-@pytest.mark.parametrize("step", ["training_curves", "evaluate", "write_evaluation"])
+@pytest.mark.parametrize("step", ["evaluate", "write_evaluation"])
 def test_run_interrupted_after_its_last_epoch_is_resumed(
     tiny_run: Path, trained_run: Path, tiny_data: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, step: str,
@@ -349,6 +350,32 @@ def test_run_interrupted_after_its_last_epoch_is_resumed(
     assert run.finished
     assert equal(tensors(run.path), tensors(tiny_run))
     assert {path.name for path in run.path.iterdir()} == {path.name for path in tiny_run.iterdir()}
+
+
+@pytest.mark.parametrize("picture", ["training_curves", "confusion_matrix"])
+def test_picture_that_cannot_be_drawn_leaves_a_finished_run(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, picture: str,
+) -> None:  # fmt: skip
+    def fail(*_: Any) -> NoReturn:
+        raise MemoryError("Unable to allocate 2.1 GiB")
+
+    monkeypatch.setattr(reporting, picture, fail)
+    run, _ = train.train(small(tiny_data, tmp_path))
+    assert run.finished
+    assert equal(tensors(run.path), tensors(tiny_run))
+    files = {path.name for path in tiny_run.iterdir()} - {f"{picture}.png"}
+    assert {path.name for path in run.path.iterdir()} == files
+    assert any(f"{picture}.png was not drawn (MemoryError: Unable" in m for m in caplog.messages)
+
+
+def test_ctrl_c_while_drawing_leaves_a_finished_run(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "confusion_matrix", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="is finished"):
+        train.train(small(tiny_data, tmp_path))
+    assert load(tmp_path / "small", "cpu").labels == ("anger", "joy", "sadness")
 
 
 def test_resume_without_a_run_trains_it(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -423,6 +450,38 @@ fit.learning_rate_at = kill_at_step_7
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+
+
+KILLED_WHILE_DRAWING = """
+import os, signal, sys
+from featherweight.cli import main
+from featherweight.reports import reporting
+
+reporting.training_curves = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+
+
+def test_kill_while_drawing_leaves_a_finished_run(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = [f"--{name}={value}" for name, value in SMALL.items()]
+    killed = subprocess.run(
+        [
+            sys.executable, "-c", KILLED_WHILE_DRAWING, "train", *flags, f"--data={tiny_data}",
+            f"--output_dir={tmp_path}",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL
+    run = newest_run(tmp_path)
+    assert equal(tensors(run.path), tensors(tiny_run))
+    assert run.read_json("evaluation.json")["n"] == 12
+    assert {path.name for path in run.path.iterdir()} == {
+        path.name for path in tiny_run.iterdir() if path.suffix != ".png"
+    }
 
 
 def test_killed_and_resumed_run_equals_uninterrupted_run(

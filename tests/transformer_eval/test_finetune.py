@@ -28,7 +28,7 @@ from tests.helpers.finetuning import (
     train,
     weights,
 )
-from transformer_eval import classifier, fit
+from transformer_eval import fit, tokenization
 from transformer_eval.classifier import NORMALIZER, TransformerClassifier
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.finetune import finetune
@@ -232,7 +232,7 @@ def test_texts_are_normalized_for_the_model(
         seen.append(text)
         return text.upper()
 
-    for module in (fit, classifier):
+    for module in (fit, tokenization):
         monkeypatch.setattr(module, "NORMALIZERS", {"upper": upper})
     run = train(small(tiny_data, tmp_path, model, epochs=1))
     # Training texts, and validation texts for the Trainer and for the evaluation.

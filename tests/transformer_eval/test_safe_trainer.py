@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from featherweight.errors import UsageError, WeightsError
-from featherweight.run import CHECKPOINTS
+from featherweight.reports import reporting
+from featherweight.run import CHECKPOINTS, Run
 from tests.conftest import untouched_generators
 from tests.helpers.finetuning import (
     flags,
@@ -266,7 +267,7 @@ def test_resumed_run_remembers_its_patience(
     assert [record["epoch"] for record in history_without_times(run)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("step", ["training_curves", "evaluate", "write_evaluation"])
+@pytest.mark.parametrize("step", ["evaluate", "write_evaluation"])
 def test_run_interrupted_after_its_last_epoch_is_resumed(
     tuned: Path,
     unfinished: Path,
@@ -289,6 +290,22 @@ def test_run_interrupted_after_its_last_epoch_is_resumed(
     assert weights(run) == weights(tuned)
     assert history_without_times(run) == history_without_times(tuned)
     assert {path.name for path in run.iterdir()} == {path.name for path in tuned.iterdir()}
+
+
+@pytest.mark.parametrize("picture", ["training_curves", "confusion_matrix"])
+def test_picture_that_cannot_be_drawn_leaves_a_finished_run(
+    tuned: Path, unfinished: Path, tiny_data: Path, tmp_path: Path, tiny_bert: Path,
+    monkeypatch: pytest.MonkeyPatch, picture: str,
+) -> None:  # fmt: skip
+    def fail(*_: Any) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(reporting, picture, fail)
+    run = train(small(tiny_data, tmp_path, tiny_bert, resume=True))
+    assert run == unfinished
+    assert Run(run).finished
+    files = {path.name for path in tuned.iterdir()} - {f"{picture}.png"}
+    assert {path.name for path in run.iterdir()} == files
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from featherweight.comparison import plots
 from featherweight.comparison.page import comparison_page
 from featherweight.comparison.text import PICTURES
+from tests.helpers.many_classes import with_classes
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
@@ -86,6 +87,15 @@ def rendered(record: dict[str, Any]) -> str:
 @pytest.fixture(scope="module")
 def html(shared_comparison: dict[str, Any]) -> str:
     return rendered(shared_comparison)
+
+
+def test_of_many_labels_the_worst_and_the_best_are_shown() -> None:
+    page = Page(rendered(with_classes(77)))
+    rows = page.tables["By label"][2:]
+    assert len(rows) == 20
+    assert rows[0][0] == "topic 0"
+    assert "57 of 77 labels are not shown" in page.text
+    assert "are not shown" not in Page(rendered(with_classes(30))).text
 
 
 def test_every_model_is_in_the_table_with_its_figures(

@@ -22,6 +22,7 @@ from featherweight.comparison.plots import (
 from featherweight.comparison.record import Row, build_record
 from featherweight.comparison.text import PICTURES
 from featherweight.quality.evaluation import Evaluation
+from tests.helpers.many_classes import with_classes
 
 LABELS = {
     "special characters": ("$5-$10", "😂 喜び", "x" * 200),
@@ -121,6 +122,21 @@ def test_bars_show_the_twelve_hardest_of_many_labels() -> None:
     easy = (np.ptp(pixels(per_class_bars(many))[150:-60, 120:, :3], axis=2) > 0.3).sum()
     assert colored == 0
     assert easy > 0
+
+
+@pytest.mark.parametrize("draw", DRAWN)
+def test_pictures_of_many_classes_have_a_fixed_size(draw: Draw) -> None:
+    size = pixels(draw(with_classes(40))).shape
+    assert pixels(draw(with_classes(300))).shape == size
+    assert max(size) <= 1_200
+
+
+def test_panels_say_that_the_names_of_many_classes_are_not_shown(drawn: list[Figure]) -> None:
+    confusion_matrices(with_classes(20))
+    assert "topic 19" in texts(drawn[-1])
+    confusion_matrices(with_classes(77))
+    assert "predicted\n(77 classes, names not shown)" in texts(drawn[-1])
+    assert not any(text.startswith("topic") for text in texts(drawn[-1]))
 
 
 def test_row_far_below_the_rest_is_at_the_edge_and_does_not_change_the_scale() -> None:

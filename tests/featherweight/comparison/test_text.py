@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from featherweight.comparison import tables, text
+from tests.helpers.many_classes import with_classes
 
 LABELS = ("joy", "sadness")
 BETTER = {
@@ -150,6 +151,31 @@ def test_each_label_has_its_f1(full: dict[str, Any]) -> None:
     header, feather, *_ = cells(tables.f1_by_label(full))
     assert header == ["model", "joy", "sadness"]
     assert feather == ["feather", "0.9500", "0.8000"]
+
+
+def test_more_than_twelve_labels_are_rows() -> None:
+    header, *rows = cells(tables.f1_by_label(with_classes(13)))
+    assert header == ["label", "texts", "rising", "constant"]
+    assert [row[0] for row in rows] == [f"topic {number}" for number in range(13)]
+    assert cells(tables.f1_by_label(with_classes(12)))[0][:2] == ["model", "topic 0"]
+
+
+@pytest.mark.parametrize("show", [text.terminal, text.markdown])
+def test_of_many_labels_the_worst_and_the_best_are_shown(show: Any) -> None:
+    compared = with_classes(77)
+    shown = show(compared)
+    assert "57 of 77 labels are not shown" in shown
+    assert "--json and report.json have all" in shown
+    assert shown.count("topic ") == 20
+    assert max(map(len, shown.splitlines())) < 300
+    assert len(compared["rows"][0]["per_class"]) == 77
+
+
+def test_control_characters_do_not_reach_the_terminal(full: dict[str, Any]) -> None:
+    full["disagreements"][0]["text"] = "so \x1b]0;tired\x07\n"
+    shown = text.terminal(full)
+    assert not set(shown) & {"\x1b", "\x07"}
+    assert "so �]0;tired�" in shown
 
 
 def test_robustness_has_accuracy_and_changed_predictions(full: dict[str, Any]) -> None:

@@ -62,6 +62,25 @@ def test_every_plot_is_drawn_for_awkward_labels(labels: str, plot: str) -> None:
     assert image.std() > 0.02
 
 
+@pytest.mark.parametrize("plot", drawn(("a", "b")))
+def test_plots_of_many_classes_have_a_fixed_size(plot: str) -> None:
+    sizes = {
+        count: pixels(drawn(tuple(f"class {number}" for number in range(count)))[plot]()).shape
+        for count in (31, 200)
+    }
+    assert sizes[31] == sizes[200]
+    assert max(sizes[200]) <= 1_200
+
+
+def test_many_classes_are_ordered_by_their_size() -> None:
+    labels = tuple(f"class {number}" for number in range(40))
+    ids = np.repeat(np.arange(40), [1, 100, *[1] * 38])  # the second class is the largest
+    split = Split("train", ("a",) * len(ids), ids, labels)
+    image = pixels(plots.class_bars(Dataset("d", labels, split, split)))
+    rows = np.nonzero(of(image, PALETTE[1])[:, 700:].any(axis=1))[0]  # only its bar is this long
+    assert 0 < rows.mean() < image.shape[0] / 20
+
+
 @pytest.mark.parametrize("plot", ["class_bars", "length_boxes"])
 def test_rows_have_the_colors_of_their_classes(plot: str) -> None:
     image = pixels(drawn(SIX)[plot]())

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -174,6 +175,41 @@ def test_intervals_are_those_of_resampling_the_texts() -> None:
     # With this many resamples, the bounds vary by about 0.003.
     for name, expected in zip(names, bounds, strict=True):
         assert answers.intervals[name] == pytest.approx(expected, abs=0.012), name
+
+
+@pytest.mark.parametrize("absent", [None, 0, 29], ids=["all", "no first", "no last"])
+def test_intervals_are_those_of_all_cells_of_the_matrix(absent: int | None) -> None:
+    rng = np.random.default_rng(2)
+    matrix = rng.poisson(0.5, (30, 30)) + 5 * np.eye(30, dtype=np.int64)
+    if absent is not None:
+        matrix[absent] = 0
+        matrix[:, absent] = 0
+    total = matrix.sum()
+    draws = np.random.default_rng(7).multinomial(total, matrix.ravel() / total, size=2_000)
+    counts = draws.reshape(-1, 30, 30)
+    hits, true, predicted = counts.diagonal(axis1=1, axis2=2), counts.sum(axis=2), counts.sum(1)
+    samples = {
+        "accuracy": hits.sum(axis=1) / total,
+        "macro_f1": (2 * hits / (true + predicted).clip(1)).mean(axis=1),
+        "macro_precision": (hits / predicted.clip(1)).mean(axis=1),
+        "macro_recall": (hits / true.clip(1)).mean(axis=1),
+    }
+    for name, interval in bootstrap(matrix, seed=7).items():
+        bounds = np.percentile(samples[name], [2.5, 97.5])
+        assert interval == pytest.approx(bounds, abs=1e-12), name
+
+
+def test_memory_of_the_intervals_does_not_grow_with_the_square_of_the_classes() -> None:
+    rng = np.random.default_rng(3)
+    matrix = np.zeros((300, 300), np.int64)
+    np.add.at(matrix, (rng.integers(0, 300, 1_000), rng.integers(0, 300, 1_000)), 1)
+    tracemalloc.start()
+    try:
+        bootstrap(matrix)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 200e6  # 2,000 matrices would take 1,440 MB
 
 
 def test_intervals_contain_the_score_and_narrow_with_more_texts() -> None:

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar
 
 from featherweight.classifier import IntArray
+from featherweight.quality import significance
 from featherweight.quality.significance import (
     Metric,
     PairedTest,
@@ -249,3 +251,18 @@ def test_json_has_every_field_and_the_verdict() -> None:
         "adjusted_p": 0.02,
         "verdict": "better",
     }
+
+
+def test_memory_of_a_test_does_not_grow_with_texts_times_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(significance, "RESAMPLES", 100)
+    rng = np.random.default_rng(3)
+    targets, reference, contender = rng.integers(0, 300, (3, 20_000))
+    tracemalloc.start()
+    try:
+        macro_f1_test(targets, reference, contender, 300)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 100e6  # one value per text, model and class would take 144 MB

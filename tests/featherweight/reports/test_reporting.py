@@ -12,6 +12,7 @@ from featherweight.reports.reporting import (
     confusion_table,
     coverage_table,
     differences,
+    draw_evaluation,
     model_card,
     one_batch_table,
     per_class_table,
@@ -83,6 +84,55 @@ def test_coverage_table_has_the_accuracy_by_minimum_confidence() -> None:
     assert rows[2] == ["0", "10", "100.0%", "0.7000", "[0.397,", "0.892]"]
     uncertain = replace(evaluation(), probabilities=np.full((10, 3), 1 / 3))
     assert cells(coverage_table(uncertain))[-1] == ["0.99", "0", "0.0%", "–"]
+
+
+def many(count: int) -> Evaluation:
+    """Class c has c + 1 texts; one of them is predicted as class 0."""
+    targets = np.repeat(np.arange(count), np.arange(1, count + 1))
+    predictions = targets.copy()
+    predictions[np.cumsum(np.arange(1, count + 1)) - 1] = 0
+    labels = tuple(f"topic {number}" for number in range(count))
+    return Evaluation("tiny", "d", "test", labels, targets, np.eye(count)[predictions], 1, 2)
+
+
+def test_table_per_class_of_many_has_the_worst_and_the_best_and_says_so() -> None:
+    assert len(cells(per_class_table(many(30)))) == 30 + 4
+    table, note = per_class_table(many(77)).split("\n\n")
+    shown = [int(row[1]) for row in cells(table)[2:-2]]
+    # Class 0 has the wrong predictions of all others; of the others, one in c + 1 is wrong.
+    assert shown == [*range(10), *range(67, 77)]
+    assert cells(table)[-1][-1] == str(77 * 78 // 2)
+    assert note == (
+        "57 of 77 labels are not shown, those between the ten lowest and the ten highest F1; "
+        "--json and evaluation.json have all."
+    )
+    assert len(many(77).to_json()["per_class"]) == 77
+
+
+def test_confusion_matrix_of_many_is_its_most_frequent_confusions() -> None:
+    tested = replace(many(31), targets=np.where(many(31).targets == 30, 29, many(31).targets))
+    table, note = confusion_table(tested).split("\n\n")
+    header, _, first, second, *others = table.splitlines()
+    assert header.split() == ["true", "label", "predicted", "instead", "texts"]
+    assert first.split() == ["topic", "29", "topic", "30", "30"]
+    assert second.split() == ["topic", "29", "topic", "0", "2"]
+    assert len(others) == 8
+    assert note.startswith("The 10 most frequent confusions of 31 labels; ")
+
+
+def test_card_of_many_labels_names_the_file_that_lists_them() -> None:
+    card = model_card(many(77), {"preset": "feather"}, {"splits": {}})
+    assert "with 77 labels, which are in `labels.json`." in card
+    assert "57 of 77 labels are not shown" in card
+    assert len(card) < 4_000
+
+
+def test_control_characters_of_a_label_do_not_reach_the_terminal() -> None:
+    tested = evaluation(("\x1b[31mred", "two\nlines", "\u202ereversed"))
+    text = report(tested)
+    assert not set(text) & {"\x1b", "\u202e", "\r"}
+    assert "�[31mred" in text
+    assert "two lines" in text
 
 
 @pytest.mark.parametrize("labels", [("0.5", "1.0", "1.5"), ("001", "002", "003"), ("1", "2", "3")])
@@ -207,6 +257,8 @@ def test_evaluation_is_written_into_its_run(
     tested = evaluation(labels)
     write_evaluation(run, tested, ["=1+1", "a,b", 'say "no"', *"defghij"])
 
+    assert not run.file("confusion_matrix.png").exists()  # it would be that of older predictions
+    draw_evaluation(run, tested)
     assert run.read_json("evaluation.json") == json.loads(json.dumps(tested.to_json()))
     with run.file("predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
