@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge.bundle_files import METADATA
+from edge.contents import is_printable
 from edge.runtime import Bundle, load
 from featherweight.classifier import Classifier, FloatArray
 from featherweight.data.texts import as_texts
@@ -39,8 +41,9 @@ class BundleClassifier(Classifier):
         files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
         try:
             return cls(bundle, sum(file.stat().st_size for file in files))
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f"{path} does not fit this version ({error!r})") from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            reason = f"{METADATA} does not fit this version ({error!r:.80})"
+            raise WeightsError(f"{path}: {reason}") from None
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Tokenizes B texts."""
@@ -72,6 +75,10 @@ def _name(metadata: Mapping[str, Any]) -> str:
     """Returns "mine (bundle)", or "mine (int8, bundle)" for a variant."""
     name, compression = metadata["name"], metadata["training"].get("compression")
     if compression is None:
-        return f"{name} (bundle)"
-    method = compression["method"]
-    return f"{name.removesuffix(f' ({method})')} ({method}, bundle)"
+        shown = f"{name} (bundle)"
+    else:
+        method = compression["method"]
+        shown = f"{name.removesuffix(f' ({method})')} ({method}, bundle)"
+    if not is_printable(shown):
+        raise ValueError("its name is not printable")
+    return shown

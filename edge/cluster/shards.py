@@ -18,8 +18,9 @@ import pyarrow
 import ray
 from ray.data import ActorPoolStrategy, Datasink
 
+from edge.bundle_files import METADATA, read
 from edge.cluster.session import cluster
-from edge.runtime import METADATA, Bundle, read
+from edge.runtime import Bundle
 from featherweight.data.examples import text_rows
 from featherweight.data.rows import listing, open_rows
 from featherweight.errors import DataError, UsageError, WeightsError

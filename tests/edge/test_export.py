@@ -15,9 +15,10 @@ from compress.config import CompressConfig
 from compress.onnx.conversion import export as export_onnx
 from compress.origin import Origin
 from compress.variant import compress_run
+from edge.bundle_files import GOLDEN, HASHED, LABELS, METADATA, MODEL, TOKENIZER, json_sha256
 from edge.config import ExportConfig, VerifyConfig
 from edge.export import export, fit_temperature
-from edge.runtime import GOLDEN, HASHED, LABELS, METADATA, MODEL, TOKENIZER, json_sha256, load
+from edge.runtime import load
 from edge.verify import verify
 from featherweight import load as load_run
 from featherweight.classifier import softmax
@@ -225,7 +226,7 @@ def rewrite(folder: Path, name: str, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (MODEL, b"not a model", "model.onnx is not a model"),
+        (MODEL, b"not a model", "model.onnx does not fit"),
         (TOKENIZER, b"{}", "does not fit this version"),
         (LABELS, b'["joy"]', "1 labels"),
         (LABELS, b"3", "does not fit this version"),
