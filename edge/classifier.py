@@ -74,11 +74,9 @@ class BundleClassifier(Classifier):
 def _name(metadata: Mapping[str, Any]) -> str:
     """Returns "mine (bundle)", or "mine (int8, bundle)" for a variant."""
     name, compression = metadata["name"], metadata["training"].get("compression")
+    method = compression["method"] if compression is not None else "bundle"
+    if not is_printable(name) or not is_printable(method):
+        raise ValueError("a name is not printable")
     if compression is None:
-        shown = f"{name} (bundle)"
-    else:
-        method = compression["method"]
-        shown = f"{name.removesuffix(f' ({method})')} ({method}, bundle)"
-    if not is_printable(shown):
-        raise ValueError("its name is not printable")
-    return shown
+        return f"{name} (bundle)"
+    return f"{name.removesuffix(f' ({method})')} ({method}, bundle)"

@@ -17,6 +17,7 @@ from featherweight.data.tokenizer_json import check_tokenizer
 
 _INPUTS = {"input_ids": ("tensor(int64)", 2), "lengths": ("tensor(int32)", 1)}  # type and rank
 _OUTPUTS = {"logits": ("tensor(float)", 2)}
+_MIN_TEMPERATURE = 1e-30  # smaller numbers are 0 in float32, or make every logit infinite
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # categories: control, surrogate, line and paragraph breaks
 
 
@@ -42,8 +43,8 @@ def read_labels(content: bytes) -> list[str]:
 def read_temperature(metadata: Mapping[str, Any]) -> float:
     """Returns the temperature that logits are divided by."""
     temperature = float(metadata["temperature"])
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"the temperature must be a number above 0, not {temperature}")
+    if not _MIN_TEMPERATURE <= temperature < math.inf:
+        raise ValueError(f"the temperature must be finite and above 0, not {temperature}")
     return temperature
 
 

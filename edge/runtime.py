@@ -112,7 +112,8 @@ class Bundle:
         self.classes_ = np.array(self._labels)
         self._token_cache = _TokenCache(tokenizer, source)
         # The runtime cannot read the rows of the embedding; a token without one makes it fail.
-        self.forward([np.int64(tokenizer.get_vocab_size() - 1).tobytes()])
+        with np.errstate(all="ignore"):  # an infinite logit is an error, without a warning
+            self.forward([np.int64(tokenizer.get_vocab_size() - 1).tobytes()])
 
     def predict(self, texts: Iterable[str], min_confidence: float = 0.0) -> list[str]:
         """Returns the most probable label of each of N texts.
@@ -254,7 +255,10 @@ def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.enable_mem_pattern = False  # a memory plan fits one shape, and batches have many
     options.log_severity_level = 4  # errors are raised, and not printed too
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model, options, providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # which retries with the same provider, and prints
+    )  # fmt: skip
 
 
 def _softmax(logits: FloatArray) -> FloatArray:
