@@ -21,7 +21,7 @@ from edge.classifier import BundleClassifier
 from edge.config import ServeConfig
 from edge.export import EDGE_CASES
 from edge.runtime import Bundle, load
-from edge.serving.serve import application
+from edge.serving.application import application
 from featherweight import load as load_run
 from featherweight.classifier import FloatArray
 from tests.helpers.command_line import Capture, call, error_line
@@ -219,7 +219,7 @@ def test_bundles_and_runs_are_served_until_a_signal_and_the_last_response(
     path = request.getfixturevalue(weights)
     body = b'{"text": "a secret of mine"}'
     head = (
-        b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
     )
     with running(path, environment, *flags, code=code) as server:
