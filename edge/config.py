@@ -56,7 +56,7 @@ class ServeConfig:
     """Maximum size of a request body in bytes."""
     batch_size: int = 256
     """Maximum number of texts of concurrent requests in one batch."""
-    max_queue: int = 64
+    max_queue: int = 16
     """Maximum number of requests that are computed or wait; beyond it the answer is 503."""
     max_connections: int = 256
     """Maximum number of open connections; beyond it the answer is 503."""

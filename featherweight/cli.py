@@ -20,7 +20,8 @@ _EXTRAS = {
         ("accelerate", "bitsandbytes", "emoji", "peft", "sentencepiece", "torchao", "transformers"),
         "transformers",
     ),
-    "onnx": "onnx", "optuna": "search", "fastapi": "serve", "uvicorn": "serve", "ray": "ray",
+    "onnx": "onnx", "optuna": "search", "fastapi": "serve",
+    "prometheus_client": "serve", "uvicorn": "serve", "ray": "ray",
 }  # fmt: skip
 INTERRUPTED = 130  # exit code that shells report after Ctrl-C
 

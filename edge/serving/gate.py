@@ -62,7 +62,7 @@ class Gate:
         host = _host(scope)
         if self._hosts and host not in self._hosts:
             refusal = problem(421, f"this service does not answer for the host {host!r:.80}")
-            await _refuse(refusal, scope, receive, counted)
+            await _refuse(refusal, receive, counted)
         elif scope["method"] == "POST":
             await self._post(scope, receive, counted)
         else:
@@ -79,7 +79,7 @@ class Gate:
             more_body = message["more_body"]
             if len(body) > self._max_body_bytes:
                 line = f"the body is larger than {self._max_body_bytes:,} bytes"
-                await _refuse(problem(413, line), scope, receive, send)
+                await _refuse(problem(413, line), receive, send, more_body)
                 return
         if self._metrics.in_queue >= self._max_queue:
             line = f"{self._metrics.in_queue:,} requests are waiting: try again later"
@@ -98,18 +98,26 @@ class Gate:
             self._metrics.in_queue -= 1
 
 
-async def _refuse(response: JSONResponse, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(
+    response: JSONResponse, receive: Receive, send: Send, more_body: bool = True
+) -> None:
     """Sends a response, and reads the rest of the body before ending it.
 
     If the connection were closed while the client sends, the client could not read the response.
     The time that a client has for its body limits this.
+
+    Args:
+        response: The response.
+        receive: Of the request.
+        send: Of the request.
+        more_body: Whether a part of the body has not been received.
     """
     response.headers["connection"] = "close"
     start = {"type": "http.response.start", "status": response.status_code}
     await send(start | {"headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    while (await receive()).get("more_body", False):
-        pass
+    while more_body:
+        more_body = (await receive()).get("more_body", False)
     await send({"type": "http.response.body", "body": b""})
 
 

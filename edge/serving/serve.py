@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import sys
 from functools import partial
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import uvicorn
 
 from edge.config import ServeConfig
 from edge.serving.application import application
-from edge.serving.connection import Connection, Places
+from edge.serving.connection import Connection, Limits
 from edge.serving.metrics import Metrics
 from featherweight.classifier import Classifier
 from featherweight.errors import UsageError
@@ -46,18 +47,20 @@ def serve(config: ServeConfig) -> None:
         signal.signal(number, stop)
     url = f"http://{_in_url(config.host)}:{listener.getsockname()[1]}"
     print(f"serving {classifier.name} at {url} (API: {url}/docs, stop: Ctrl-C)", flush=True)
+    # Under load the computing thread waits less often for the one that handles connections.
+    sys.setswitchinterval(0.001)
     asyncio.run(_serve(server, listener))
 
 
 def _server(classifier: Classifier, config: ServeConfig, listener: socket.socket) -> uvicorn.Server:
     metrics = Metrics()
     app = application(classifier, config, metrics, _hosts(config.host, listener))
-    places = Places(_max_connections(config.max_connections), metrics)
+    limits = Limits(_max_connections(config.max_connections), config.max_queue, metrics)
     server = uvicorn.Server(
         uvicorn.Config(
             app, lifespan="off", ws="none", log_config=None, log_level="critical",
             access_log=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS, backlog=_BACKLOG,
-            http=cast(type[asyncio.Protocol], partial(Connection, places)),
+            http=cast(type[asyncio.Protocol], partial(Connection, limits)),
         )
     )  # fmt: skip
     metrics.connections.set_function(lambda: len(server.server_state.connections))
