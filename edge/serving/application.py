@@ -100,7 +100,7 @@ def _add_prediction(
     batcher = Batcher(classifier.predict_proba, config.batch_size)
     labels = list(classifier.labels)
 
-    @app.post("/predict", responses=_problems(config))
+    @app.post("/predict", response_description="The predictions.", responses=_problems(config))
     async def predict(request: PredictRequest) -> PredictResponse:
         """Returns the label and the class probabilities of one or several texts."""
         texts = _texts(request, config)
@@ -119,19 +119,22 @@ def _add_prediction(
 def _add_status(
     app: FastAPI, classifier: Classifier, config: ServeConfig, metrics: Metrics
 ) -> None:
-    @app.get("/health")
+    @app.get("/health", response_description="The service is running.")
     async def health() -> Health:
         """Returns that the service is running, and its model."""
         return Health(status="ok", model=classifier.name, labels=list(classifier.labels))
 
-    @app.get("/ready", responses={503: {"model": Problem, "description": "The queue is full."}})
+    @app.get(
+        "/ready", response_description="The queue has a place.",
+        responses={503: {"model": Problem, "description": "The queue is full."}},
+    )  # fmt: skip
     async def ready() -> Health:
         """Returns whether the service would answer another prediction now."""
         if metrics.in_queue >= config.max_queue:
             raise HTTPException(503, "the queue is full: try again later", RETRY_AFTER)
         return Health(status="ready", model=classifier.name, labels=list(classifier.labels))
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=Response, response_description="The metrics.")
     async def exposition() -> Response:
         """Returns counts and times in Prometheus' text format."""
         return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})

@@ -50,7 +50,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
     yield f"<p>{escape(operation.get('description', ''))}</p>"
     if "requestBody" in operation:
         yield f"<p>Body: {_content(operation['requestBody'])}</p>"
-    yield "<table><tr><th>Status</th><th>Response</th><th></th></tr>"
+    yield "<table><tr><th>Status</th><th>Meaning</th><th>Body</th></tr>"
     for status, response in operation["responses"].items():
         description = escape(response["description"])
         yield f"<tr><td>{status}</td><td>{description}</td><td>{_content(response)}</td></tr>"
@@ -58,11 +58,9 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
 
 
 def _content(described: Mapping[str, Any]) -> str:
-    """Returns the types of a body, such as "PredictRequest as application/json"."""
-    return ", ".join(
-        f"{_type(content['schema'])} as {escape(kind)}" if content.get("schema") else escape(kind)
-        for kind, content in described.get("content", {}).items()
-    )
+    """Returns the type of a JSON body as HTML; "text" for a body of another kind."""
+    schema = described.get("content", {}).get("application/json", {}).get("schema")
+    return _type(schema) if schema else "text"
 
 
 def _object(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
