@@ -18,7 +18,7 @@ from edge.serving.metrics import Metrics
 CLIENT_SECONDS = 10.0  # for a client to send a whole request, and to read the response
 STOP_SECONDS = 3.0  # for the same, once the service is stopping
 _REFUSED_SECONDS = 1.0  # for a refused connection
-_PAUSE_SECONDS = 0.05  # before the next request is read from a client that does not wait
+_PAUSE_SECONDS = 0.02  # before the next request is read from a client that does not wait
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?:\r\n|$)", re.IGNORECASE)
 
 
@@ -46,12 +46,27 @@ class Limits:
         max_queue: Maximum number of requests that are computed or wait.
         metrics: Where refusals are counted.
         num_refused: Refused connections that are still open, to send the response.
+        num_entering: Requests that have just arrived and will be in the queue in the next
+            iteration of the event loop.
     """
 
     max_connections: int
     max_queue: int
     metrics: Metrics
     num_refused: int = 0
+    num_entering: int = 0
+
+    def enter(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Returns whether the queue has a place for a request that has just arrived."""
+        if self.metrics.in_queue + self.num_entering >= self.max_queue:
+            return False
+        if not self.num_entering:
+            loop.call_soon(self._reset)
+        self.num_entering += 1
+        return True
+
+    def _reset(self) -> None:
+        self.num_entering = 0
 
 
 class Connection(H11Protocol):
@@ -83,7 +98,7 @@ class Connection(H11Protocol):
                 self._is_answered = True
                 self.transport.write(_NO_PLACE)
                 self.transport.write_eof()
-        elif self._can_refuse(data):
+        elif self._is_whole_post(data) and not self._limits.enter(self.loop):
             self._unset_keepalive_if_required()
             self._start_timer(CLIENT_SECONDS)
             self._limits.metrics.requests.labels(503).inc()
@@ -122,22 +137,20 @@ class Connection(H11Protocol):
         self._limits.num_refused -= self._is_refused
         super().connection_lost(exc)
 
-    def _can_refuse(self, data: bytes) -> bool:
-        """Returns whether the queue is full and the data is one whole POST request.
+    def _is_whole_post(self, data: bytes) -> bool:
+        """Returns whether the data is one whole POST request.
 
-        Other data takes the normal way, on which `Gate` refuses requests.
+        Requests in several parts take the normal way, on which `Gate` may refuse them.
         """
-        if self._limits.metrics.in_queue < self._limits.max_queue:
+        if not data.startswith(b"POST ") or self.conn.their_state is not h11.IDLE:
             return False
         head, _, body = data.partition(b"\r\n\r\n")
         length = _CONTENT_LENGTH.search(head)
         return (
-            self.conn.their_state is h11.IDLE
-            and not self._is_receiving()
-            and data.startswith(b"POST ")
-            and length is not None
+            length is not None
             and int(length[1]) == len(body)
             and b"\r\nconnection:" not in head.lower()
+            and not self._is_receiving()
         )
 
     def _refuse(self) -> None:

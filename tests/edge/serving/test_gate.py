@@ -233,6 +233,26 @@ def test_a_full_queue_refuses_each_request_of_a_connection(
         waiting.close()
 
 
+def test_each_of_many_requests_at_once_is_answered_or_refused(
+    exported: Path, environment: dict[str, str]
+) -> None:
+    async def burst(url: str) -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
+            return await asyncio.gather(
+                *(client.post("/predict", json={"texts": ["a"] * 50}) for _ in range(90))
+            )
+
+    with running(exported, environment, "--max_queue", "2") as server:
+        responses = asyncio.run(burst(server.url))
+        assert {response.status_code for response in responses} == {200, 503}
+        for response in responses:
+            if response.status_code == 503:
+                assert response.headers["retry-after"] == "1"
+            else:
+                assert len(response.json()["predictions"]) == 50
+        assert httpx.get(f"{server.url}/ready", trust_env=False, timeout=60).status_code == 200
+
+
 def test_metrics_are_in_the_text_format_of_prometheus(client: httpx.Client) -> None:
     client.post("/predict", json={"texts": ["a", "b"]})
     response = client.get("/metrics")
