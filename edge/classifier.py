@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge.bundle_files import METADATA
+from edge.contents import is_printable
 from edge.runtime import Bundle, load
 from featherweight.classifier import Classifier, FloatArray, IntArray
 from featherweight.data.texts import as_texts
@@ -39,8 +41,9 @@ class BundleClassifier(Classifier):
         files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
         try:
             return cls(bundle, sum(file.stat().st_size for file in files))
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f"{path} does not fit this version ({error!r})") from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            reason = f"{METADATA} does not fit this version ({error!r:.80})"
+            raise WeightsError(f"{path}: {reason}") from None
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Tokenizes B texts."""
@@ -76,7 +79,9 @@ class BundleClassifier(Classifier):
 def _name(metadata: Mapping[str, Any]) -> str:
     """Returns "mine (bundle)", or "mine (int8, bundle)" for a variant."""
     name, compression = metadata["name"], metadata["training"].get("compression")
+    method = compression["method"] if compression is not None else "bundle"
+    if not is_printable(name) or not is_printable(method):
+        raise ValueError("a name is not printable")
     if compression is None:
         return f"{name} (bundle)"
-    method = compression["method"]
     return f"{name.removesuffix(f' ({method})')} ({method}, bundle)"

@@ -1,10 +1,13 @@
 """Flags of `export`, `verify` and `serve`: each field is a flag, its docstring the help."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from featherweight.errors import require_range
+from featherweight.errors import UsageError, require_range
+
+_ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,12 @@ class ServeConfig:
     """Maximum size of a request body in bytes."""
     batch_size: int = 256
     """Maximum number of texts of concurrent requests in one batch."""
+    max_queue: int = 16
+    """Maximum number of requests that are computed or wait; beyond it the answer is 503."""
+    max_connections: int = 256
+    """Maximum number of open connections; beyond it the answer is 503."""
+    cors_origin: list[str] = field(default_factory=list)
+    """Origins of the web pages elsewhere that may send requests, such as https://example.org."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto uses CUDA if available."""
     output_dir: Path = Path("outputs")
@@ -60,6 +69,12 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         sizes = ("max_texts", "max_characters", "max_body_bytes", "batch_size")
-        require_range(self, "at least 1", *sizes)
+        require_range(self, "at least 1", *sizes, "max_queue", "max_connections")
         require_range(self, "in [0, 65535]", "port")
         require_range(self, "in [0, 1]", "min_confidence")
+        for origin in self.cors_origin:
+            if not _ORIGIN.fullmatch(origin):
+                raise UsageError(
+                    f"--cors_origin {origin}: give scheme, host and port of a page only, as in "
+                    "https://example.org or http://localhost:3000"
+                )

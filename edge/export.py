@@ -16,20 +16,21 @@ from scipy.special import log_softmax
 
 from compress.onnx.conversion import export as export_onnx
 from compress.origin import Origin
-from edge.config import ExportConfig
-from edge.packing import packed
-from edge.runtime import (
+from edge.bundle_files import (
     FORMAT,
     GOLDEN,
     LABELS,
     METADATA,
     MODEL,
     TOKENIZER,
-    Bundle,
+    check_size,
     file_hashes,
     json_sha256,
     read,
 )
+from edge.config import ExportConfig
+from edge.packing import packed
+from edge.runtime import Bundle
 from featherweight.classifier import FloatArray, IntArray, softmax
 from featherweight.disk.atomic import atomic_directory, atomic_open
 from featherweight.errors import UsageError, WeightsError
@@ -67,7 +68,7 @@ def export(config: ExportConfig) -> Path:
 
     Raises:
         UsageError: The run is not an LSTM run, or the output exists.
-        WeightsError: The run cannot be loaded.
+        WeightsError: The run cannot be loaded, or its bundle would be too large.
         DataError: The run's data, which calibration needs, is not available.
         FeatherweightError: The graph gives different results from the run.
     """
@@ -82,6 +83,8 @@ def export(config: ExportConfig) -> Path:
             f"{run.path} is not an LSTM in PyTorch: export an LSTM run or an int8 variant of it"
         )
     files = _bundle_files(origin, origin.classifier, config.license_note)
+    for name, content in files.items():
+        check_size(path, name, len(content))
     _write(path, files)
     size = sum(map(len, files.values())) if path.is_dir() else path.stat().st_size
     logger.info("%s bytes", f"{size:,}")
@@ -94,7 +97,7 @@ def _bundle_files(
     """Returns the content of the bundle's files by name."""
     tokenizer = json.loads(classifier.tokenizer.to_str())
     files = {
-        MODEL: _graph(classifier),
+        MODEL: graph_of(classifier),
         TOKENIZER: json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")).encode(),
         LABELS: json.dumps(classifier.labels, ensure_ascii=False).encode(),
     }
@@ -130,7 +133,7 @@ def _bundle_files(
     return files
 
 
-def _graph(classifier: TextClassifier) -> bytes:
+def graph_of(classifier: TextClassifier) -> bytes:
     """Returns the serialized graph: int8 storage, fp32 computation, the same for equal weights."""
     with TemporaryDirectory() as folder:
         export_onnx(classifier, None, "fp32", Path(folder))

@@ -27,7 +27,8 @@ _EXTRAS = {
         ("accelerate", "bitsandbytes", "emoji", "peft", "sentencepiece", "torchao", "transformers"),
         "transformers",
     ),
-    "onnx": "onnx", "optuna": "search", "fastapi": "serve", "uvicorn": "serve", "ray": "ray",
+    "onnx": "onnx", "optuna": "search", "fastapi": "serve",
+    "prometheus_client": "serve", "uvicorn": "serve", "ray": "ray",
 }  # fmt: skip
 # Exit codes that shells report after Ctrl-C and SIGTERM.
 INTERRUPTED = 130

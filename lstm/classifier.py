@@ -15,6 +15,7 @@ from torch import Tensor
 
 from featherweight.classifier import Classifier, FloatArray, IntArray, count_known
 from featherweight.data.texts import as_texts
+from featherweight.data.tokenizer_json import check_tokenizer
 from featherweight.device import resolve_device
 from featherweight.disk.atomic import atomic_open
 from featherweight.errors import WeightsError, first_line
@@ -29,6 +30,10 @@ from lstm.tokenizer import load_tokenizer, padded, token_ids, unknown_ids
 
 TOKENIZER = "tokenizer.json.lzma"
 _MAX_TOKENIZER_BYTES = 100_000_000  # unpacked; guards against decompression bombs
+_UNFIT = (  # raised for content that is not what `serialize` writes
+    ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError,
+    lzma.LZMAError, EOFError,
+)  # fmt: skip
 
 
 class TextClassifier(Classifier):
@@ -172,19 +177,20 @@ class TextClassifier(Classifier):
         metadata = read_metadata(path)
         try:
             tensors = safetensors.torch.load(path.read_bytes())
-        except SafetensorError as error:
-            raise WeightsError(f"{path} is truncated or damaged ({error}): copy it again") from None
-        if metadata.pop("sha256", None) != _sha256(tensors, metadata):
+            sha256 = _sha256(tensors, {k: v for k, v in metadata.items() if k != "sha256"})
+        except (SafetensorError, *_UNFIT) as error:
+            reason = f"is truncated or damaged ({first_line(error)}): copy it again"
+            raise WeightsError(f"{path} {reason}") from None
+        if metadata.get("sha256") != sha256:
             raise WeightsError(f"{path} was altered since it was written: copy it again")
         try:
-            labels = tuple(json.loads(metadata["labels"]))
+            labels = _label_names(metadata["labels"])
             config = ModelConfig(**json.loads(metadata["config"]))
             tokenizer = _unpacked(tensors.pop(TOKENIZER))
-            module = LSTMClassifier(tokenizer.get_vocab_size(), len(labels), config)
             storage = json.loads(metadata["storage"])
-            module.load_state_dict(_restored(tensors, storage, module.state_dict()))
+            module = _network(tensors, storage, (tokenizer.get_vocab_size(), len(labels), config))
             return cls(metadata["name"], labels, tokenizer, module, config, device, storage)
-        except (KeyError, TypeError, ValueError, RuntimeError, lzma.LZMAError) as error:
+        except _UNFIT as error:
             raise WeightsError(
                 f"{path} does not fit this version of featherweight ({first_line(error)})"
             ) from None
@@ -214,7 +220,42 @@ def _unpacked(packed: Tensor) -> Tokenizer:
     content = json.loads(decoder.decompress(packed.numpy().tobytes(), _MAX_TOKENIZER_BYTES))
     words = content["model"]["vocab"]
     content["model"]["vocab"] = {word: index for index, word in enumerate(words)}
+    check_tokenizer(content)
     return load_tokenizer(json.dumps(content))
+
+
+def _label_names(content: str) -> tuple[str, ...]:
+    """Returns the labels of a file, or raises a ValueError if they are not distinct names."""
+    labels = json.loads(content)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError("the labels are not a list of names")
+    if not labels or len(set(labels)) < len(labels):
+        raise ValueError("the labels are not distinct")
+    return tuple(labels)
+
+
+def _network(
+    tensors: Mapping[str, Tensor],
+    storage: Mapping[str, Format],
+    dimensions: tuple[int, int, ModelConfig],
+) -> LSTMClassifier:
+    """Returns the network of a file, or raises a ValueError if its tensors do not fit the config.
+
+    Args:
+        tensors: All tensors but the tokenizer.
+        storage: Format of each tensor.
+        dimensions: Number of tokens, number of labels, and architecture.
+    """
+    num_layers = dimensions[-1].num_layers
+    if not 1 <= num_layers <= len(tensors):
+        raise ValueError(f"{num_layers} layers, but {len(tensors)} tensors")
+    # Shapes only: whatever numbers the config has, nothing is allocated before they are compared.
+    with torch.device("meta"):
+        shapes = LSTMClassifier(*dimensions).state_dict()
+    state = _restored(tensors, storage, shapes)
+    module = LSTMClassifier(*dimensions)
+    module.load_state_dict(state)
+    return module
 
 
 def _restored(

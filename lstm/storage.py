@@ -69,6 +69,8 @@ def restore(stored: Mapping[str, Tensor], kind: Format, shape: torch.Size) -> Te
     if kind == "sparse":
         return restore_sparse(stored, shape)
     if kind in DTYPES:
+        if stored[""].shape != shape:
+            raise ValueError(f"expected shape {tuple(shape)}, not {tuple(stored[''].shape)}")
         return stored[""].float()
     rows, columns = shape
     if kind == "int4":
@@ -149,6 +151,10 @@ def _pack(values: Tensor) -> Tensor:
 
 def _unpack(packed: Tensor, count: int) -> Tensor:
     """Returns `count` integers as int32, or raises a ValueError if there are fewer or more."""
+    # Checked before any allocation: the count comes from the file, and a Huffman code has at least
+    # one bit.
+    if count > 8 * packed.numel():
+        raise ValueError(f"expected {count} integers, the file has a different number")
     decoder = zlib.decompressobj()
     try:
         # The limit guards against decompression bombs; one byte more reveals a wrong count.

@@ -31,80 +31,26 @@ share one token each; emoticons such as ":)" are split into single characters.
 import json
 import re
 from collections.abc import Sequence
-from html.entities import html5, name2codepoint
 from typing import Any
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from featherweight.classifier import IntArray
+from featherweight.data.token_patterns import AFTER_FOLDING, BEFORE_FOLDING, TOKEN
 from featherweight.errors import DataError
 from lstm.config import TokenizerConfig
 
 PAD, UNK = "<pad>", "<unk>"
 PAD_ID, UNK_ID = 0, 1
-URL, USER = "<url>", "<user>"
 _WORD_START = "▁"
 
-_PICTOGRAPH, _FLAG, _TAGS = r"\p{Extended_Pictographic}", "\U0001f3f4", "\U000e0020-\U000e007f"
-_INVISIBLE = r"\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}"
-_ALPHANUMERIC = r"\p{L}\p{M}\p{N}"
-# Letters of scripts without spaces; the Japanese length mark belongs to two of them.
-_UNSPACED = (
-    r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}&&\p{L}]"
-)
-# Where words are not separated, an @name in other letters ends before them.
-_NAME = rf"[\p{{L}}\p{{N}}_&&[^{_UNSPACED}]]"
-
-# Characters whose entities are decoded, and the result.
-_DECODED = {
-    "'‘’`´": "'",
-    **{character: character for character in '"<>!?/()…'},
-    "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff": "",
-}
-
-
-def _entities(characters: str) -> str:
-    """Returns a pattern of the HTML entities of some characters, without their "&"."""
-    names = [name[:-1] for name, text in html5.items() if text in characters and name[-1] == ";"]
-    decimals = "|".join(str(ord(character)) for character in characters)
-    hexadecimals = "|".join(f"{ord(character):x}" for character in characters)
-    return rf"(?:{'|'.join(names)}|#0*(?:{decimals})|#[xX]0*(?i:{hexadecimals}));"
-
-
-def _replace(pattern: str, replacement: str) -> normalizers.Normalizer:
-    return normalizers.Replace(Regex(pattern), replacement)
-
-
 _NORMALIZATION = [
-    # Here also the spacing accent, which NFKC would turn into a space and a combining accent.
-    _replace(rf"[{_INVISIBLE}´&&[^\s\u200d{_TAGS}]]|[{_TAGS}](?<![{_FLAG}{_TAGS}].)[{_TAGS}]*", ""),
-    _replace(rf"\u200d(?:(?!{_PICTOGRAPH})|(?<![{_PICTOGRAPH}\p{{Emoji_Modifier}}].))", ""),
-    # First the ampersand, which escapes other entities.
-    _replace(f"&(?:{_entities('&')})+", "&"),
-    *(_replace(f"&{_entities(characters)}", text) for characters, text in _DECODED.items()),
-    # Unicode does not count the Braille blank as white space.
-    _replace(rf"&(?:{'|'.join(name2codepoint)}|#\d+|#[xX][\da-fA-F]+);|\u2800", " "),
+    *(normalizers.Replace(Regex(pattern), text) for pattern, text in BEFORE_FOLDING),
     normalizers.NFKC(),
     normalizers.Lowercase(),
-    _replace(rf"(?:https?://|www\.)[^\s{_UNSPACED}]+", f" {URL} "),
-    _replace(rf"@(?<!{_NAME}@)(?:{_NAME}+|[\p{{L}}\p{{N}}_]+)", f" {USER} "),
-    # Lower-casing turns a dotted capital I into "i" and a combining dot.
-    _replace(r"'|’|‘|`|ʼ|\u0640|\u0307(?<=i.)", ""),
-    _replace(r"(\p{L})(?=\1\1)", ""),
+    *(normalizers.Replace(Regex(pattern), text) for pattern, text in AFTER_FOLDING),
 ]
-
-# One match per token. Byte-pair encoding splits words of scripts without spaces by itself.
-_WORD = {
-    "word": rf"[{_ALPHANUMERIC}&&[^{_UNSPACED}]]+|{_UNSPACED}\p{{M}}*",
-    "bpe": f"[{_ALPHANUMERIC}]+",
-}
-# Two letters or tags make a flag; emoji may have skin tones and be joined.
-_OTHER_TOKEN = (
-    rf"\p{{RI}}\p{{RI}}|{_FLAG}[{_TAGS}]+"
-    rf"|{_PICTOGRAPH}\p{{Emoji_Modifier}}?(?:\u200d{_PICTOGRAPH}\p{{Emoji_Modifier}}?)*"
-    r"|[^\s\u200d]"
-)
 
 
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
@@ -143,8 +89,7 @@ def _untrained(config: TokenizerConfig) -> tuple[Tokenizer, trainers.Trainer]:
         "special_tokens": [PAD, UNK],
         "show_progress": False,
     }
-    token = Regex(f"{URL}|{USER}|{_WORD[config.tokenizer]}|{_OTHER_TOKEN}")
-    split = pre_tokenizers.Split(token, behavior="removed", invert=True)
+    split = pre_tokenizers.Split(Regex(TOKEN[config.tokenizer]), behavior="removed", invert=True)
     if config.tokenizer == "word":
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
         tokenizer.pre_tokenizer = split

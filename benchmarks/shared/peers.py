@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from edge.bundle_files import MODEL, read
 from edge.classifier import BundleClassifier
-from edge.runtime import MODEL, read
 from featherweight.baselines import TfidfSVM
 from featherweight.classifier import Batch, Classifier, FloatArray
 from featherweight.data.dataset import DataConfig, Split, load_dataset

@@ -18,8 +18,9 @@ import pyarrow
 import ray
 from ray.data import ActorPoolStrategy, Datasink
 
+from edge.bundle_files import LABELS, METADATA, read
 from edge.cluster.session import cluster
-from edge.runtime import LABELS, METADATA, Bundle, read
+from edge.runtime import Bundle
 from featherweight.data.rows import listing, open_rows
 from featherweight.disk.atomic import atomic_directory, atomic_open
 from featherweight.errors import DataError, UsageError, WeightsError

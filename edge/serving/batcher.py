@@ -36,7 +36,8 @@ class Batcher:
         """Returns the rows (N, C) of N texts.
 
         Raises:
-            Exception: Whatever `compute` raised for the batch with these texts.
+            Exception: Whatever `compute` raised for the batch with these texts; a RuntimeError for
+                errors that are not Exceptions, such as a panic of a library.
         """
         request = _Request(texts, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
@@ -50,20 +51,30 @@ class Batcher:
             batch = self._next_batch()
             if not batch:
                 continue
-            try:
-                texts = [text for request in batch for text in request.texts]
-                rows = await asyncio.to_thread(self._compute, texts)
-            except Exception as error:
-                for request in batch:
-                    if not request.result.done():
-                        request.result.set_exception(error)
-                continue
+            texts = [text for request in batch for text in request.texts]
+            outcome = await asyncio.to_thread(self._outcome, texts)
             start = 0
             for request in batch:
                 end = start + len(request.texts)
-                if not request.result.done():
-                    request.result.set_result(rows[start:end])
+                if request.result.done():
+                    pass  # canceled
+                elif isinstance(outcome, Exception):
+                    request.result.set_exception(outcome)
+                else:
+                    request.result.set_result(outcome[start:end])
                 start = end
+
+    def _outcome(self, texts: Sequence[str]) -> FloatArray | Exception:
+        """Returns the rows, or the error as a value: not every kind can pass through a future."""
+        try:
+            rows = self._compute(texts)
+            if len(rows) != len(texts):
+                raise ValueError(f"{len(rows)} rows for {len(texts)} texts")
+            return rows
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+                return error
+            return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
 
     def _next_batch(self) -> list[_Request]:
         """Removes the oldest requests that fit into a batch, and all canceled ones before them."""

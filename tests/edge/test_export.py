@@ -6,7 +6,6 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,20 +14,18 @@ from compress.config import CompressConfig
 from compress.onnx.conversion import export as export_onnx
 from compress.origin import Origin
 from compress.variant import compress_run
+from edge.bundle_files import GOLDEN, HASHED, LABELS, METADATA, MODEL, TOKENIZER
 from edge.config import ExportConfig, VerifyConfig
 from edge.export import export, fit_temperature
-from edge.runtime import GOLDEN, HASHED, LABELS, METADATA, MODEL, TOKENIZER, json_sha256, load
+from edge.runtime import load
 from edge.verify import verify
 from featherweight import load as load_run
 from featherweight.classifier import softmax
 from featherweight.errors import FeatherweightError, UsageError, WeightsError
 from featherweight.run import CONFIG, Run
+from tests.helpers.bundles import metadata_of, rewrite
 
 FILES = {METADATA, *HASHED}
-
-
-def metadata_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / METADATA).read_text(encoding="utf-8"))
 
 
 def test_a_bundle_has_five_files_and_their_hashes(exported: Path, exported_zip: Path) -> None:
@@ -214,18 +211,10 @@ def test_changed_metadata_is_refused(copied: Path) -> None:
             load(copied)
 
 
-def rewrite(folder: Path, name: str, content: bytes) -> None:
-    """Changes a file together with its hashes, so that they match."""
-    (folder / name).write_bytes(content)
-    metadata = metadata_of(folder)
-    metadata["files"][name] = hashlib.sha256(content).hexdigest()
-    (folder / METADATA).write_text(json.dumps(metadata | {"sha256": json_sha256(metadata)}))
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (MODEL, b"not a model", "model.onnx is not a model"),
+        (MODEL, b"not a model", "model.onnx does not fit"),
         (TOKENIZER, b"{}", "does not fit this version"),
         (LABELS, b'["joy"]', "1 labels"),
         (LABELS, b"3", "does not fit this version"),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edge.bundle_files import read
 from edge.pretrained import PATH
 from edge.runtime import load as load_bundle
-from edge.runtime import read
 from featherweight import load, run_inference
 from featherweight.cli import main
 from featherweight.loading import resolve_weights

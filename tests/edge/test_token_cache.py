@@ -1,6 +1,7 @@
 """A bundle's word-wise encoding gives the ids of the tokenizer, for any text."""
 
 import csv
+import json
 import random
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 import featherweight
-from edge.export import EDGE_CASES
-from edge.runtime import TOKENIZER, Bundle, read
-from lstm.config import TokenizerConfig
+from edge.bundle_files import LABELS, MODEL, TOKENIZER
+from edge.export import EDGE_CASES, graph_of
+from edge.runtime import Bundle
+from lstm.classifier import TextClassifier
+from lstm.config import ModelConfig, TokenizerConfig
+from lstm.encoder import LSTMClassifier
 from lstm.tokenizer import token_ids, train_tokenizer
 
 # Characters that the normalizer and the pre-tokenizer treat in a special way.
@@ -33,13 +37,18 @@ def corpus() -> list[str]:
 
 
 @pytest.fixture(scope="module", params=["word", "bpe"])
-def pair(
-    request: pytest.FixtureRequest, exported: Path, corpus: list[str]
-) -> tuple[Bundle, Tokenizer]:
+def pair(request: pytest.FixtureRequest, corpus: list[str]) -> tuple[Bundle, Tokenizer]:
     """A bundle with a tokenizer of each kind, and the tokenizer."""
     config = TokenizerConfig(request.param, vocab_size=2_000, max_length=40)
     tokenizer = train_tokenizer([*corpus, *EDGE_CASES, *EDGE_CASES], config)
-    files = {**read(exported), TOKENIZER: tokenizer.to_str().encode()}
+    labels, dimensions = ("joy", "sadness"), ModelConfig(embedding_dim=2, hidden_dim=2)
+    module = LSTMClassifier(tokenizer.get_vocab_size(), len(labels), dimensions)
+    classifier = TextClassifier("random", labels, tokenizer, module, dimensions, "cpu")
+    files = {
+        MODEL: graph_of(classifier),
+        TOKENIZER: tokenizer.to_str().encode(),
+        LABELS: json.dumps(labels).encode(),
+    }
     return Bundle(files, {"temperature": 1.0}), tokenizer
 
 

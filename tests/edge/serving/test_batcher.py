@@ -145,3 +145,46 @@ def test_a_request_without_concurrent_ones_is_computed_at_once(count: int) -> No
 
     batches = asyncio.run(asyncio.wait_for(scenario(), 120))
     assert batches == [[str(number)] for number in range(count)]
+
+
+class Panic(BaseException):
+    """Like the exception of a panic in a library, not a subclass of Exception."""
+
+
+@pytest.mark.parametrize(
+    "kind", [Panic, StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError]
+)
+def test_an_error_of_any_kind_fails_all_requests_of_its_batch_and_no_later_one(
+    kind: type[BaseException],
+) -> None:
+    class Failing(BlockingCompute):
+        def __call__(self, texts: Sequence[str]) -> FloatArray:
+            rows = super().__call__(texts)
+            if "worse" in texts:
+                raise kind
+            return rows
+
+    async def run() -> None:
+        compute = Failing()
+        batcher = Batcher(compute, 100)
+        first = asyncio.create_task(batcher.predict(["first"]))
+        await asyncio.to_thread(compute.started.acquire)
+        requests = [asyncio.create_task(batcher.predict([text])) for text in ("worse", "other")]
+        await all_queued()
+        compute.permits.release(3)
+        assert (await first).tolist() == [[5]]
+        failures = await asyncio.gather(*requests, return_exceptions=True)
+        expected = kind if kind is MemoryError else RuntimeError
+        assert [type(failure) for failure in failures] == [expected] * 2
+        assert (await batcher.predict(["later"])).tolist() == [[5]]
+
+    asyncio.run(asyncio.wait_for(run(), 120))
+
+
+def test_rows_that_do_not_belong_to_the_texts_are_an_error() -> None:
+    async def run() -> None:
+        batcher = Batcher(lambda texts: np.zeros((len(texts) - 1, 2)), 100)
+        with pytest.raises(ValueError, match="1 rows for 2 texts"):
+            await batcher.predict(["a", "b"])
+
+    asyncio.run(asyncio.wait_for(run(), 120))

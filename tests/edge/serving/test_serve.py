@@ -3,15 +3,13 @@
 import asyncio
 import json
 import logging
-import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,47 +19,19 @@ from edge.classifier import BundleClassifier
 from edge.config import ServeConfig
 from edge.export import EDGE_CASES
 from edge.runtime import Bundle, load
-from edge.serving.serve import application
+from edge.serving.application import application
 from featherweight import load as load_run
 from featherweight.classifier import FloatArray
 from tests.helpers.command_line import Capture, call, error_line
+from tests.helpers.service import MAIN, NO_TORCH, Server, running
 
 TEXTS = [*EDGE_CASES, "i am so happy today", "i miss my dog", "stop it, i hate this", "😀" * 500]
 MAX_TEXTS, MAX_CHARACTERS, MAX_BYTES = 100, 2_000, 300_000
 LIMITS = [
     "--max_texts", str(MAX_TEXTS), "--max_characters", str(MAX_CHARACTERS),
-    "--max_body_bytes", str(MAX_BYTES), "--batch_size", "16",
+    "--max_body_bytes", str(MAX_BYTES), "--batch_size", "16", "--max_queue", "50",
 ]  # fmt: skip
-MAIN = "import sys; from featherweight.cli import main; sys.exit(main(sys.argv[1:]))"
-NO_TORCH = f"import sys; sys.modules['torch'] = None\n{MAIN}"
 JSON = {"content-type": "application/json"}
-
-
-class Server(NamedTuple):
-    process: subprocess.Popen[str]
-    line: str
-    url: str
-    port: int
-
-
-@contextmanager
-def running(
-    weights: Path, environment: dict[str, str], *flags: str, code: str = NO_TORCH
-) -> Iterator[Server]:
-    command = [sys.executable, "-c", code, "serve", "--weights", str(weights), "--port", "0"]
-    process = subprocess.Popen(
-        [*command, *flags], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=environment,
-    )  # fmt: skip
-    try:
-        assert process.stdout
-        line = process.stdout.readline()
-        match = re.search(r"http://[\d.]+:(\d+)", line)
-        assert match, process.communicate()[1]
-        yield Server(process, line, match[0], int(match[1]))
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -194,14 +164,13 @@ def test_health_and_api_documentation(client: httpx.Client, bundle: Bundle) -> N
         "status": "ok", "model": "tiny (bundle)", "labels": bundle.classes_.tolist(),
     }  # fmt: skip
     schema = client.get("/openapi.json").json()
-    assert schema["paths"].keys() == {"/predict", "/health"}
+    assert schema["paths"].keys() == {"/predict", "/health", "/ready", "/metrics"}
     responses = schema["paths"]["/predict"]["post"]["responses"]
-    assert responses.keys() == {"200", "400", "413", "422", "500"}
-    for status in ("400", "413", "422", "500"):
+    assert responses.keys() == {"200", "400", "413", "422", "500", "503"}
+    for status in ("400", "413", "422", "500", "503"):
         assert responses[status]["content"]["application/json"]["schema"]["$ref"].endswith(
             "/Problem"
         )
-    assert "swagger" in client.get("/docs").text
 
 
 @pytest.mark.parametrize(
@@ -219,7 +188,7 @@ def test_bundles_and_runs_are_served_until_a_signal_and_the_last_response(
     path = request.getfixturevalue(weights)
     body = b'{"text": "a secret of mine"}'
     head = (
-        b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
     )
     with running(path, environment, *flags, code=code) as server:
@@ -299,8 +268,11 @@ def test_a_port_in_use(exported: Path, capsys: Capture) -> None:
     ("flag", "value"),
     [
         ("--port", "65536"), ("--port", "-1"), ("--max_texts", "0"), ("--max_characters", "0"),
-        ("--max_body_bytes", "0"), ("--batch_size", "0"), ("--min_confidence", "1.1"),
-        ("--min_confidence", "-0.1"), ("--weights", "nowhere"), ("--host", "300.1.1.1"),
+        ("--max_body_bytes", "0"), ("--batch_size", "0"), ("--max_queue", "0"),
+        ("--max_connections", "0"), ("--cors_origin", "example.org"),
+        ("--cors_origin", "https://example.org/page"), ("--cors_origin", "*"),
+        ("--min_confidence", "1.1"), ("--min_confidence", "-0.1"), ("--weights", "nowhere"),
+        ("--host", "300.1.1.1"),
     ],
 )  # fmt: skip
 def test_errors_name_the_invalid_flag(
@@ -310,12 +282,13 @@ def test_errors_name_the_invalid_flag(
     assert flag.removeprefix("--") in error_line(capsys)
 
 
-@pytest.mark.parametrize("library", ["fastapi", "uvicorn"])
+@pytest.mark.parametrize("library", ["fastapi", "prometheus_client", "uvicorn"])
 def test_a_missing_library_is_named_with_its_extra(
     exported: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, "edge.serving.serve")
+    for module in [name for name in sys.modules if name.startswith("edge.serving.")]:
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.delattr("edge.serving.serve")
     assert call("serve", "--weights", exported) == 1
     line = error_line(capsys)
