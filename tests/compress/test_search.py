@@ -245,7 +245,7 @@ def test_dimensions_grow_with_the_budget(
     tiny_run: Path, origin: TextClassifier, dataset: Dataset
 ) -> None:
     run, flags = Origin(Run(tiny_run), origin, dataset), preset("feather")
-    small, large = (Budget(size, run, flags, "target") for size in (12_000, 60_000))
+    small, large = (Budget(size, run, flags, "target") for size in (16_000, 64_000))
     assert 8 <= small.max_hidden_dim("int8", 8) < large.max_hidden_dim("int8", 8)
     assert small.max_embedding_dim("int8") < large.max_embedding_dim("int8")
     assert small.max_embedding_dim("fp16") < small.max_embedding_dim("int8")

@@ -23,7 +23,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from featherweight.errors import UsageError, WeightsError
+from featherweight.errors import NothingToDo, UsageError, WeightsError
 from featherweight.reports import reporting
 from featherweight.run import CHECKPOINTS, Run
 from tests.conftest import untouched_generators
@@ -441,7 +441,7 @@ def test_finished_run_is_not_resumed(
 ) -> None:
     shutil.copytree(tuned, tmp_path / "small")
     config = small(tiny_data, tmp_path, tiny_bert, resume=True)
-    with pytest.raises(UsageError, match="finished: nothing to resume"):
+    with pytest.raises(NothingToDo, match="finished: nothing to resume"):
         train(config)
     with pytest.raises(UsageError, match="nothing to resume"):
         train(replace(config, name=""))

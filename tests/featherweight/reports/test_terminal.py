@@ -2,6 +2,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,14 +76,19 @@ def test_results_and_errors_fit_any_encoding(encoding: str, tiny_run: Path) -> N
 
 
 def test_json_keeps_what_the_terminal_cannot_show(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_run: Path
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_run: Path,
+    tmp_path: Path,
 ) -> None:
     from featherweight import test as testing
+
+    run = shutil.copytree(tiny_run, tmp_path / "tiny")
 
     evaluate = testing.evaluate
     name = "\U0001f602 \x9b31m"
     monkeypatch.setattr(testing, "evaluate", lambda model, split, _: evaluate(model, split, name))
-    assert main(["test", "--weights", str(tiny_run), "--device", "cpu", "--json"]) == 0
+    assert main(["test", "--weights", str(run), "--device", "cpu", "--json"]) == 0
     out = capsys.readouterr().out
     assert out.isascii()
     assert json.loads(out)["data"] == name
