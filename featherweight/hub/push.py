@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from featherweight.errors import FeatherweightError, UsageError, WeightsError
+from featherweight.errors import FeatherweightError, UsageError, WeightsError, quoted, shortened
 from featherweight.hub.card import ADAPTER, PICTURES, hub_card
 from featherweight.hub.client import ANSWER_S, METADATA_S, reason, status, unreachable, within
 from featherweight.hub.config import PushConfig
@@ -119,7 +119,9 @@ def _matching(folder: Path, patterns: Sequence[str], prefix: str = "") -> dict[s
 def _check_repository(repo_id: str) -> None:
     # The rules of the Hub, which would report a violation only after the login.
     if not REPOSITORY.fullmatch(repo_id) or re.search(r"--|\.\.|\.git$", repo_id):
-        raise UsageError(f"--repo_id {repo_id!r} is not a repository: give --repo_id owner/name")
+        raise UsageError(
+            f"--repo_id {quoted(repo_id)} is not a repository: give --repo_id owner/name"
+        )
 
 
 def _check_finished(run: Run) -> None:
@@ -211,7 +213,8 @@ def _failed(config: PushConfig, error: Exception) -> FeatherweightError:
         )
     if code == 400 and config.license:  # the card is validated before anything is uploaded
         return UsageError(
-            f"the Hub rejects the model card: check the identifier of --license {config.license}"
+            f"the Hub rejects the model card: check the identifier of --license "
+            f"{shortened(config.license)}"
         )
     return FeatherweightError(
         f"the push to {config.repo_id} failed ({reason(error)}); "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featherweight.data.files.text_file import TextFile
-from featherweight.errors import DataError
+from featherweight.errors import DataError, first_line
 
 logger = logging.getLogger("featherweight")
 
@@ -75,7 +75,7 @@ def _objects(file: TextFile) -> Iterator[Record]:
         elif isinstance(values, dict):
             yield number, values
         elif isinstance(values, Exception):
-            yield number, BadRow(f"invalid JSON ({values})")
+            yield number, BadRow(f"invalid JSON ({first_line(values)})")
         else:
             yield number, BadRow("not a JSON object with named fields")
 
@@ -101,7 +101,7 @@ def read_json(file: TextFile) -> Contents:
     if isinstance(values, Exception) or (isinstance(values, dict) and not _nested(values)):
         if starts_with_object(file):
             return read_json_lines(file)
-        raise DataError(f"{file.name}: invalid JSON ({values})")
+        raise DataError(f"{file.name}: invalid JSON ({first_line(values)})")
     if isinstance(values, dict):
         values = _table(file.name, values)
     if not isinstance(values, list) or not values:
