@@ -10,11 +10,12 @@ from pathlib import Path
 from tabulate import tabulate
 
 from featherweight.errors import FeatherweightError, UsageError, WeightsError, quoted, shortened
-from featherweight.hub.card import ADAPTER, PICTURES, hub_card
+from featherweight.hub.card import ADAPTER, PICTURES, TEST_EVALUATION, hub_card
 from featherweight.hub.client import ANSWER_S, METADATA_S, reason, status, unreachable, within
 from featherweight.hub.config import PushConfig
 from featherweight.run import (
     CONFIG,
+    EVALUATION,
     MODEL,
     ONNX,
     ONNX_FACTS,
@@ -81,7 +82,9 @@ def contents(run: Run, repo_id: str, license: str = "") -> Files:
             f"{run.path} contains only the head of a frozen encoder: push a fine-tuned run"
         )
     files = _model_files(run)
-    files["evaluation.json"] = _existing(run, "evaluation.json")
+    files[EVALUATION] = _existing(run, EVALUATION)
+    if run.file(TEST_EVALUATION).is_file():
+        files[TEST_EVALUATION] = _existing(run, TEST_EVALUATION)
     files |= {name: run.file(name) for name in PICTURES if run.file(name).is_file()}
     files["README.md"] = hub_card(run, repo_id, license, files).encode()
     return files

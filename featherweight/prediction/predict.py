@@ -9,7 +9,7 @@ from pathlib import Path
 from featherweight.classifier import Classifier
 from featherweight.data.rows import STANDARD_INPUT, file_stem
 from featherweight.errors import UsageError
-from featherweight.loading import load, newest_or_pretrained
+from featherweight.loading import load, newest_or_pretrained, resolve_weights
 from featherweight.prediction.bad_rows import BadRows, Row, rows_of
 from featherweight.prediction.config import PredictConfig
 from featherweight.prediction.standard_input import Lines, piped_input
@@ -117,7 +117,8 @@ def run_inference(weights: str | Path, csv: str | Path) -> list[int | None]:
         DataError: The file cannot be used; nothing is written.
     """
     path = Path(csv)
-    return list(predict_file(load(weights), path, predictions_path(path)))
+    config = PredictConfig(weights=resolve_weights(weights))
+    return list(predict_file(load(weights), path, predictions_path(path), config))
 
 
 def predictions_path(path: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from featherweight.disk.atomic import atomic_open
+from featherweight.disk.lock import locked
 from featherweight.errors import DataError, UsageError
 from featherweight.prediction.bad_rows import BadRowError
 
@@ -25,8 +26,9 @@ _RECORD_SECONDS = 1.0  # between two records: waiting for the disk after each ba
 class ResumableFile:
     """An open `file` being written from `rows` of the input so far; see `open_resumable`."""
 
-    def __init__(self, path: Path, origin: Mapping[str, Any], resume: bool) -> None:
+    def __init__(self, path: Path, origin: Mapping[str, Any], resume: bool, command: str) -> None:
         self._path = path
+        self._command = command
         self._part, self._progress = (
             path.with_name(f"{path.name}.{kind}") for kind in ("part", "progress")
         )
@@ -102,15 +104,17 @@ class ResumableFile:
             self._part.unlink(missing_ok=True)
             self._progress.unlink(missing_ok=True)
             return
-        flags = "--resume --bad_rows blank (or skip)" if bad_row else "--resume"
+        policy = " --bad_rows blank" if bad_row else ""
         logger.info(
-            "%d rows are saved: continue with the same command and %s", self._recorded_rows, flags
+            "%d rows are saved; continue with: %s%s", self._recorded_rows, self._command, policy
         )
 
 
 @contextmanager
-def open_resumable(path: Path, origin: Mapping[str, Any], resume: bool) -> Iterator[ResumableFile]:
-    """Opens a file that replaces `path` once it is complete.
+def open_resumable(
+    path: Path, origin: Mapping[str, Any], resume: bool, command: str
+) -> Iterator[ResumableFile]:
+    """Opens a file that replaces `path` once it is complete; no other process can write it.
 
     An error leaves the old file, and next to it the part that a later call can resume; a
     `DataError` other than a `BadRowError`, or any error before the first record, leaves no part.
@@ -119,14 +123,17 @@ def open_resumable(path: Path, origin: Mapping[str, Any], resume: bool) -> Itera
         path: The output file.
         origin: What the content is computed from, as JSON values.
         resume: Continue the part that an earlier call left.
+        command: Continues the part that an interruption leaves.
 
     Raises:
-        UsageError: There is nothing to resume, or it was computed from something else.
+        UsageError: There is nothing to resume, it was computed from something else, or another
+            process is writing it.
     """
-    output = ResumableFile(path, origin, resume)
-    try:
-        yield output
-        output._finish()
-    except BaseException as error:
-        output._interrupt(error)
-        raise
+    with locked(path):
+        output = ResumableFile(path, origin, resume, command)
+        try:
+            yield output
+            output._finish()
+        except BaseException as error:
+            output._interrupt(error)
+            raise

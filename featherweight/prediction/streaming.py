@@ -1,5 +1,6 @@
 """Predictions for a file of any size with constant memory: batches are read, predicted, written."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
@@ -66,7 +67,12 @@ def predict_file(
         predictor = BatchPredictor(classifier, output, config.min_confidence, config.known_words)
         bad_rows = BadRows(config.bad_rows)
         opened = (
-            open_resumable(output_path, _origin(path, config), config.resume)
+            open_resumable(
+                output_path,
+                _origin(path, config),
+                config.resume,
+                _resuming_command(path, output_path, config),
+            )
             if output_path
             else nullcontext()
         )
@@ -128,6 +134,20 @@ def _progress_bar(rows: Rows, progress: bool) -> "tqdm[Any]":
         total=rows.size_bytes, initial=rows.bytes_read(), unit="B", unit_scale=True,
         desc=rows.path.name, disable=None if progress else True,
     )  # fmt: skip
+
+
+def _resuming_command(path: Path, output_path: Path, config: PredictConfig) -> str:
+    """Returns the command that continues after an interruption, with everything it depends on."""
+    own = {"texts": [], "csv": path, "jsonl": None, "parquet": None, "output_path": output_path}
+    words = ["featherweight", "predict"]
+    for name, value in (vars(config) | own | {"resume": True}).items():
+        if value == getattr(_DEFAULTS, name):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def _origin(path: Path, config: PredictConfig) -> dict[str, Any]:

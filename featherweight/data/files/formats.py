@@ -98,11 +98,12 @@ def read_json(file: TextFile) -> Contents:
     if not text.strip():
         raise DataError(f"{file.name} is empty: it needs an array of objects")
     values = _parsed(text)
-    if isinstance(values, Exception) or (isinstance(values, dict) and not _nested(values)):
-        if starts_with_object(file):
-            return read_json_lines(file)
+    is_table = isinstance(values, dict) and _nested(values)
+    if not (is_table or isinstance(values, list)) and starts_with_object(file):
+        return read_json_lines(file)
+    if isinstance(values, Exception):
         raise DataError(f"{file.name}: invalid JSON ({first_line(values)})")
-    if isinstance(values, dict):
+    if is_table:
         values = _table(file.name, values)
     if not isinstance(values, list) or not values:
         raise DataError(f"{file.name} must be an array of objects, an object of columns, or lines")
