@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -20,13 +20,17 @@ from featherweight.prediction.bad_rows import BadRowError
 
 logger = logging.getLogger("featherweight")
 
+Command = Callable[..., str]
+
 _RECORD_SECONDS = 1.0  # between two records: waiting for the disk after each batch would be slow
 
 
 class ResumableFile:
     """An open `file` being written from `rows` of the input so far; see `open_resumable`."""
 
-    def __init__(self, path: Path, origin: Mapping[str, Any], resume: bool, command: str) -> None:
+    def __init__(
+        self, path: Path, origin: Mapping[str, Any], resume: bool, command: Command
+    ) -> None:
         self._path = path
         self._command = command
         self._part, self._progress = (
@@ -104,15 +108,13 @@ class ResumableFile:
             self._part.unlink(missing_ok=True)
             self._progress.unlink(missing_ok=True)
             return
-        policy = " --bad_rows blank" if bad_row else ""
-        logger.info(
-            "%d rows are saved; continue with: %s%s", self._recorded_rows, self._command, policy
-        )
+        command = self._command(bad_rows="blank") if bad_row else self._command()
+        logger.info("%d rows are saved; continue with: %s", self._recorded_rows, command)
 
 
 @contextmanager
 def open_resumable(
-    path: Path, origin: Mapping[str, Any], resume: bool, command: str
+    path: Path, origin: Mapping[str, Any], resume: bool, command: Command
 ) -> Iterator[ResumableFile]:
     """Opens a file that replaces `path` once it is complete; no other process can write it.
 
@@ -123,7 +125,8 @@ def open_resumable(
         path: The output file.
         origin: What the content is computed from, as JSON values.
         resume: Continue the part that an earlier call left.
-        command: Continues the part that an interruption leaves.
+        command: Returns the command that continues after an interruption, with other values of
+            flags if they are given.
 
     Raises:
         UsageError: There is nothing to resume, it was computed from something else, or another

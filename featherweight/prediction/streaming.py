@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,15 @@ def predict_file(
                 output_path,
                 _origin(path, config),
                 config.resume,
-                _resuming_command(path, output_path, config),
+                partial(_resuming_command, path, output_path, config),
             )
             if output_path
             else nullcontext()
         )
-        with opened as partial:
-            done = partial.rows if partial else 0
+        with opened as written:
+            done = written.rows if written else 0
             next(islice(texts, done, done), None)
-            file = partial.file if partial else sys.stdout.buffer
+            file = written.file if written else sys.stdout.buffer
             batches = (
                 Batch([(row.text, row.values) for row in kept], num_read)
                 for kept, num_read in bad_rows.batches(texts, BATCH_ROWS)
@@ -92,8 +93,8 @@ def predict_file(
             ):
                 for batch in predicted:
                     append(batch.content)
-                    if partial and resumable:
-                        partial.record_progress(batch.num_read)
+                    if written and resumable:
+                        written.record_progress(batch.num_read)
                     bar.update(rows.bytes_read() - bar.n)
                     yield from batch.labels
             if bad_rows.error:
@@ -136,11 +137,11 @@ def _progress_bar(rows: Rows, progress: bool) -> "tqdm[Any]":
     )  # fmt: skip
 
 
-def _resuming_command(path: Path, output_path: Path, config: PredictConfig) -> str:
+def _resuming_command(path: Path, output_path: Path, config: PredictConfig, **changes: Any) -> str:
     """Returns the command that continues after an interruption, with everything it depends on."""
     own = {"texts": [], "csv": path, "jsonl": None, "parquet": None, "output_path": output_path}
     words = ["featherweight", "predict"]
-    for name, value in (vars(config) | own | {"resume": True}).items():
+    for name, value in (vars(config) | own | {"resume": True} | changes).items():
         if value == getattr(_DEFAULTS, name):
             continue
         if isinstance(value, bool):

@@ -8,7 +8,7 @@ from featherweight.reports.terminal import printable
 # of link texts, tags and entities where one follows, and blocks at the start of a line. Brackets
 # and signs of numbers stay as they are.
 _SYNTAX = re.compile(
-    r"[\\`*|~]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
+    r"[\\`|~]|(?<!\s)\*|\*(?!\s|$)|(?<!\w)_|_(?!\w)|\](?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
     r"|^[#+=>-](?!\d)|(?<=^1)[.)](?=\s)"
 )
 _BACKTICKS = re.compile(r"`+")
