@@ -11,7 +11,14 @@ from pathlib import Path
 
 from featherweight import flags
 from featherweight.config import CompareConfig, EvaluationConfig
-from featherweight.errors import FeatherweightError, MissingExtraError, UsageError, quoted
+from featherweight.errors import (
+    FeatherweightError,
+    MissingExtraError,
+    UsageError,
+    first_line,
+    quoted,
+    shortened,
+)
 from featherweight.hub.config import PushConfig
 from featherweight.prediction.config import PredictConfig
 from featherweight.reports.terminal import (
@@ -231,7 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # the reader has read enough (`| head`)
     except OSError as error:  # e.g. a full disk, a missing permission, a file name too long
-        return _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
+        place = shortened(str(error.filename or "output"))
+        return _fail(f"{place}: {error.strerror or first_line(error)}", 1)
     return 0
 
 

@@ -17,7 +17,8 @@ from featherweight.errors import FeatherweightError, shortened
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
-_LONG_WORD = re.compile(r"\S{201,}")  # such as a path or the value of a flag
+_LONG_WORD = re.compile(r"\S{201,}")  # such as a path
+_MAX_LINE = 1_000  # characters of a message; a longer one repeats input that nobody reads
 
 
 def controls_terminal(text: str) -> bool:
@@ -31,8 +32,9 @@ def printable(text: str) -> str:
 
 
 def message_line(message: str) -> str:
-    """Returns a message as one printable line, in which words of over 200 characters are cut."""
-    return _LONG_WORD.sub(lambda word: shortened(word[0]), printable(message))
+    """Returns a message as one printable line; words of over 200 characters are shortened."""
+    line = _LONG_WORD.sub(lambda word: shortened(word[0]), printable(message))
+    return line if len(line) <= _MAX_LINE else shortened(line, 400)
 
 
 class OneLineFormatter(logging.Formatter):

@@ -30,8 +30,10 @@ def test_formulas_get_an_apostrophe(cell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["", "hi", "a=1", "'=1", "-1", "+3.5", "-1e-3", "😂 =1", "#tag", " -1", " hi", "(=1)", "\u200bhi", "…=1", 7, -7, 1.5, None, True]
-)
+    "cell",
+    ["", "hi", "a=1", "'=1", "-1", "+3.5", "-1e-3", "😂 =1", "#tag", " -1", " hi", "(=1)",
+     "\u200bhi", "…=1", 7, -7, 1.5, None, True],
+)  # fmt: skip
 def test_other_cells_are_unchanged(cell: object) -> None:
     assert safe_cell(cell) is cell
 

@@ -7,9 +7,10 @@ from featherweight.reports.markdown import code, code_block, escaped
 # Punctuation after a backslash stands for itself.
 UNESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 TEXTS = [
-    "a|b", "`code`", "*bold*", "__init__", "~~gone~~", "[x](javascript:alert(1))", "](javascript:x)",
-    "![x](y.png)", "[x][y]", "[x]: y", "<script>alert(1)</script>", "<javascript:x>", "<!-- x", "&lt;",
-    "# heading", "- item", "+ item", "> quote", "===", "---", "1. first", "\\", "\\|", "``",
+    "a|b", "`code`", "*bold*", "__init__", "~~gone~~", "[x](javascript:alert(1))",
+    "](javascript:x)", "![x](y.png)", "[x][y]", "[x]: y", "<script>alert(1)</script>",
+    "<javascript:x>", "<!-- x",
+    "&lt;", "# heading", "- item", "+ item", "> quote", "===", "---", "1. first", "\\", "\\|", "``",
 ]  # fmt: skip
 
 
@@ -22,8 +23,9 @@ def test_syntax_is_escaped_and_the_text_is_shown(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["joy", "emotion-1 (distill, bundle)", "0.6201 [0.573, 0.668]", "-0.0950", "+0.0391", "< 0.0001",
-     "5.77 / 8.31 *", "TF-IDF + linear SVM", "tiny_run_2", "a & b", "n = 358", "ünï 😂"],
+    ["joy", "emotion-1 (distill, bundle)", "0.6201 [0.573, 0.668]", "-0.0950", "+0.0391",
+     "< 0.0001", "5.77 / 8.31 *", "TF-IDF + linear SVM", "tiny_run_2", "a & b", "n = 358",
+     "ünï 😂"],
 )  # fmt: skip
 def test_other_texts_are_unchanged(text: str) -> None:
     assert escaped(text) == text
