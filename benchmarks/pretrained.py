@@ -9,7 +9,6 @@ $ python benchmarks/pretrained.py --data dair-ai/emotion --runs outputs/versus \
       --further more_tweets.csv
 """
 
-import csv
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from edge.export import export
 from edge.pretrained import PATH
 from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from featherweight.disk.atomic import atomic_directory
+from featherweight.prediction.cells import write_rows
 from featherweight.quality.robustness import robustness
 from featherweight.weights import file_sha256
 
@@ -103,7 +103,7 @@ def _extended(source: DataConfig, further: Path, folder: Path) -> DataConfig:
             if split is dataset.train:
                 rows += zip(more.texts, more.labels.tolist(), strict=True)
             with (copy / f"{split.name}.csv").open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows(rows)
+                write_rows(file, rows, raw=True)  # to train on, not to open in a spreadsheet
     return DataConfig(data=str(path), labels=labels)
 
 

@@ -16,6 +16,7 @@ from featherweight.comparison.record import latency_at, model_name
 from featherweight.config import CompareConfig
 from featherweight.disk.atomic import atomic_directory
 from featherweight.errors import FeatherweightError
+from featherweight.reports.terminal import printable
 from featherweight.run import COMPRESSION, Run
 
 logger = logging.getLogger("featherweight")
@@ -99,8 +100,9 @@ def class_reports(record: dict[str, Any]) -> str:
     headers = ["precision", "recall", "F1", "support"]
     tables = []
     for row in record["rows"]:
-        cells = [[label, *scores.values()] for label, scores in row["per_class"].items()]
-        tables.append(tabulate(cells, [model_name(row), *headers], floatfmt=".4f"))
+        cells = [[printable(label), *scores.values()] for label, scores in row["per_class"].items()]
+        titles = [printable(model_name(row)), *headers]
+        tables.append(tabulate(cells, titles, floatfmt=".4f", disable_numparse=[0]))
     return "\n\n".join(tables)
 
 
@@ -113,7 +115,8 @@ def rankings(record: dict[str, Any]) -> str:
         "by macro F1": sorted(rows, key=lambda row: -row["scores"]["macro_f1"]),
     }
     return "\n".join(
-        f"{title}: {', '.join(map(model_name, order))}" for title, order in orders.items()
+        f"{title}: {printable(', '.join(map(model_name, order)))}"
+        for title, order in orders.items()
     )
 
 
@@ -122,11 +125,12 @@ def advice(record: dict[str, Any]) -> str:
     origin, *others = record["rows"]
     accepted = [row for row in others if row["method"] and not row["rejected"]]
     if not accepted:
-        return f"Keep {origin['model']}: no variant was made that is worth its loss."
+        return f"Keep {printable(origin['model'])}: no variant was made that is worth its loss."
     best = min(accepted, key=lambda row: row["size_bytes"])
     change = best["scores"]["macro_f1"] - origin["scores"]["macro_f1"]
+    share = best["size_bytes"] / origin["size_bytes"]
     return (
-        f"Take {best['model']}: {best['size_bytes'] / origin['size_bytes']:.0%} of the size for "
+        f"Take {printable(best['model'])}: {share:.0%} of the size for "
         f"{change:+.4f} of validation macro F1."
     )
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from featherweight.errors import UsageError, require_range
+from featherweight.errors import UsageError, quoted, require_range
 
 Name = Literal[
     "all", "fp16", "bf16", "int8", "int4", "static-int8", "qat", "qat-int4", "prune", "prune+int8",
@@ -169,6 +169,7 @@ def parse_size(size: str) -> tuple[str, int]:
     size_bytes = int(Decimal(number) * unit_bytes)
     if not size_bytes:
         raise UsageError(
-            f"--target_size must be a number of bytes, such as 150000, 200KB or 0.3MB, not {size!r}"
+            "--target_size must be a number of bytes, such as 150000, 200KB or 0.3MB, not "
+            f"{quoted(size)}"
         )
     return number + name, size_bytes

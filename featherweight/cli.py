@@ -11,13 +11,19 @@ from pathlib import Path
 
 from featherweight import flags
 from featherweight.config import CompareConfig, EvaluationConfig
-from featherweight.errors import FeatherweightError, MissingExtraError, UsageError
+from featherweight.errors import (
+    FeatherweightError,
+    MissingExtraError,
+    UsageError,
+    first_line,
+    quoted,
+    shortened,
+)
 from featherweight.hub.config import PushConfig
 from featherweight.prediction.config import PredictConfig
 from featherweight.reports.terminal import (
     OneLineFormatter,
     print_error,
-    printable,
     standard_streams,
 )
 
@@ -233,7 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # the reader has read enough (`| head`)
     except OSError as error:  # e.g. a full disk, a missing permission, a file name too long
-        return _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
+        place = shortened(str(error.filename or "output"))
+        return _fail(f"{place}: {error.strerror or first_line(error)}", 1)
     return 0
 
 
@@ -267,7 +274,7 @@ def _run(verb: str, arguments: Sequence[str]) -> None:
     elif verb in VERBS:
         VERBS[verb](arguments)
     else:
-        raise UsageError(f"unknown command {verb!r}: choose from {', '.join(VERBS)}")
+        raise UsageError(f"unknown command {quoted(verb)}: choose from {', '.join(VERBS)}")
 
 
 def _refuse_undecodable(word: str) -> None:
@@ -276,7 +283,7 @@ def _refuse_undecodable(word: str) -> None:
         word.encode()
     except UnicodeEncodeError:
         raise UsageError(
-            f"{printable(word)} is not UTF-8: set the terminal to UTF-8, for example with "
+            f"{quoted(word)} is not UTF-8: set the terminal to UTF-8, for example with "
             "LC_ALL=C.UTF-8, and rename files whose names are in another encoding"
         ) from None
 

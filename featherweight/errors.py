@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_MAX_QUOTED = 120  # characters of input in a message, which shall fit on a screen
+
 _RANGES: Mapping[str, Callable[[float], bool]] = {  # NaN is outside all of them
     "at least 1": lambda value: value >= 1,
     "above 0": lambda value: 0 < value < math.inf,
@@ -88,9 +90,23 @@ def requires(extra: str) -> Iterator[None]:
         raise MissingExtraError(library, extra) from None
 
 
+def shortened(text: str, max_length: int = _MAX_QUOTED) -> str:
+    """Returns a text for a message: only its start and its end if it is long."""
+    if len(text) <= max_length:
+        return text
+    end = (max_length - 1) // 2
+    return f"{text[: max_length - 1 - end]}…{text[-end:]}"
+
+
+def quoted(value: object) -> str:
+    """Returns a value of the input for a message: in quotes, escaped and shortened."""
+    return shortened(repr(value))
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first nonempty line of an error message, or the error type if there is none."""
-    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+    lines = filter(None, map(str.strip, str(error).splitlines()))
+    return shortened(next(lines, type(error).__name__), max_length=200)
 
 
 def require_range(config: Any, allowed: str, *flags: str) -> None:
@@ -98,4 +114,4 @@ def require_range(config: Any, allowed: str, *flags: str) -> None:
     for flag in flags:
         value = getattr(config, flag)
         if not _RANGES[allowed](value):
-            raise UsageError(f"--{flag} must be {allowed}, not {value}")
+            raise UsageError(f"--{flag} must be {allowed}, not {shortened(str(value))}")

@@ -5,17 +5,20 @@ import dataclasses
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
+from featherweight.errors import shortened
 from featherweight.loading import resolve_weights
+from featherweight.reports.terminal import printable
 
 Config = TypeVar("Config")
 
 _METAVARS = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
 _MAX_CHOICES = 5  # listed after a flag; longer lists go into its help text
+_MAX_LINE = 390  # characters of a message, of which its end is at most half
 
 
 class _Formatter(DefaultHelpFormatter):
@@ -35,6 +38,15 @@ class _Formatter(DefaultHelpFormatter):
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
+class _Parser(ArgumentParser):
+    """Shows what is wrong with the flags in short, printable lines."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints the usage and the message, and ends the process."""
+        lines = [shortened(printable(line), _MAX_LINE) for line in message.splitlines()]
+        super().error("\n  ".join(filter(None, lines)), ex)
+
+
 def parser(
     verb: str, description: str | None, config: type[Any], positional: str | None = None
 ) -> ArgumentParser:
@@ -47,7 +59,7 @@ def parser(
         positional: Name of the field that takes the positional arguments.
     """
     words = f" [{positional} ...]" if positional else ""
-    built = ArgumentParser(
+    built = _Parser(
         prog=f"featherweight {verb}",
         usage=f"featherweight {verb}{words} [--flags]",
         description=description,

@@ -93,11 +93,11 @@ def resolve_weights(weights: str | Path) -> Path:
 
 
 def newest_or_pretrained(output_dir: Path) -> Path:
-    """Returns the newest finished run, or the bundle of the package if there is no run."""
+    """Returns the newest finished run, or the bundle of the package, and logs which one."""
     try:
         return newest_run(output_dir).path
-    except UsageError:
-        logger.info("no run in %s: using the pretrained bundle of the package", output_dir)
+    except UsageError:  # there is no run
+        logger.info("weights: the pretrained bundle (six emotions of tweets)")
         return resolve_weights(PRETRAINED)
 
 

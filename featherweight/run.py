@@ -1,9 +1,11 @@
 """The run directory, which holds the results of one training. Files are written atomically."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
-from pathlib import Path, PureWindowsPath
+from contextlib import suppress
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 from featherweight.disk.atomic import (
@@ -13,11 +15,14 @@ from featherweight.disk.atomic import (
     recover_all,
     replace_directory,
 )
-from featherweight.errors import UsageError, WeightsError
+from featherweight.errors import UsageError, WeightsError, first_line
+
+logger = logging.getLogger("featherweight")
 
 MODEL = "model.safetensors"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
+DATA = "data.json"  # name, labels and hashes of the training data
 CHECKPOINT = "checkpoint.safetensors"
 COMPRESSION = "compression.json"  # of a compressed run: method, flags and original run
 TRANSFORMER = "transformer"  # folder of a fine-tuned transformer, written by `transformers`
@@ -25,7 +30,10 @@ CHECKPOINTS = "checkpoints"  # folder of its training checkpoints
 ONNX = "onnx"  # folder of an exported model
 ONNX_MODEL = "model.onnx"
 ONNX_FACTS = "onnx.json"  # identifies it; models on the Hub also have folders named "onnx"
-
+# Of the training, on validation; those of a later evaluation are named `of_split`.
+EVALUATION = "evaluation.json"
+PREDICTIONS = "predictions.csv"
+CONFUSION = "confusion_matrix.png"
 
 _REPLACEMENT = re.compile(r"\.(.+)\.overwrite")  # name of a run that is to replace another
 
@@ -140,7 +148,15 @@ class Run:
         except FileNotFoundError:
             raise WeightsError(f"{self.path} has no {name}: is it a run directory?") from None
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise WeightsError(f"{self.file(name)} is not JSON ({error}): train again") from None
+            raise WeightsError(
+                f"{self.file(name)} is not JSON ({first_line(error)}): train again"
+            ) from None
+
+
+def of_split(name: str, split: str) -> str:
+    """Returns the name of a file about one split: evaluation-test.json for evaluation.json."""
+    path = PurePath(name)
+    return f"{path.stem}-{split}{path.suffix}" if split else name
 
 
 def kind(config: Mapping[str, Any]) -> str:
@@ -181,7 +197,7 @@ def cut_off_runs(output_dir: Path) -> list[Run]:
 
 
 def newest_run(output_dir: Path) -> Run:
-    """Returns the newest finished run.
+    """Returns the newest finished run, and logs which one.
 
     Raises:
         UsageError: There is none.
@@ -189,10 +205,26 @@ def newest_run(output_dir: Path) -> Run:
     finished = [run for run in runs(output_dir) if run.finished]
     if not finished:
         raise UsageError(f"no finished run in {output_dir}: run train, or give --weights")
+    _log_choice(finished[-1])
     return finished[-1]
 
 
 def newest_lstm(output_dir: Path) -> Path | None:
-    """Returns the newest finished LSTM run, or None."""
-    finished = [run for run in reversed(runs(output_dir)) if run.finished]
-    return next((run.path for run in finished if kind(run.read_json(CONFIG)) == "lstm"), None)
+    """Returns the newest finished LSTM run, and logs which one; None if there is none."""
+    for run in reversed(runs(output_dir)):
+        if run.finished and kind(run.read_json(CONFIG)) == "lstm":
+            _log_choice(run)
+            return run.path
+    return None
+
+
+def _log_choice(run: Run) -> None:
+    """Logs a run that was chosen without being named, with its data and its score."""
+    facts = []
+    with suppress(WeightsError, KeyError, TypeError, ValueError):  # a file is missing or damaged
+        facts.append(f"trained on {run.read_json(DATA)['name']}")
+    with suppress(WeightsError, KeyError, TypeError, ValueError):
+        scores = run.read_json(EVALUATION)
+        facts.append(f"{scores['split']} macro-F1 {scores['macro_f1']:.2f}")
+    about = f" ({', '.join(facts)})" if facts else ""
+    logger.info("weights: %s%s", run.path, about)

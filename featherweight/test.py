@@ -17,7 +17,7 @@ from featherweight.data.dialect import Dialect
 from featherweight.errors import UsageError, WeightsError
 from featherweight.loading import compression_of, load
 from featherweight.quality.evaluation import Evaluation, evaluate
-from featherweight.reports.reporting import draw_evaluation, write_evaluation
+from featherweight.reports.reporting import draw_evaluation, write_results
 from featherweight.run import CONFIG, Run
 from featherweight.timing.latency import Contender, Latency, measure, timed_devices
 
@@ -49,7 +49,8 @@ class TestResult:
 def test(config: EvaluationConfig, weights: Path, variants: Sequence[Path] = ()) -> TestResult:
     """Evaluates a classifier, variants of it and the baselines on the same split.
 
-    On the data of the run, writes the results into the run: `evaluation.json`, `latency.json`.
+    On the data of the run, writes the results into files of their own in the run, such as
+    `evaluation-test.json`, and `latency.json`.
 
     Args:
         config: Data, split and device; with `json` nothing is timed.
@@ -81,10 +82,10 @@ def test(config: EvaluationConfig, weights: Path, variants: Sequence[Path] = ())
     latencies = [] if config.json else _measure(config, classifiers, [weights, *variants], split)
     if run and not other_data:
         _warn_if_changed(dataset, run.read_json("data.json"))
-        write_evaluation(run, evaluations[0], split.texts)
+        write_results(run, evaluations[0], split.texts, split.name)
         if latencies:
             run.write_text("latency.json", json.dumps([record.to_json() for record in latencies]))
-        draw_evaluation(run, evaluations[0])
+        draw_evaluation(run, evaluations[0], split.name)
     return TestResult(evaluations[0], evaluations[1:], latencies, rejected)
 
 

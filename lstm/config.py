@@ -68,6 +68,7 @@ class TrainConfig(OutputConfig, OptimizationConfig, ModelConfig, TokenizerConfig
     """Defaults of all other options: feather (1 layer, small embeddings) or classic (3 layers)."""
 
     def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
         OutputConfig.__post_init__(self)
         OptimizationConfig.__post_init__(self)
         require_range(self, "at least 1", "vocab_size", "min_frequency", "max_length")

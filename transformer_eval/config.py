@@ -43,6 +43,7 @@ class FinetuneConfig(OutputConfig, TrainingConfig, DataConfig):
     """Stop after this many epochs without a better validation macro-F1."""
 
     def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
         OutputConfig.__post_init__(self)
         TrainingConfig.__post_init__(self)
         require_range(self, "at least 1", "gradient_accumulation_steps")
@@ -74,6 +75,7 @@ class FeaturesConfig(OutputConfig, DataConfig):
     """Folder of cached embeddings, so that the same texts are encoded only once."""
 
     def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
         OutputConfig.__post_init__(self)
         require_range(self, "at least 1", "batch_size")
         _check_max_length(self.max_length)

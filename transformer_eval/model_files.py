@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.disk.atomic import atomic_open
-from featherweight.errors import UsageError, WeightsError, requires
+from featherweight.errors import UsageError, WeightsError, quoted, requires
 from featherweight.hub.client import (
     ANSWER_S,
     HUB_ID,
@@ -96,8 +96,8 @@ def fetch(model: str, flag: str = "--model") -> Files:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     if not HUB_ID.fullmatch(model):
         raise UsageError(
-            f"{flag} {model!r} is not a folder: give a folder, a Hub id (owner/name), or one of "
-            f"{', '.join(REGISTRY)}"
+            f"{flag} {quoted(model)} is not a folder: give a folder, a Hub id (owner/name), or "
+            f"one of {', '.join(REGISTRY)}"
         )
     folder = _from_hub(model)
     return Files(model.rpartition("/")[2], folder, folder.name, None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from featherweight.errors import UsageError
+from featherweight.errors import UsageError, shortened
 
 # Classes of dair-ai/emotion in id order; models fine-tuned on it often store only the ids.
 EMOTIONS = ("sadness", "joy", "love", "anger", "fear", "surprise")
@@ -169,5 +169,5 @@ def models(names: list[str], fine_tuned: bool) -> list[str]:
         raise UsageError(f"give --model: {', '.join(every)}, {ALL}, a Hub id or a folder")
     duplicates = [model for model in chosen if chosen.count(model) > 1]
     if duplicates:
-        raise UsageError(f"--model lists {duplicates[0]} twice")
+        raise UsageError(f"--model lists {shortened(duplicates[0])} twice")
     return chosen

@@ -14,6 +14,7 @@ from featherweight.comparison.record import Row
 from featherweight.config import CompareConfig
 from featherweight.data.dataset import Dataset, load_dataset
 from featherweight.data.labels import parse_names
+from featherweight.data.rows import listing
 from featherweight.errors import UsageError, WeightsError
 from featherweight.quality.evaluation import Evaluation
 from featherweight.run import TRANSFORMER
@@ -95,8 +96,8 @@ def _evaluated(config: TransformerTestConfig, model: str, dataset: Dataset) -> E
         unnamed = numbered(dataset.labels) and not numbered(labels)
         way_out = "name the ids of the data with --labels, " if unnamed else ""
         raise UsageError(
-            f"{files.name} has the labels {', '.join(labels)}, {dataset.name} has "
-            f"{', '.join(dataset.labels)}: not comparable; {way_out}fine-tune it, or give "
+            f"{files.name} has the labels {listing(labels)}, {dataset.name} has "
+            f"{listing(dataset.labels)}: not comparable; {way_out}fine-tune it, or give "
             "--latency_only"
         )
     classifier.labels = labels

@@ -18,7 +18,7 @@ from compress.config import CompressConfig
 from compress.origin import Origin
 from featherweight.classifier import Classifier, FloatArray, softmax
 from featherweight.data.dataset import Split, text_rows
-from featherweight.data.rows import open_rows
+from featherweight.data.rows import listing, open_rows
 from featherweight.disk.array_cache import cached_array
 from featherweight.errors import UsageError, WeightsError
 from featherweight.loading import load
@@ -103,8 +103,8 @@ def _logits(weights: Path, texts: Sequence[str], origin: Origin) -> FloatArray:
     labels = origin.dataset.labels
     if sorted(teacher.labels) != sorted(labels):
         raise UsageError(
-            f"--teachers {weights} has the labels {', '.join(teacher.labels)}, the student "
-            f"{', '.join(labels)}: choose a teacher with the same labels"
+            f"--teachers {weights} has the labels {listing(teacher.labels)}, the student "
+            f"{listing(labels)}: choose a teacher with the same labels"
         )
     logger.info("%s: predicting %d texts", teacher.name, len(texts))
     return teacher.logits(texts)[:, [teacher.labels.index(label) for label in labels]]

@@ -19,8 +19,9 @@ from compress.config import CompressConfig
 from compress.origin import Origin
 from compress.transformer.bnb_int8 import head_modules, rounded
 from compress.transformer.retraining import retrain
+from featherweight.data.rows import listing
 from featherweight.device import seed_everything
-from featherweight.errors import UsageError, requires
+from featherweight.errors import UsageError, requires, shortened
 from transformer_eval.classifier import TransformerClassifier, load_model
 from transformer_eval.config import FinetuneConfig
 from transformer_eval.fit import precision
@@ -81,8 +82,10 @@ def adaptable(network: Any, wanted: Sequence[str]) -> list[str]:
     ]
     for suffix in wanted:
         if not any(f".{name}".endswith(f".{suffix}") for name in layers):
-            names = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
-            raise UsageError(f"--target_modules: there is no layer {suffix}: choose from {names}")
+            names = listing(sorted({name.rpartition(".")[2] for name in layers}))
+            raise UsageError(
+                f"--target_modules: there is no layer {shortened(suffix)}: choose from {names}"
+            )
     suffixes = tuple(f".{suffix}" for suffix in wanted)
     return [name for name in layers if not wanted or f".{name}".endswith(suffixes)]
 

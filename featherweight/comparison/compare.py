@@ -15,9 +15,10 @@ from featherweight.comparison.record import Row, build_record
 from featherweight.config import CompareConfig
 from featherweight.data.checks import drop_leaks
 from featherweight.data.dataset import DataConfig, Dataset, Split, load_dataset
+from featherweight.data.rows import listing
 from featherweight.device import environment
 from featherweight.disk.atomic import atomic_directory
-from featherweight.errors import DataError, UsageError
+from featherweight.errors import DataError, UsageError, shortened
 from featherweight.quality.evaluation import Evaluation, evaluate
 from featherweight.quality.robustness import robustness
 from featherweight.run import CONFIG, Run
@@ -80,7 +81,7 @@ def compare_entrants(
     groups = grouped(evaluated, config.group)
     reference = config.reference or next(iter(groups))
     if reference not in groups:
-        raise UsageError(f"--reference {reference}: choose one of {', '.join(groups)}")
+        raise UsageError(f"--reference {shortened(reference)}: choose one of {listing(groups)}")
     latencies = _time(config, groups, dataset, split)
     rows = _rows(groups, latencies)
     record = {
@@ -117,8 +118,10 @@ def batch_sizes(flag: str) -> list[int]:
         UsageError: A size is not a whole number of at least 1.
     """
     sizes = flag.replace(" ", "").split(",")
-    if not all(size.isdecimal() and int(size) for size in sizes):
-        raise UsageError(f"--batch_sizes {flag}: give numbers of at least 1, such as 1,32,256")
+    if not all(size.isdecimal() and len(size) < 10 and int(size) for size in sizes):
+        raise UsageError(
+            f"--batch_sizes {shortened(flag)}: give numbers of at least 1, such as 1,32,256"
+        )
     return [int(size) for size in sizes]
 
 

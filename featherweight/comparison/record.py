@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.data.rows import listing
-from featherweight.errors import UsageError
+from featherweight.errors import UsageError, shortened
 from featherweight.quality.evaluation import Evaluation
 from featherweight.quality.robustness import Robustness
 from featherweight.quality.significance import PairedTest, compare_groups, holm, mcnemar_accuracy
@@ -150,11 +150,11 @@ def disagreements(
 
 
 def _reference(name: str, by_name: Mapping[str, Row], evaluated: Sequence[Row]) -> Row:
-    choices = ", ".join(row.model for row in evaluated)
+    choices = listing(row.model for row in evaluated)
     if name not in by_name:
-        raise UsageError(f"--reference {name}: choose one of {choices}")
+        raise UsageError(f"--reference {shortened(name)}: choose one of {choices}")
     if not by_name[name].evaluations:
-        raise UsageError(f"--reference {name} was only timed: choose one of {choices}")
+        raise UsageError(f"--reference {shortened(name)} was only timed: choose one of {choices}")
     return by_name[name]
 
 

@@ -1,8 +1,7 @@
 """Renders a comparison's record as text: for a terminal, as Markdown and as CSV."""
 
-import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -10,6 +9,8 @@ from tabulate import tabulate
 from featherweight.comparison import tables
 from featherweight.comparison.record import Record, model_name, remarks
 from featherweight.comparison.table import MISSING, Cell, Column, Table
+from featherweight.prediction.cells import write_rows
+from featherweight.reports.markdown import code, escaped
 from featherweight.reports.numbers import DASH, macro_limit
 from featherweight.reports.terminal import printable
 
@@ -24,7 +25,8 @@ def render(table: Table, tablefmt: str = "simple") -> str:
     own = [column for column in shown.columns if not column.joined]
     headers = [column.short or column.name for column in own]
     rows = [_texts(shown.columns, row) for row in shown.rows]
-    headers, *rows = [[_cell(cell, tablefmt) for cell in line] for line in (headers, *rows)]
+    shown_as = escaped if tablefmt == "github" else printable
+    headers, *rows = [[*map(shown_as, line)] for line in (headers, *rows)]
     rendered = tabulate(
         rows,
         headers,
@@ -36,20 +38,26 @@ def render(table: Table, tablefmt: str = "simple") -> str:
     return f"{rendered}\n\n{table.note}".rstrip()
 
 
-def legend(record: Record) -> str:
-    """Returns what the signs in the tables mean and the remarks on models, one line each."""
-    lines = explanations(record, noisy=_NOISY.strip())
+def legend(record: Record, shown: Callable[[str], str] = printable) -> str:
+    """Returns what the signs in the tables mean and the remarks on models, one line each.
+
+    Args:
+        record: The record of a comparison.
+        shown: Escapes names for the place of the lines.
+    """
+    lines = explanations(record, shown(_NOISY.strip()), shown)
     for row in record["rows"]:
-        lines += [f"{model_name(row)}: {remark}" for remark in remarks(row)]
+        lines += [f"{shown(model_name(row))}: {shown(remark)}" for remark in remarks(row)]
     return "\n".join(lines)
 
 
-def explanations(record: Record, noisy: str) -> list[str]:
+def explanations(record: Record, noisy: str, shown: Callable[[str], str] = printable) -> list[str]:
     """Returns what the signs in the tables mean, one line each.
 
     Args:
         record: The record of a comparison.
         noisy: The sign of a noisy time.
+        shown: Escapes names for the place of the lines.
     """
     lines = [
         "[low, high]: 95 % bootstrap interval. ECE: expected calibration error, 0 is best. "
@@ -57,7 +65,8 @@ def explanations(record: Record, noisy: str) -> list[str]:
     ]
     data = record["data"]
     # Records of version 0.1 do not list the missing classes.
-    limit = macro_limit(data["split"], len(data["labels"]), data.get("missing_classes", ()))
+    missing = [shown(label) for label in data.get("missing_classes", ())]
+    limit = macro_limit(data["split"], len(data["labels"]), missing)
     if limit:
         lines.append(limit)
     if any(row["deviations"] for row in record["rows"]):
@@ -78,20 +87,22 @@ def explanations(record: Record, noisy: str) -> list[str]:
 
 def terminal(record: Record) -> str:
     """Returns the comparison for a terminal."""
-    parts = [f"{table.title}\n\n{render(table)}" for table in tables.sections(record).values()]
+    parts = [
+        f"{printable(table.title)}\n\n{render(table)}" for table in tables.sections(record).values()
+    ]
     return "\n\n".join([*parts, legend(record)])
 
 
 def markdown(record: Record) -> str:
     """Returns the comparison as Markdown that shows the report's pictures."""
     parts = [
-        f"## {table.title}\n\n{render(table, 'github')}"
+        f"## {escaped(table.title)}\n\n{render(table, 'github')}"
         for table in tables.sections(record).values()
     ]
-    machine = record["environment"]["cpu"]["model"]
-    command = f"Measured with `{record['command']}` on {machine}."
+    machine = escaped(record["environment"]["cpu"]["model"])
+    command = f"Measured with {code(record['command'])} on {machine}."
     pictures = [f"![{name.replace('_', ' ')}]({name}.png)" for name in PICTURES]
-    explained = legend(record).replace("\n", "  \n")
+    explained = legend(record, escaped).replace("\n", "  \n")
     return "\n\n".join(["# Comparison", *parts, explained, command, *pictures]) + "\n"
 
 
@@ -99,10 +110,8 @@ def comma_separated(record: Record) -> str:
     """Returns one CSV row per model, with a column for every figure."""
     rows = [_flat(row) for row in record["rows"]]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    buffer = io.StringIO(newline="")
+    write_rows(buffer, [columns, *([row.get(name) for name in columns] for row in rows)])
     return buffer.getvalue()
 
 
@@ -116,12 +125,6 @@ def _texts(columns: Sequence[Column], cells: Sequence[Cell]) -> list[str]:
         elif cell != MISSING:
             texts[-1] = texts[-1].removesuffix(_NOISY) + column.joined.format(cell.text) + noisy
     return texts
-
-
-def _cell(text: str, tablefmt: str) -> str:
-    """Returns a text on one line, in Markdown with its bars escaped."""
-    line = printable(text)
-    return line.replace("|", "\\|") if tablefmt == "github" else line
 
 
 def _flat(row: Record) -> Mapping[str, Any]:

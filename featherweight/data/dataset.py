@@ -23,7 +23,7 @@ from featherweight.data.label_checks import (
 from featherweight.data.labels import canonical, is_id, numbered_names, sorted_names
 from featherweight.data.rows import listing
 from featherweight.data.sources import DataConfig, Source, find_source
-from featherweight.errors import DataError, UsageError
+from featherweight.errors import DataError, UsageError, quoted
 
 __all__ = ["DataConfig", "Dataset", "Split", "load_dataset", "text_rows"]
 
@@ -111,7 +111,7 @@ class Dataset:
                 "--split validation"
             )
         if name not in splits:
-            raise UsageError(f"{self.name} has no split {name!r}, only {listing(splits)}")
+            raise UsageError(f"{self.name} has no split {quoted(name)}, only {listing(splits)}")
         return splits[name]
 
 

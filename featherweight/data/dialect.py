@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from featherweight.errors import UsageError
+from featherweight.errors import UsageError, shortened
 
 _NAMED = {"tab": "\t", "\\t": "\t", "space": " "}
 
@@ -32,14 +32,14 @@ class Dialect:
             "".encode(self.encoding or "utf-8")
         except LookupError:
             raise UsageError(
-                f"--encoding {self.encoding} is unknown; common ones are utf-8, utf-16, cp1252, "
-                "cp1251, cp932, gb18030 and euc-kr"
+                f"--encoding {shortened(self.encoding)} is unknown; common ones are utf-8, "
+                "utf-16, cp1252, cp1251, cp932, gb18030 and euc-kr"
             ) from None
         if (self.delimiter not in _NAMED and len(self.delimiter) > 1) or self.delimiter in (
             '"',
             "\n",
         ):
-            raise UsageError(f"--delimiter {self.delimiter}: give one character, or tab")
+            raise UsageError(f"--delimiter {shortened(self.delimiter)}: give one character, or tab")
 
     @property
     def separator(self) -> str:

@@ -11,7 +11,7 @@ from featherweight.data.files.formats import BadRow, Record, Values
 from featherweight.data.folders import split_of
 from featherweight.data.labels import label_value
 from featherweight.data.rows import Table, listing
-from featherweight.errors import DataError
+from featherweight.errors import DataError, quoted
 
 logger = logging.getLogger("featherweight")
 
@@ -56,10 +56,12 @@ def checked_rows(rows: Table, text_column: str) -> Iterator[Record]:
     if text_column not in rows.columns:
         raise DataError(_no_text_column(rows, text_column))
 
+    column = quoted(text_column)
+
     def checked() -> Iterator[Record]:
         for number, row in rows:
             if not isinstance(row, BadRow) and (problem := _problem(row.get(text_column))):
-                yield number, BadRow(f"{text_column!r} {problem}", row)
+                yield number, BadRow(f"{column} {problem}", row)
             else:
                 yield number, row
 
@@ -133,7 +135,9 @@ def divided(examples: Examples) -> dict[str, Examples]:
         return {}
     if "" in parts or "train" not in parts:
         index = parts[""][0] if "" in parts else 0
-        reason = f"{examples.splits[index]!r} is no split" if "" in parts else "no row is of train"
+        reason = (
+            f"{quoted(examples.splits[index])} is no split" if "" in parts else "no row is of train"
+        )
         logger.warning(
             f"{examples.place(examples.numbers[index])}: the column {SPLIT_COLUMN!r} is ignored, "
             f"because {reason}; the splits are train, validation and test"
@@ -172,7 +176,7 @@ def _no_text_column(rows: Table, column: str) -> str:
     """Returns what to do without the column of texts; texts in several columns are a pair."""
     sample = _sample(rows)
     worded = [name for name in rows.columns if all(map(_is_text, sample.get(name, [""])))]
-    problem = f"{rows} has no column {column!r}, only {listing(rows.columns)}"
+    problem = f"{rows} has no column {quoted(column)}, only {listing(rows.columns)}"
     if any(map(_is_text, rows.columns)):
         return f"{problem}: choose one with --text_column; if that line is a row, use --no_header"
     if len(rows.columns) == 1 and not rows.columns[0].isidentifier():
@@ -189,12 +193,12 @@ def _no_label_column(rows: Table, text_column: str, column: str) -> str:
     """Returns what to do without the column of labels; columns of 0 and 1 are one-hot labels."""
     sample = _sample(rows)
     flags = [name for name in rows.columns if all(map(_is_flag, sample.get(name, [""])))]
-    problem = f"{rows} has no column {column!r}, only {listing(rows.columns)}"
+    problem = f"{rows} has no column {quoted(column)}, only {listing(rows.columns)}"
     if len(flags) < 2:
         return f"{problem}: choose one with --label_column"
     return (
         f"{problem}: keep the rows with a single 1 in {listing(flags)}, and write the name of its "
-        f"column into a column {column!r}, because a text has one label"
+        f"column into a column {quoted(column)}, because a text has one label"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from featherweight.data.rows import KNOWN_FORMATS, file_format, file_stem, listing
-from featherweight.errors import DataError
+from featherweight.errors import DataError, first_line
 
 logger = logging.getLogger("featherweight")
 T = TypeVar("T")
@@ -131,7 +131,7 @@ def _saved_files(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{state} cannot be read ({error})") from error
+        raise DataError(f"{state} cannot be read ({first_line(error)})") from error
     return [folder / Path(name).name for name in names]
 
 

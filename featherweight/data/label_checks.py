@@ -4,9 +4,9 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 
-from featherweight.data.labels import EMOTION, canonical, is_id, sorted_names
+from featherweight.data.labels import EMOTION, canonical, control_problem, is_id, sorted_names
 from featherweight.data.rows import listing
-from featherweight.errors import DataError
+from featherweight.errors import DataError, quoted, shortened
 
 _NULLS = {"None", "NULL", "null", "nan", "NaN", "NAN", "<NA>", "#N/A"}
 _UNLABELED_ID = "-1"  # of a hidden test split, as in GLUE
@@ -42,22 +42,25 @@ def unsuitable(
     """
     distinct = dict.fromkeys(values)
     unlisted = [value for value in distinct if value not in names]
+    for value in unlisted:
+        if problem := control_problem(value):
+            return value, problem
     for value in filter(_DECIMAL.fullmatch, unlisted):
         return value, (
-            f"the label {value} is a decimal number, not a class: replace it by a name such as "
-            "low or high, or list all classes in labels.txt"
+            f"the label {shortened(value)} is a decimal number, not a class: replace it by a name "
+            "such as low or high, or list all classes in labels.txt"
         )
     if not listed and _mean_texts(values) < _MIN_TEXTS:
         return values[0], (
-            f"{values[0]!r:.40} is one of {len(distinct):,} different labels in {len(values):,} "
+            f"{quoted(values[0])} is one of {len(distinct):,} different labels in {len(values):,} "
             "training texts: choose the column of the classes with --label_column, or list all "
             "classes in labels.txt"
         )
     for value in unlisted:
         if _joins_labels(value, {*distinct, *names}):
             return value, (
-                f"{value!r} is several labels; a text has one: keep the rows with one, or, if "
-                "this is one class, list all classes in labels.txt"
+                f"{quoted(value)} is several labels; a text has one: keep the rows with one, or, "
+                "if this is one class, list all classes in labels.txt"
             )
     return None
 
@@ -125,8 +128,10 @@ def unknown_label(value: str, labels: Sequence[str], origin: str, hint: str) -> 
         hint: What to do if no class is spelled almost like the label.
     """
     alike = [name for name in labels if _spelling(name) == _spelling(value)]
-    advice = f"did you mean {alike[0]!r}?" if alike else hint
-    return f"unknown label {value!r}; the labels from {origin} are {listing(labels)}; {advice}"
+    advice = f"did you mean {quoted(alike[0])}?" if alike else hint
+    return (
+        f"unknown label {quoted(value)}; the labels from {origin} are {listing(labels)}; {advice}"
+    )
 
 
 def _joins_labels(value: str, labels: Collection[str]) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from featherweight.errors import DataError, UsageError
+from featherweight.errors import DataError, UsageError, quoted, shortened
+from featherweight.reports.terminal import controls_terminal
 
 LABELS_FILE = "labels.txt"
 EMOTION = ("sadness", "joy", "love", "anger", "fear", "surprise")  # ids of dair-ai/emotion
@@ -25,7 +26,7 @@ def label_value(value: object) -> str:
     """
     if isinstance(value, list | tuple) or (isinstance(value, str) and _LIST.fullmatch(value)):
         raise ValueError(
-            f"the label is a list, {value!r:.60}; a text has one label: keep the rows with one "
+            f"the label is a list, {quoted(value)}; a text has one label: keep the rows with one "
             "and write its name"
         )
     if value is None or value != value:  # NaN
@@ -44,6 +45,13 @@ def canonical(name: str) -> str:
     if whole := _WHOLE_NUMBER.fullmatch(name):
         return str(int(whole[1]))
     return name.lower() if name.lower() in ("true", "false") else name
+
+
+def control_problem(name: str) -> str:
+    """Returns what is wrong with a class name that would control a terminal, or ""."""
+    if controls_terminal(name):
+        return f"the label {quoted(name)} contains a control character: rename it"
+    return ""
 
 
 def is_id(name: str) -> bool:
@@ -79,7 +87,7 @@ def parse_names(value: str, flag: str = "--labels") -> tuple[str, ...]:
     `emotion` alone stands for the names of that data set.
 
     Raises:
-        UsageError: There is only one name, an empty one, or a duplicate.
+        UsageError: There is only one name, an empty one, a duplicate, or a control character.
     """
     if not value.strip():
         return ()
@@ -88,7 +96,7 @@ def parse_names(value: str, flag: str = "--labels") -> tuple[str, ...]:
     names = tuple(name.strip() for name in value.split(","))
     problem = _problem(names)
     if problem:
-        raise UsageError(f"{flag} {value}: {problem}")
+        raise UsageError(f"{flag} {shortened(value)}: {problem}")
     return names
 
 
@@ -96,12 +104,13 @@ def read_names(path: Path) -> tuple[str, ...]:
     """Returns the names in a file with one name per line, in id order; none without the file.
 
     Raises:
-        DataError: There is only one name or a duplicate, or the file is not UTF-8.
+        DataError: There is only one name, a duplicate, or a control character, or the file is not
+            UTF-8.
     """
     if not path.is_file():
         return ()
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8; save the file as UTF-8") from None
     except OSError as error:
@@ -120,4 +129,6 @@ def _problem(names: tuple[str, ...]) -> str:
         return "at least two names are needed"
     counts = Counter(map(canonical, names))
     duplicates = [name for name in names if counts[canonical(name)] > 1]
-    return f"{duplicates[0]} is listed twice" if duplicates else ""
+    if duplicates:
+        return f"{shortened(duplicates[0])} is listed twice"
+    return next(filter(None, map(control_problem, names)), "")

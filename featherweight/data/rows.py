@@ -32,7 +32,7 @@ from featherweight.data.files.formats import (
     starts_with_object,
 )
 from featherweight.data.files.text_file import TextFile
-from featherweight.errors import DataError
+from featherweight.errors import DataError, shortened
 
 logger = logging.getLogger("featherweight")
 
@@ -45,6 +45,8 @@ KNOWN_FORMATS = (  # for messages
 )
 STANDARD_INPUT = Path("-")
 _MAX_LISTED = 10
+_MAX_LISTING = 200  # characters of all names
+_MAX_NAME = 60  # characters of a name
 
 
 class Table(ABC):
@@ -290,7 +292,10 @@ def file_stem(path: Path) -> str:
 
 
 def listing(names: Iterable[str]) -> str:
-    """Returns names for a message, at most ten of them."""
+    """Returns names for a message: at most ten of them, in about 200 characters."""
     names = list(names)
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
+    listed = [shortened(name, _MAX_NAME) for name in names[:_MAX_LISTED]]
+    while len(", ".join(listed)) > _MAX_LISTING:
+        listed.pop()
+    more = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
+    return ", ".join(listed) + more

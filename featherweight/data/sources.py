@@ -11,7 +11,7 @@ from featherweight.data.dialect import Dialect
 from featherweight.data.examples import SPLIT_COLUMN, Examples, divided, hold_out, read_examples
 from featherweight.data.folders import by_split, split_files, title, warn_about_one_shard
 from featherweight.data.hub_dataset import HUB_DATA, load_hub
-from featherweight.data.labels import LABELS_FILE, parse_names, read_names
+from featherweight.data.labels import LABELS_FILE, control_problem, parse_names, read_names
 from featherweight.data.rows import Table, file_format, listing, open_joined
 from featherweight.errors import DataError, UsageError
 
@@ -174,6 +174,8 @@ def _class_names(
                 f"{listing(names) or 'none'}: convert the ids to names in the data, or list the "
                 "names with --labels if the ids mean the same"
             )
+    for problem in filter(None, map(control_problem, names)):
+        raise DataError(f"{tables['train']}: {problem}")
     return names, str(tables["train"])
 
 

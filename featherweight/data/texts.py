@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from featherweight.errors import DataError, UsageError
+from featherweight.errors import DataError, UsageError, quoted, shortened
 
 _REFUSED = (str, bytes, bytearray, dict, set, frozenset)  # iterable, but not a list of texts
 
@@ -30,7 +30,7 @@ def as_texts(texts: Iterable[str]) -> list[str]:
 def _elements(texts: Any) -> Iterable[Any]:
     for attribute in ("column_names", "columns"):  # of Arrow and `datasets`, and of pandas
         if hasattr(texts, attribute):
-            names = ", ".join(map(str, getattr(texts, attribute)))
+            names = shortened(", ".join(map(str, getattr(texts, attribute))))
             raise UsageError(f"give one column of texts, not a table with the columns {names}")
     if isinstance(texts, _REFUSED) or not isinstance(texts, Iterable):
         raise UsageError(f"give a list of texts, not one {type(texts).__name__}")
@@ -40,7 +40,7 @@ def _elements(texts: Any) -> Iterable[Any]:
 def _valid(index: int, text: Any) -> str:
     if not isinstance(text, str):
         raise DataError(
-            f"texts[{index}] is {text!r:.40}, a {type(text).__name__}: give strings, and remove "
+            f"texts[{index}] is {quoted(text)}, a {type(text).__name__}: give strings, and remove "
             "or replace missing values"
         )
     return text.encode(errors="replace").decode()

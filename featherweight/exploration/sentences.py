@@ -10,6 +10,7 @@ from featherweight.data.dataset import Dataset
 from featherweight.data.rows import listing
 from featherweight.exploration.figures import NEIGHBORS, LengthTest
 from featherweight.quality.evaluation import Evaluation
+from featherweight.reports.markdown import code
 
 # The thresholds between two recommendations are judgment calls; each sentence shows its figures.
 _BALANCED = 1.5  # ratio of the largest to the smallest class
@@ -24,7 +25,7 @@ def describe_balance(dataset: Dataset) -> str:
     labels, n = dataset.train.labels, len(dataset.train)
     counts = np.bincount(labels, minlength=len(dataset.labels))
     largest, smallest = int(counts.argmax()), int(counts.argmin())
-    frequent, rare = (f"`{dataset.labels[label]}`" for label in (largest, smallest))
+    frequent, rare = (code(dataset.labels[label]) for label in (largest, smallest))
     if not counts[smallest]:
         return (
             f"There are no training texts of {rare}: no model can learn this class, and its F1 "
@@ -97,8 +98,8 @@ def describe_lengths_by_class(test: LengthTest, medians: Mapping[str, float]) ->
     )
     return (
         f"The classes differ significantly in length ({figures}), with a {test.size} effect: the "
-        f"medians range from {medians[shortest]:.0f} words (`{shortest}`) to "
-        f"{medians[longest]:.0f} (`{longest}`); {meaning}."
+        f"medians range from {medians[shortest]:.0f} words ({code(shortest)}) to "
+        f"{medians[longest]:.0f} ({code(longest)}); {meaning}."
     )
 
 
@@ -186,7 +187,7 @@ def describe_findings(findings: Findings, dataset: Dataset) -> list[str]:
         sentences.append(f"{len(findings.empty):,} rows have no text: remove them.")
     if findings.missing_classes:
         missing = listing(
-            f"{split} lacks {listing(f'`{name}`' for name in names)}"
+            f"{split} lacks {listing(map(code, names))}"
             for split, names in findings.missing_classes.items()
         )
         sentences.append(f"Classes without a text: {missing}.")
@@ -208,7 +209,7 @@ def describe_baselines(svm: Evaluation, most_frequent: Evaluation) -> str:
         f"{svm.scores['macro_f1']:.3f} [{low:.3f}, {high:.3f}] on {svm.split} (n = "
         f"{len(svm.targets):,}; the most frequent class {most_frequent.scores['macro_f1']:.3f}): "
         "a model that does not exceed this has learned nothing beyond single words and pairs. The "
-        f"hardest class is `{hardest}` with an F1 of {f1[hardest]:.3f}."
+        f"hardest class is {code(hardest)} with an F1 of {f1[hardest]:.3f}."
     )
 
 

@@ -4,10 +4,23 @@ from collections.abc import Iterable
 from typing import Any
 
 from featherweight.errors import WeightsError
-from featherweight.run import CONFIG, MODEL, ONNX, ONNX_FACTS, TRANSFORMER, Run
+from featherweight.reports.markdown import code
+from featherweight.reports.numbers import with_interval
+from featherweight.run import (
+    CONFIG,
+    CONFUSION,
+    EVALUATION,
+    MODEL,
+    ONNX,
+    ONNX_FACTS,
+    TRANSFORMER,
+    Run,
+    of_split,
+)
 from featherweight.weights import read_metadata
 
-PICTURES = ("confusion_matrix.png", "training_curves.png")
+TEST_EVALUATION = of_split(EVALUATION, "test")
+PICTURES = (CONFUSION, "training_curves.png")
 ADAPTER = "adapter"  # folder of adapters next to an unchanged base model
 _QUANTIZERS = ("bitsandbytes", "torchao")  # packages, as named by quant_method of config.json
 _EXAMPLE = '"i feel so happy today"'
@@ -37,11 +50,11 @@ def hub_card(run: Run, repo_id: str, license: str, files: Iterable[str]) -> str:
     try:
         card = run.file("README.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise WeightsError(f"{run.path} has no readable README.md: run test to write it") from None
+        raise WeightsError(f"{run.path} has no readable README.md: train again") from None
     unpublished = {"data.json", *PICTURES} - set(files)
     lines = [line for line in card.splitlines() if not any(name in line for name in unpublished)]
     card = "\n".join(lines).rstrip() + "\n"
-    use = _use(run, repo_id)
+    use = f"{_test_section(run)}{_use(run, repo_id)}"
     card = card.replace(LOCAL_USE, use) if LOCAL_USE in card else f"{card}\n{use}"
     return f"---\n{_metadata(run, license).to_yaml()}\n---\n\n{card}"
 
@@ -49,10 +62,11 @@ def hub_card(run: Run, repo_id: str, license: str, files: Iterable[str]) -> str:
 def _metadata(run: Run, license: str) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
-    evaluation = run.read_json("evaluation.json")
     metrics = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
+    tested = [run.read_json(TEST_EVALUATION)] if run.file(TEST_EVALUATION).is_file() else []
+    evaluations = [run.read_json(EVALUATION), *tested]
     try:
-        name = evaluation["model"]
+        name = evaluations[0]["model"]
         results = [
             EvalResult(
                 task_type="text-classification",
@@ -65,11 +79,13 @@ def _metadata(run: Run, license: str) -> Any:
                 metric_name=f"{title} ({evaluation['split']}, n = {evaluation['n']})",
                 metric_value=evaluation[score],
             )
+            for evaluation in evaluations
             for score, (metric, title) in metrics.items()
         ]
     except (KeyError, TypeError):
-        path = run.file("evaluation.json")
-        raise WeightsError(f"{path} was not written by test: run test to write it again") from None
+        raise WeightsError(
+            f"{run.file(EVALUATION)} is damaged: train again, or restore the file"
+        ) from None
     is_transformer = run.file(TRANSFORMER).is_dir()
     in_pipeline = is_transformer and not _pipeline_obstacle(run)
     kinds = ["transformer" if is_transformer else "lstm"]
@@ -83,6 +99,24 @@ def _metadata(run: Run, license: str) -> Any:
         model_name=name,
         eval_results=results,
     )
+
+
+def _test_section(run: Run) -> str:
+    """Returns the scores on the test split, if `test` has evaluated the run on it."""
+    if not run.file(TEST_EVALUATION).is_file():
+        return ""
+    tested = run.read_json(TEST_EVALUATION)
+    try:
+        scores = [
+            f"{title} {with_interval(tested[score], tested['intervals'][score])}"
+            for score, title in (("accuracy", "accuracy"), ("macro_f1", "macro-F1"))
+        ]
+        facts = f"Data {code(tested['data'])}, test split, n = {tested['n']:,}, 95 % bootstrap"
+    except (KeyError, TypeError, ValueError):
+        raise WeightsError(
+            f"{run.file(TEST_EVALUATION)} is damaged: run test to write it again"
+        ) from None
+    return f"## Test\n\n{facts} intervals: {', '.join(scores)}.\n\n"
 
 
 def _pipeline_obstacle(run: Run) -> str:

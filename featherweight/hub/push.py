@@ -9,12 +9,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from featherweight.errors import FeatherweightError, UsageError, WeightsError
-from featherweight.hub.card import ADAPTER, PICTURES, hub_card
+from featherweight.errors import FeatherweightError, UsageError, WeightsError, quoted, shortened
+from featherweight.hub.card import ADAPTER, PICTURES, TEST_EVALUATION, hub_card
 from featherweight.hub.client import ANSWER_S, METADATA_S, reason, status, unreachable, within
 from featherweight.hub.config import PushConfig
 from featherweight.run import (
     CONFIG,
+    EVALUATION,
     MODEL,
     ONNX,
     ONNX_FACTS,
@@ -81,7 +82,9 @@ def contents(run: Run, repo_id: str, license: str = "") -> Files:
             f"{run.path} contains only the head of a frozen encoder: push a fine-tuned run"
         )
     files = _model_files(run)
-    files["evaluation.json"] = _existing(run, "evaluation.json")
+    files[EVALUATION] = _existing(run, EVALUATION)
+    if run.file(TEST_EVALUATION).is_file():
+        files[TEST_EVALUATION] = _existing(run, TEST_EVALUATION)
     files |= {name: run.file(name) for name in PICTURES if run.file(name).is_file()}
     files["README.md"] = hub_card(run, repo_id, license, files).encode()
     return files
@@ -119,7 +122,9 @@ def _matching(folder: Path, patterns: Sequence[str], prefix: str = "") -> dict[s
 def _check_repository(repo_id: str) -> None:
     # The rules of the Hub, which would report a violation only after the login.
     if not REPOSITORY.fullmatch(repo_id) or re.search(r"--|\.\.|\.git$", repo_id):
-        raise UsageError(f"--repo_id {repo_id!r} is not a repository: give --repo_id owner/name")
+        raise UsageError(
+            f"--repo_id {quoted(repo_id)} is not a repository: give --repo_id owner/name"
+        )
 
 
 def _check_finished(run: Run) -> None:
@@ -211,7 +216,8 @@ def _failed(config: PushConfig, error: Exception) -> FeatherweightError:
         )
     if code == 400 and config.license:  # the card is validated before anything is uploaded
         return UsageError(
-            f"the Hub rejects the model card: check the identifier of --license {config.license}"
+            f"the Hub rejects the model card: check the identifier of --license "
+            f"{shortened(config.license)}"
         )
     return FeatherweightError(
         f"the push to {config.repo_id} failed ({reason(error)}); "

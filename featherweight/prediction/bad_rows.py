@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from featherweight.data.examples import checked_rows
 from featherweight.data.files.formats import BadRow, Record, Values
 from featherweight.data.rows import Table
-from featherweight.errors import DataError
+from featherweight.errors import DataError, quoted
 
 logger = logging.getLogger("featherweight")
 
@@ -112,9 +112,10 @@ def rows_of(table: Table, records: Iterable[Record], text_column: str) -> Iterat
 
 
 def _without_missing_texts(records: Iterable[Record], text_column: str) -> Iterator[Record]:
+    column = quoted(text_column)
     for number, row in records:
         if not isinstance(row, BadRow) and (problem := _problem(str(row[text_column]))):
-            yield number, BadRow(f"{text_column!r} {problem}", row)
+            yield number, BadRow(f"{column} {problem}", row)
         else:
             yield number, row
 

@@ -5,7 +5,9 @@ from collections.abc import Collection, Iterable
 from itertools import chain, count
 
 from featherweight.data.rows import listing
-from featherweight.errors import UsageError
+from featherweight.errors import UsageError, quoted, shortened
+from featherweight.prediction.cells import is_formula
+from featherweight.reports.terminal import controls_terminal
 
 logger = logging.getLogger("featherweight")
 
@@ -44,15 +46,22 @@ def free_columns(
         source: The input, for messages.
 
     Raises:
-        UsageError: With the prefix, a name is that of a column of the input.
+        UsageError: With the prefix, a name is that of a column of the input; or a spreadsheet would
+            execute the name.
     """
     wanted = [f"{prefix}{column}" for column in columns]
+    if is_formula(wanted[0]) or controls_terminal(prefix):
+        raise UsageError(
+            f"--answer_prefix {quoted(prefix)}: a spreadsheet may execute a column name that "
+            "starts with it: choose another"
+        )
     clashes = [column for column in wanted if column in taken]
     if not clashes:
         return tuple(wanted)
     if prefix:
         raise UsageError(
-            f"--answer_prefix {prefix}: {source} already has {listing(clashes)}: choose another"
+            f"--answer_prefix {shortened(prefix)}: {source} already has {listing(clashes)}: choose "
+            "another"
         )
     free = [first_free(column, taken) for column in wanted]
     renamed = listing(column for column in free if column not in wanted)

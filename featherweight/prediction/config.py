@@ -57,4 +57,5 @@ class PredictConfig(Dialect):
     """Print a JSON list instead of a table."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_range(self, "in [0, 1]", "min_confidence")

@@ -8,7 +8,7 @@ from typing import IO, Any, Protocol
 
 from featherweight.data.files.formats import Values
 from featherweight.data.rows import Rows, file_format
-from featherweight.errors import DataError, UsageError, requires
+from featherweight.errors import DataError, UsageError, first_line, quoted, requires
 from featherweight.prediction.answers import Answer
 from featherweight.prediction.cells import csv_cell, to_json, write_rows
 
@@ -148,7 +148,9 @@ def output_format(
         return JsonLinesFormat(columns)
     if extension == ".parquet":
         return ParquetFormat(columns, with_answers(input_schema(rows), columns))
-    raise UsageError(f"--output_path: give a .csv, .jsonl or .parquet file, not {extension!r}")
+    raise UsageError(
+        f"--output_path: give a .csv, .jsonl or .parquet file, not {quoted(extension)}"
+    )
 
 
 def with_answers(schema: Any, columns: Sequence[str]) -> Any:
@@ -176,7 +178,7 @@ def input_schema(rows: Rows) -> Any:
             # The metadata of pandas describes the original columns only.
             return read_schema(rows.path).remove_metadata()
         except pyarrow.ArrowException as error:
-            raise DataError(f"{rows} is not a valid Parquet file ({error})") from error
+            raise DataError(f"{rows} is not a valid Parquet file ({first_line(error)})") from error
     if file_format(rows.path) in _STRINGS:
         return pyarrow.schema([(column, pyarrow.string()) for column in rows.columns])
     raise UsageError(

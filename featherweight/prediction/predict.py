@@ -9,12 +9,12 @@ from pathlib import Path
 from featherweight.classifier import Classifier
 from featherweight.data.rows import STANDARD_INPUT, file_stem
 from featherweight.errors import UsageError
-from featherweight.loading import load, newest_or_pretrained
+from featherweight.loading import load, newest_or_pretrained, resolve_weights
 from featherweight.prediction.bad_rows import BadRows, Row, rows_of
 from featherweight.prediction.config import PredictConfig
 from featherweight.prediction.standard_input import Lines, piped_input
 from featherweight.prediction.streaming import BATCH_ROWS, predict_file
-from featherweight.prediction.terminal import MAX_WIDTH, print_answers, shortened
+from featherweight.prediction.terminal import MAX_WIDTH, print_answers, table_text
 
 logger = logging.getLogger("featherweight")
 
@@ -40,7 +40,7 @@ def predict(config: PredictConfig) -> None:
         _predict_lines(classifier, lines, config)
     else:
         rows = [Row(text, {"text": text}) for text in config.texts]
-        width = max(len(shortened(text)) for text in config.texts)
+        width = max(len(table_text(text)) for text in config.texts)
         print_answers(classifier, [rows], config, width)
     if classifier.truncated_texts:
         logger.info("%d texts were truncated to the maximum length", classifier.truncated_texts)
@@ -64,8 +64,6 @@ def _input_file(config: PredictConfig) -> Path | None:
 def _check_input(config: PredictConfig, path: Path | None) -> None:
     if config.texts and path:
         raise UsageError(f"give either texts or one file, not both: {_FILES}")
-    if any("\udc80" <= letter <= "\udcff" for text in config.texts for letter in text):
-        raise UsageError("a text is not UTF-8: set the terminal to UTF-8, or give --csv")
     for flag in ("output_path", "resume"):
         if getattr(config, flag) and not path:
             raise UsageError(f"--{flag} requires {_FILES}")
@@ -119,7 +117,8 @@ def run_inference(weights: str | Path, csv: str | Path) -> list[int | None]:
         DataError: The file cannot be used; nothing is written.
     """
     path = Path(csv)
-    return list(predict_file(load(weights), path, predictions_path(path)))
+    config = PredictConfig(weights=resolve_weights(weights))
+    return list(predict_file(load(weights), path, predictions_path(path), config))
 
 
 def predictions_path(path: Path) -> Path:

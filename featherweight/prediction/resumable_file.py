@@ -8,16 +8,19 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from featherweight.disk.atomic import atomic_open
+from featherweight.disk.lock import locked
 from featherweight.errors import DataError, UsageError
 from featherweight.prediction.bad_rows import BadRowError
 
 logger = logging.getLogger("featherweight")
+
+Command = Callable[..., str]
 
 _RECORD_SECONDS = 1.0  # between two records: waiting for the disk after each batch would be slow
 
@@ -25,8 +28,11 @@ _RECORD_SECONDS = 1.0  # between two records: waiting for the disk after each ba
 class ResumableFile:
     """An open `file` being written from `rows` of the input so far; see `open_resumable`."""
 
-    def __init__(self, path: Path, origin: Mapping[str, Any], resume: bool) -> None:
+    def __init__(
+        self, path: Path, origin: Mapping[str, Any], resume: bool, command: Command
+    ) -> None:
         self._path = path
+        self._command = command
         self._part, self._progress = (
             path.with_name(f"{path.name}.{kind}") for kind in ("part", "progress")
         )
@@ -102,15 +108,15 @@ class ResumableFile:
             self._part.unlink(missing_ok=True)
             self._progress.unlink(missing_ok=True)
             return
-        flags = "--resume --bad_rows blank (or skip)" if bad_row else "--resume"
-        logger.info(
-            "%d rows are saved: continue with the same command and %s", self._recorded_rows, flags
-        )
+        command = self._command(bad_rows="blank") if bad_row else self._command()
+        logger.info("%d rows are saved; continue with: %s", self._recorded_rows, command)
 
 
 @contextmanager
-def open_resumable(path: Path, origin: Mapping[str, Any], resume: bool) -> Iterator[ResumableFile]:
-    """Opens a file that replaces `path` once it is complete.
+def open_resumable(
+    path: Path, origin: Mapping[str, Any], resume: bool, command: Command
+) -> Iterator[ResumableFile]:
+    """Opens a file that replaces `path` once it is complete; no other process can write it.
 
     An error leaves the old file, and next to it the part that a later call can resume; a
     `DataError` other than a `BadRowError`, or any error before the first record, leaves no part.
@@ -119,14 +125,18 @@ def open_resumable(path: Path, origin: Mapping[str, Any], resume: bool) -> Itera
         path: The output file.
         origin: What the content is computed from, as JSON values.
         resume: Continue the part that an earlier call left.
+        command: Returns the command that continues after an interruption, with other values of
+            flags if they are given.
 
     Raises:
-        UsageError: There is nothing to resume, or it was computed from something else.
+        UsageError: There is nothing to resume, it was computed from something else, or another
+            process is writing it.
     """
-    output = ResumableFile(path, origin, resume)
-    try:
-        yield output
-        output._finish()
-    except BaseException as error:
-        output._interrupt(error)
-        raise
+    with locked(path):
+        output = ResumableFile(path, origin, resume, command)
+        try:
+            yield output
+            output._finish()
+        except BaseException as error:
+            output._interrupt(error)
+            raise

@@ -1,8 +1,10 @@
 """Predictions for a file of any size with constant memory: batches are read, predicted, written."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -66,14 +68,19 @@ def predict_file(
         predictor = BatchPredictor(classifier, output, config.min_confidence, config.known_words)
         bad_rows = BadRows(config.bad_rows)
         opened = (
-            open_resumable(output_path, _origin(path, config), config.resume)
+            open_resumable(
+                output_path,
+                _origin(path, config),
+                config.resume,
+                partial(_resuming_command, path, output_path, config),
+            )
             if output_path
             else nullcontext()
         )
-        with opened as partial:
-            done = partial.rows if partial else 0
+        with opened as written:
+            done = written.rows if written else 0
             next(islice(texts, done, done), None)
-            file = partial.file if partial else sys.stdout.buffer
+            file = written.file if written else sys.stdout.buffer
             batches = (
                 Batch([(row.text, row.values) for row in kept], num_read)
                 for kept, num_read in bad_rows.batches(texts, BATCH_ROWS)
@@ -86,8 +93,8 @@ def predict_file(
             ):
                 for batch in predicted:
                     append(batch.content)
-                    if partial and resumable:
-                        partial.record_progress(batch.num_read)
+                    if written and resumable:
+                        written.record_progress(batch.num_read)
                     bar.update(rows.bytes_read() - bar.n)
                     yield from batch.labels
             if bad_rows.error:
@@ -128,6 +135,20 @@ def _progress_bar(rows: Rows, progress: bool) -> "tqdm[Any]":
         total=rows.size_bytes, initial=rows.bytes_read(), unit="B", unit_scale=True,
         desc=rows.path.name, disable=None if progress else True,
     )  # fmt: skip
+
+
+def _resuming_command(path: Path, output_path: Path, config: PredictConfig, **changes: Any) -> str:
+    """Returns the command that continues after an interruption, with everything it depends on."""
+    own = {"texts": [], "csv": path, "jsonl": None, "parquet": None, "output_path": output_path}
+    words = ["featherweight", "predict"]
+    for name, value in (vars(config) | own | {"resume": True} | changes).items():
+        if value == getattr(_DEFAULTS, name):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def _origin(path: Path, config: PredictConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from featherweight.prediction.bad_rows import Row
 from featherweight.prediction.cells import to_json
 from featherweight.prediction.columns import free_columns, prediction_columns
 from featherweight.prediction.config import PredictConfig
+from featherweight.reports.terminal import printable
 
 MAX_WIDTH = 40  # characters of a text in the table
 _MAX_LISTED = 10
@@ -33,7 +34,7 @@ def print_answers(
     if config.json:
         _print_json(columns, answered)
     else:
-        labels = (columns[2], *classifier.labels)
+        labels = (columns[2], *map(printable, classifier.labels))
         widths = [
             min(max(len("text"), width), MAX_WIDTH),
             len(columns[1]),
@@ -43,9 +44,9 @@ def print_answers(
         _print_table(columns, widths, answered)
 
 
-def shortened(text: str) -> str:
-    """Returns a text in one line of at most `MAX_WIDTH` characters."""
-    line = " ".join(text.split())
+def table_text(text: str) -> str:
+    """Returns a text in one printable line of at most `MAX_WIDTH` characters."""
+    line = printable(text)
     return line if len(line) <= MAX_WIDTH else f"{line[: MAX_WIDTH - 1]}…"
 
 
@@ -66,7 +67,7 @@ def _print_json(columns: Sequence[str], answered: Iterable[AnsweredText]) -> Non
     separator = "["
     for text, answer in answered:
         values = dict(zip(columns, (text, *answer.values()), strict=False))
-        print(separator, to_json(values), sep="", end="")
+        print(separator, to_json(values, ascii_only=True), sep="", end="")
         separator = ", "
     print("[]" if separator == "[" else "]")
 
@@ -79,7 +80,7 @@ def _print_table(
     unknown: list[str] = []  # positions of texts without a known word
     num_unknown = 0
     for number, (text, answer) in enumerate(answered, 1):
-        _print_line([shortened(text), *_cells(answer)][: len(columns)], widths)
+        _print_line([table_text(text), *_cells(answer)][: len(columns)], widths)
         if answer.known_words == 0:
             num_unknown += 1
             if num_unknown <= _MAX_LISTED:
@@ -94,7 +95,7 @@ def _cells(answer: Answer) -> list[str]:
     label, name, confidence, known_words = answer.values()
     return [
         "" if label is None else str(label),
-        str(name or ""),
+        printable(name or ""),
         "" if confidence is None else f"{confidence:.4f}",
         "" if known_words is None else str(known_words),
     ]

@@ -16,6 +16,7 @@ from featherweight.prediction.cells import prediction_cells, write_rows
 from featherweight.prediction.columns import name_column, prediction_columns
 from featherweight.quality.evaluation import Evaluation
 from featherweight.reports.classes import MAX_CLASSES, hidden_classes, shown_classes
+from featherweight.reports.markdown import code, code_block, escaped
 from featherweight.reports.numbers import (
     DASH,
     interval,
@@ -26,13 +27,11 @@ from featherweight.reports.numbers import (
 )
 from featherweight.reports.plots import confusion_matrix, training_curves
 from featherweight.reports.terminal import printable
-from featherweight.run import COMPRESSION, Run, kind
+from featherweight.run import COMPRESSION, CONFUSION, EVALUATION, PREDICTIONS, Run, kind, of_split
 from featherweight.timing.latency import Latency
 
 logger = logging.getLogger("featherweight")
 
-EVALUATION = "evaluation.json"
-CONFUSION = "confusion_matrix.png"
 _MAX_CONFUSIONS = 10
 
 
@@ -49,7 +48,10 @@ def per_class_table(evaluation: Evaluation) -> str:
     macro = [scores["macro_precision"], scores["macro_recall"], scores["macro_f1"]]
     rows += [["macro average", *macro, n], ["accuracy", None, None, scores["accuracy"], n]]
     headers = ["label", "precision", "recall", "F1", "support"]
-    table = tabulate(rows, headers=headers, floatfmt=".4f")
+    # A label that looks like a number stays as it is.
+    table = tabulate(
+        rows, headers, floatfmt=".4f", disable_numparse=[0], colalign=["left", *["right"] * 4]
+    )
     return f"{table}\n\n{hidden_classes(len(per_class), EVALUATION)}".rstrip()
 
 
@@ -107,9 +109,10 @@ def quality_table(evaluations: Sequence[Evaluation], tablefmt: str = "simple") -
         "model", "parameters", "size KB", "accuracy", "macro F1", "macro precision",
         "macro recall", "ECE",
     ]  # fmt: skip
+    shown = escaped if tablefmt == "github" else printable
     rows = [
         [
-            evaluation.model,
+            shown(evaluation.model),
             f"{evaluation.parameters:,}",
             f"{evaluation.size_bytes / 1000:,.1f}",
             *(
@@ -134,7 +137,7 @@ def differences(evaluation: Evaluation, variants: Sequence[Evaluation]) -> str:
         ]
         quality = ", ".join(changes) or "same quality to four decimals"
         share = variant.size_bytes / evaluation.size_bytes
-        lines.append(f"{variant.model}: {quality}; {share:.0%} of the size")
+        lines.append(f"{printable(variant.model)}: {quality}; {share:.0%} of the size")
     return "\n".join(lines)
 
 
@@ -145,7 +148,10 @@ def one_batch_table(latencies: Sequence[Latency]) -> str:
         mark = " *" if latency.noisy else ""
         median = three_digits(latency.percentile(50))
         cells.setdefault(latency.model, {})[latency.device] = f"{median}{mark}"
-    rows = [[model, row.get("cuda", DASH), row.get("cpu", DASH)] for model, row in cells.items()]
+    rows = [
+        [printable(model), row.get("cuda", DASH), row.get("cpu", DASH)]
+        for model, row in cells.items()
+    ]
     return number_table(["model", "GPU", "CPU"], rows)
 
 
@@ -174,7 +180,7 @@ def report(
         "[low, high]: 95 % interval (coverage: Wilson; quality: bootstrap)."
         " ECE: expected calibration error.",
     ]
-    limit = _macro_limit(evaluation)
+    limit = _macro_limit(evaluation, printable)
     if limit:
         parts.append(limit)
     timed = {latency.model for latency in latencies}
@@ -215,22 +221,22 @@ def model_card(
     curves = "![training curves](training_curves.png)\n" if trained else ""
     chosen = (
         " The checkpoint was chosen on this split, so these figures are optimistic; "
-        "`python test.py` replaces them with those of the test split."
+        f"`python test.py` writes those of the test split to `{of_split(EVALUATION, 'test')}`."
         if evaluation.split == "validation"
         else ""
     )
-    limit = _macro_limit(evaluation)
+    limit = _macro_limit(evaluation, escaped)
     note = f"{limit}\n\n" if limit else ""
     return (
-        f"# {evaluation.model}\n\n"
+        f"# {escaped(evaluation.model)}\n\n"
         f"{_described(config, compression)} ({evaluation.parameters:,} parameters, "
         f"{evaluation.size_bytes / 1000:,.1f} KB) with "
         f"{_labels(evaluation.labels)}{_seed(config)}.\n\n"
         f"{_compressed(compression) if compression else ''}"
-        f"## Quality\n\nData `{evaluation.data}`, {evaluation.split} split, "
+        f"## Quality\n\nData {code(evaluation.data)}, {evaluation.split} split, "
         f"n = {len(evaluation.targets):,}, 95 % bootstrap intervals.{chosen}\n\n"
         f"{note}{quality_table([evaluation], 'github')}\n\n"
-        f"```\n{per_class_table(evaluation)}\n```\n\n"
+        f"{code_block(per_class_table(evaluation))}\n\n"
         f"![confusion matrix]({CONFUSION})\n\n"
         "## Data\n\n| split | texts | sha256 of the content |\n| --- | ---: | --- |\n"
         f"{splits}\n\n"
@@ -238,33 +244,37 @@ def model_card(
     )
 
 
-def _macro_limit(evaluation: Evaluation) -> str:
+def _macro_limit(evaluation: Evaluation, shown: Callable[[str], str]) -> str:
     """Returns how high macro averages can be where classes are missing from the split, else ""."""
-    return macro_limit(evaluation.split, len(evaluation.labels), evaluation.missing_classes)
+    missing = [shown(label) for label in evaluation.missing_classes]
+    return macro_limit(evaluation.split, len(evaluation.labels), missing)
 
 
 def _described(config: Mapping[str, Any], compression: Mapping[str, Any] | None) -> str:
     """Returns what kind of model a run holds."""
     if compression:  # a student may be of another kind than its teacher
-        return f"The run `{compression['origin']['name']}`, compressed by `{compression['method']}`"
+        origin, method = compression["origin"]["name"], compression["method"]
+        return f"The run {code(origin)}, compressed by `{method}`"
     if kind(config) == "lstm":
         return f"A tiny LSTM text classifier, preset `{config['preset']}`"
     (model,) = config["model"]
     if kind(config) == "features":
-        return f"Logistic regression on embeddings ({config['pooling']}) of the frozen `{model}`"
-    return f"The transformer `{model}`, fine-tuned"
+        return (
+            f"Logistic regression on embeddings ({config['pooling']}) of the frozen {code(model)}"
+        )
+    return f"The transformer {code(model)}, fine-tuned"
 
 
 def _labels(labels: Sequence[str]) -> str:
     if len(labels) > MAX_CLASSES:
         return f"{len(labels)} labels, which are in `labels.json`"
-    return f"the labels {', '.join(labels)}"
+    return f"the labels {', '.join(map(escaped, labels))}"
 
 
 def _compressed(compression: Mapping[str, Any]) -> str:
     """Returns the section on a variant: its size, its gain, and why it was rejected."""
     size = compression["size_bytes"]
-    rejected = f" Rejected: {compression['rejected']}." if compression["rejected"] else ""
+    rejected = f" Rejected: {escaped(compression['rejected'])}." if compression["rejected"] else ""
     return (
         f"## Compression\n\n{size['after'] / 1000:,.1f} KB after {size['before'] / 1000:,.1f} KB "
         f"({compression['ratio']:.0%}). The gain: {compression['gain']}.{rejected}\n\n"
@@ -276,12 +286,20 @@ def _seed(config: Mapping[str, Any]) -> str:
 
 
 def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> None:
-    """Writes an evaluation into its run: scores, predictions and model card.
+    """Writes the evaluation of a new run into it: scores, predictions and model card.
 
     Its picture is drawn by `draw_evaluation`; that of an older evaluation is removed.
     """
-    run.file(CONFUSION).unlink(missing_ok=True)
-    run.write_json(EVALUATION, evaluation.to_json())
+    write_results(run, evaluation, texts)
+    config, data = run.read_json("config.json"), run.read_json("data.json")
+    compression = run.read_json(COMPRESSION) if run.file(COMPRESSION).is_file() else None
+    run.write_text("README.md", model_card(evaluation, config, data, compression))
+
+
+def write_results(run: Run, evaluation: Evaluation, texts: Sequence[str], split: str = "") -> None:
+    """Writes scores and predictions into a run, for a later evaluation into files of its split."""
+    run.file(of_split(CONFUSION, split)).unlink(missing_ok=True)
+    run.write_json(of_split(EVALUATION, split), evaluation.to_json())
     predictions = prediction_cells(evaluation.labels, evaluation.probabilities)
     rows = (
         (text, label, evaluation.labels[label], *prediction)
@@ -289,16 +307,13 @@ def write_evaluation(run: Run, evaluation: Evaluation, texts: Sequence[str]) -> 
     )
     labels = evaluation.labels
     header = ("text", "label", name_column(labels), *prediction_columns(labels))
-    with atomic_open(run.file("predictions.csv")) as file:
+    with atomic_open(run.file(of_split(PREDICTIONS, split))) as file:
         write_rows(file, [header, *rows])
-    config, data = run.read_json("config.json"), run.read_json("data.json")
-    compression = run.read_json(COMPRESSION) if run.file(COMPRESSION).is_file() else None
-    run.write_text("README.md", model_card(evaluation, config, data, compression))
 
 
-def draw_evaluation(run: Run, evaluation: Evaluation) -> None:
-    """Draws the confusion matrix of a finished run."""
-    _draw(run, CONFUSION, partial(confusion_matrix, evaluation))
+def draw_evaluation(run: Run, evaluation: Evaluation, split: str = "") -> None:
+    """Draws the confusion matrix; that of a later evaluation is a file of its split."""
+    _draw(run, of_split(CONFUSION, split), partial(confusion_matrix, evaluation))
 
 
 def draw_training(run: Run, history: Sequence[dict[str, Any]]) -> None:

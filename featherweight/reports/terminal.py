@@ -10,13 +10,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from featherweight.errors import FeatherweightError
+from featherweight.errors import FeatherweightError, shortened
 
 # Control characters (escape sequences begin with one), halves of surrogate pairs, line separators
 # and marks that reverse the direction of the text after them.
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
+_LONG_WORD = re.compile(r"\S{201,}")  # such as a path
+_MAX_LINE = 1_000  # characters of a message; a longer one repeats input that nobody reads
+
+
+def controls_terminal(text: str) -> bool:
+    """Returns whether a text has characters that control a terminal."""
+    return _UNPRINTABLE.search(text) is not None
 
 
 def printable(text: str) -> str:
@@ -24,12 +31,18 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
 
 
+def message_line(message: str) -> str:
+    """Returns a message as one printable line; words of over 200 characters are shortened."""
+    line = _LONG_WORD.sub(lambda word: shortened(word[0]), printable(message))
+    return line if len(line) <= _MAX_LINE else shortened(line, 400)
+
+
 class OneLineFormatter(logging.Formatter):
     """Formats a log record as one line that is safe to show on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns the message alone."""
-        return printable(record.getMessage())
+        """Returns the line, by default the message alone."""
+        return message_line(super().format(record))
 
 
 @contextmanager
@@ -62,7 +75,7 @@ def standard_streams() -> Iterator[None]:
 def print_error(line: str) -> None:
     """Prints a line to stderr, unless stderr cannot be written."""
     with suppress(OSError):
-        print(printable(line), file=sys.stderr)
+        print(message_line(line), file=sys.stderr)
     with suppress(OSError):
         _flush(sys.stderr)
 

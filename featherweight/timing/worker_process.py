@@ -20,7 +20,7 @@ import numpy as np
 
 from featherweight.classifier import Classifier
 from featherweight.data.dataset import Split
-from featherweight.errors import FeatherweightError, UsageError
+from featherweight.errors import FeatherweightError, UsageError, quoted
 from featherweight.loading import load, load_with_cuda_graphs
 from featherweight.timing.latency import Contender
 
@@ -113,7 +113,9 @@ def _fitted_baseline(name: str, train: dict[str, Any]) -> Classifier:
 
     by_name = {baseline.name: baseline for baseline in (MostFrequentClass, TfidfSVM)}
     if name not in by_name:
-        raise UsageError(f"unknown baseline {name!r}: choose {' or '.join(map(repr, by_name))}")
+        raise UsageError(
+            f"unknown baseline {quoted(name)}: choose {' or '.join(map(repr, by_name))}"
+        )
     labels = tuple(train["label_names"])
     split = Split("train", tuple(train["texts"]), np.array(train["labels"], np.int64), labels)
     return by_name[name](split, labels)

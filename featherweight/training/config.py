@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from featherweight.classifier import FloatArray, IntArray
-from featherweight.errors import UsageError, require_range
+from featherweight.errors import UsageError, quoted, require_range
 
 logger = logging.getLogger("featherweight")
 
@@ -85,7 +85,8 @@ class OutputConfig:
         plain = self.name.isprintable() and self.name[:1] not in (".", "-", " ")
         if not plain or Path(self.name).name != self.name or "\\" in self.name:
             raise UsageError(
-                f"--name must be a folder name and start with a letter or digit: {self.name!r:.80}"
+                f"--name must be a folder name and start with a letter or digit: "
+                f"{quoted(self.name)}"
             )
         if self.overwrite and self.resume:
             raise UsageError("--overwrite and --resume exclude each other: give only one")

@@ -13,7 +13,8 @@ from featherweight.data.dataset import DataConfig, Dataset, load_dataset
 from featherweight.device import environment
 from featherweight.disk.atomic import recover
 from featherweight.disk.lock import locked
-from featherweight.errors import NothingToDo, UsageError
+from featherweight.errors import NothingToDo, UsageError, quoted
+from featherweight.reports.terminal import OneLineFormatter
 from featherweight.run import CONFIG, Run, cut_off_runs, kind
 from featherweight.training.config import OutputConfig
 
@@ -143,7 +144,8 @@ def _check_flags(run: Run, config: OutputConfig) -> None:
     for flag, value in resolved(config).items():
         if flag not in unchecked and saved.get(flag) != value:
             raise UsageError(
-                f"{run.path} was started with --{flag} {saved.get(flag)}, not {value}: "
+                f"{run.path} was started with --{flag} {quoted(saved.get(flag))}, not "
+                f"{quoted(value)}: "
                 "resume with the same flags"
             )
 
@@ -152,7 +154,7 @@ def _check_flags(run: Run, config: OutputConfig) -> None:
 def logged_to(path: Path) -> Iterator[None]:
     """Appends the log to a file while the context lasts."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

@@ -163,7 +163,7 @@ def test_test_prints_one_json_object(capsys: Capture, here: Path, tiny_run: Path
     shutil.copytree(tiny_run, run)
     assert call("test", "--weights", run, "--json") == 0
     record = json.loads(capsys.readouterr().out)
-    assert record == json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    assert record == json.loads((run / "evaluation-test.json").read_text(encoding="utf-8"))
     assert (record["model"], record["split"], record["n"]) == ("tiny", "test", 12)
 
 

@@ -75,12 +75,22 @@ def test_run_is_tested_on_its_own_data(run: Run) -> None:
     assert all((baseline.targets == evaluation.targets).all() for baseline in baselines)
 
 
-def test_evaluation_is_written_into_the_run(run: Run) -> None:
-    assert run.read_json("evaluation.json")["split"] == "validation"
-    evaluation = outcome(run).evaluation
-    assert run.read_json("evaluation.json") == json.loads(json.dumps(evaluation.to_json()))
-    assert run.read_json("evaluation.json")["split"] == "test"
-    assert len(run.file("predictions.csv").read_text(encoding="utf-8").splitlines()) == 13
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_each_split_has_files_of_its_own_in_the_run(run: Run, split: Any) -> None:
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    evaluation = outcome(run, split=split).evaluation
+    saved = run.read_json(f"evaluation-{split}.json")
+    assert saved == json.loads(json.dumps(evaluation.to_json()))
+    assert saved["split"] == split
+    lines = run.file(f"predictions-{split}.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + len(evaluation.targets)
+    assert run.file(f"confusion_matrix-{split}.png").read_bytes().startswith(b"\x89PNG")
+    after = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    assert {name: after[name] for name in before} == before  # those of the training stay
+    assert after.keys() - before.keys() == {
+        f"evaluation-{split}.json", f"predictions-{split}.csv", f"confusion_matrix-{split}.png",
+        "latency.json",
+    }  # fmt: skip
 
 
 def test_validation_split_gives_the_scores_of_training(run: Run) -> None:
@@ -104,12 +114,12 @@ def test_picture_that_cannot_be_drawn_is_removed_and_the_rest_is_written(
     def fail(_: Any) -> bytes:
         raise ValueError("no font")
 
+    run.file("confusion_matrix-train.png").write_bytes(b"of older predictions")
     monkeypatch.setattr(reporting, "confusion_matrix", fail)
     outcome(run, split="train")
-    assert run.read_json("evaluation.json")["split"] == "train"
+    assert run.read_json("evaluation-train.json")["split"] == "train"
     assert run.file("latency.json").is_file()
-    # The old picture would be that of another split.
-    assert not run.file("confusion_matrix.png").exists()
+    assert not run.file("confusion_matrix-train.png").exists()
     assert any("was not drawn (ValueError: no font)" in message for message in caplog.messages)
 
 
@@ -142,7 +152,7 @@ def test_with_json_nothing_is_timed(run: Run, timed: list[dict[str, Any]]) -> No
     assert result.latencies == []
     assert timed == []
     assert not run.file("latency.json").exists()
-    assert run.read_json("evaluation.json")["split"] == "test"
+    assert run.read_json("evaluation-test.json")["split"] == "test"
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -9,7 +9,7 @@ import zlib
 from contextlib import ExitStack
 from typing import IO
 
-from featherweight.errors import DataError, requires
+from featherweight.errors import DataError, first_line, requires, shortened
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 START_BYTES = 8  # that tell formats apart
@@ -54,7 +54,7 @@ def decompressed(name: str, file: IO[bytes], resources: ExitStack) -> tuple[IO[b
 
 def corrupt(place: str, error: Exception) -> str:
     """Returns the message for one of `DECOMPRESSION_ERRORS`."""
-    return f"{place}: corrupt ({error}); download or create the file again"
+    return f"{place}: corrupt ({first_line(error)}); download or create the file again"
 
 
 def without_suffix(name: str) -> str:
@@ -71,14 +71,16 @@ def _only_member(name: str, file: IO[bytes], resources: ExitStack) -> tuple[IO[b
             file.seek(0)
             return file, name  # an Office document, which is a zip archive itself
         if len(members) != 1:
-            names = ", ".join(member.filename for member in members[:10]) or "none"
+            names = shortened(", ".join(member.filename for member in members[:10])) or "none"
             raise DataError(
                 f"{name} must contain one file, but contains {len(members)} ({names}): "
                 "unpack it, and give the folder or one of the files"
             )
         return resources.enter_context(archive.open(members[0])), members[0].filename
     except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise DataError(f"{name}: corrupt zip archive ({error}); download it again") from error
+        raise DataError(
+            f"{name}: corrupt zip archive ({first_line(error)}); download it again"
+        ) from error
     except RuntimeError:  # how zipfile says that a password is needed
         raise DataError(f"{name} is encrypted: unpack it first") from None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featherweight.data.files.text_file import TextFile
-from featherweight.errors import DataError
+from featherweight.errors import DataError, first_line
 
 logger = logging.getLogger("featherweight")
 
@@ -75,7 +75,7 @@ def _objects(file: TextFile) -> Iterator[Record]:
         elif isinstance(values, dict):
             yield number, values
         elif isinstance(values, Exception):
-            yield number, BadRow(f"invalid JSON ({values})")
+            yield number, BadRow(f"invalid JSON ({first_line(values)})")
         else:
             yield number, BadRow("not a JSON object with named fields")
 
@@ -98,11 +98,12 @@ def read_json(file: TextFile) -> Contents:
     if not text.strip():
         raise DataError(f"{file.name} is empty: it needs an array of objects")
     values = _parsed(text)
-    if isinstance(values, Exception) or (isinstance(values, dict) and not _nested(values)):
-        if starts_with_object(file):
-            return read_json_lines(file)
-        raise DataError(f"{file.name}: invalid JSON ({values})")
-    if isinstance(values, dict):
+    is_table = isinstance(values, dict) and _nested(values)
+    if not (is_table or isinstance(values, list)) and starts_with_object(file):
+        return read_json_lines(file)
+    if isinstance(values, Exception):
+        raise DataError(f"{file.name}: invalid JSON ({first_line(values)})")
+    if is_table:
         values = _table(file.name, values)
     if not isinstance(values, list) or not values:
         raise DataError(f"{file.name} must be an array of objects, an object of columns, or lines")

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 from typing import IO
 
 from featherweight.data.files.containers import DECOMPRESSION_ERRORS, corrupt
-from featherweight.errors import DataError
+from featherweight.errors import DataError, first_line
 
 SAMPLE_BYTES = 65_536  # from which encoding, line ends and delimiter are recognized
 _MARKS = {  # byte-order marks; that of UTF-32 begins with that of UTF-16
@@ -82,7 +82,7 @@ class TextFile:
                 yield line
         except UnicodeError as error:
             raise DataError(
-                f"{self.name}, after line {number}: {error}; give another --encoding"
+                f"{self.name}, after line {number}: {first_line(error)}; give another --encoding"
             ) from None
         except DECOMPRESSION_ERRORS as error:
             raise DataError(corrupt(f"{self.name}, after line {number}", error)) from error

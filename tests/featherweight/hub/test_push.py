@@ -136,8 +136,8 @@ def test_a_run_without_a_required_file_is_refused(run: Path, name: str) -> None:
     [
         ("README.md", b"\xff\xfe", "no readable README.md"),
         ("evaluation.json", b"{", "evaluation.json is not JSON"),
-        ("evaluation.json", b"{}", "evaluation.json was not written by test"),
-        ("evaluation.json", b"[1]", "evaluation.json was not written by test"),
+        ("evaluation.json", b"{}", "evaluation.json is damaged"),
+        ("evaluation.json", b"[1]", "evaluation.json is damaged"),
         ("labels.json", b"[", "labels.json is not JSON"),
         ("config.json", b"", "config.json is not JSON"),
         ("config.json", b"[1]", "config.json is not a JSON object"),

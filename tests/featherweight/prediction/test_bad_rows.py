@@ -182,8 +182,8 @@ def test_a_bad_row_at_the_end_of_many_batches_loses_nothing(
     with pytest.raises(BadRowError, match=r"line 5002: 'text' is empty .*--bad_rows blank"):
         predicted(path, output, bad_rows="fail")
     assert caplog.messages == [
-        "5000 rows are saved: continue with the same command and "
-        "--resume --bad_rows blank (or skip)"
+        f"5000 rows are saved; continue with: featherweight predict --csv {path} "
+        f"--output_path {output} --resume"
     ]
     assert names(tmp_path) == ["in.csv", "out.csv.part", "out.csv.progress"]
 

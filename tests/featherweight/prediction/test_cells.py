@@ -17,15 +17,23 @@ from featherweight.prediction.cells import (
 
 @pytest.mark.parametrize(
     "cell",
-    ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=", "-", "-x", "@ann hi"],
-)
+    [
+        "=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=", "-", "-x", "@ann hi",
+        "\n=1", "\r\n=1", " =1", "  +x", "\u00a0@x", "\u3000=1", "\v=1", "\f-x",
+        "＝1+1", "＋x", "－x", "＠x", " ＝1",
+        "\u200b=1", "\ufeff=1", "\u200e=1", "\u202e=1", "\u2066=1", "\u2060=1", "\xad=1",
+        "\u200d\u200c \ufe0f=1", "\0=1", "\x1b=1", "\u061c@x", "\u180e=1",
+    ],
+)  # fmt: skip
 def test_formulas_get_an_apostrophe(cell: str) -> None:
     assert safe_cell(cell) == f"'{cell}"
 
 
 @pytest.mark.parametrize(
-    "cell", ["", "hi", "a=1", "'=1", "-1", "+3.5", "-1e-3", "😂 =1", "#tag", 7, -7, 1.5, None, True]
-)
+    "cell",
+    ["", "hi", "a=1", "'=1", "-1", "+3.5", "-1e-3", "😂 =1", "#tag", " -1", " hi", "(=1)",
+     "\u200bhi", "…=1", 7, -7, 1.5, None, True],
+)  # fmt: skip
 def test_other_cells_are_unchanged(cell: object) -> None:
     assert safe_cell(cell) is cell
 
@@ -55,6 +63,17 @@ def test_every_cell_is_made_safe_including_the_header() -> None:
     file = io.StringIO()
     write_rows(file, [("=head", "b"), ("x", "+1 =")])
     assert file.getvalue() == "'=head,b\r\nx,'+1 =\r\n"
+
+
+def test_cells_are_checked_whatever_their_type() -> None:
+    file = io.StringIO()
+    write_rows(file, [(-1, -0.5, None, True, "x"), ("=x", 2, "\u200b=y", "9=", "é=")])
+    assert file.getvalue() == "-1,-0.5,,True,x\r\n'=x,2,'\u200b=y,9=,é=\r\n"
+
+
+def test_json_is_ascii_for_streams_of_unknown_encoding() -> None:
+    assert to_json({"é": "😂"}, ascii_only=True) == '{"\\u00e9": "\\ud83d\\ude02"}'
+    assert to_json([math.nan, "é"], ascii_only=True) == '[null, "\\u00e9"]'
 
 
 def test_prediction_cells_are_id_name_and_confidence() -> None:

@@ -82,7 +82,8 @@ def test_resumed_output_equals_uninterrupted_output(
     caplog.set_level(logging.INFO)
     interrupt(path, output, batches)
     assert caplog.messages == [
-        f"{1_024 * batches} rows are saved: continue with the same command and --resume"
+        f"{1_024 * batches} rows are saved; continue with: featherweight predict --csv {path} "
+        f"--output_path {output} --resume"
     ]
     assert names(tmp_path) == ["in.csv", "out.csv.part", "out.csv.progress", "whole.csv"]
     assert predicted(path, output, resume=True) == ROWS - 1_024 * batches
