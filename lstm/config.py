@@ -48,6 +48,15 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class VectorsConfig:
+    """Word vectors, from which the embedding starts."""
+
+    vectors: str = "none"
+    """Source of the vectors: none (random embeddings), builtin (a table of English words), or a
+    sentence encoder: minilm, another registry name, a Hub id or a folder."""
+
+
+@dataclass(frozen=True)
 class OptimizationConfig(TrainingConfig):
     """Precision of training."""
 
@@ -59,7 +68,9 @@ Preset = Literal["feather", "classic"]
 
 
 @dataclass(frozen=True)
-class TrainConfig(OutputConfig, OptimizationConfig, ModelConfig, TokenizerConfig, DataConfig):
+class TrainConfig(
+    OutputConfig, OptimizationConfig, VectorsConfig, ModelConfig, TokenizerConfig, DataConfig
+):
     """Preset."""
 
     kind: ClassVar[str] = "lstm"
