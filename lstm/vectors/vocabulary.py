@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from featherweight.errors import UsageError
+from featherweight.errors import UsageError, WeightsError
 from featherweight.loading import encode_words
 from lstm.tokenizer import UNK_ID, whole_words
 from lstm.vectors.reduction import principal_components
@@ -20,13 +20,18 @@ _CACHE = ".embeddings"  # folder of encoders' states, next to the runs
 
 
 def vocabulary_vectors(
-    name: str, tokenizer: Tokenizer, device: str, output_dir: Path
+    name: str,
+    tokenizer: Tokenizer,
+    ids: Iterable[Sequence[int]],
+    device: str,
+    output_dir: Path,
 ) -> Tensor | None:
-    """Returns a vector for each token of a vocabulary.
+    """Returns a vector for each token of a vocabulary, and logs how many have one.
 
     Args:
         name: "none", "builtin", or a sentence encoder: registry name, Hub id or folder.
         tokenizer: Its V tokens; those that are no whole words have no vector.
+        ids: Token ids of the training texts.
         device: Device of an encoder, "cpu" or "cuda".
         output_dir: Folder of the runs; the states of an encoder are cached in it.
 
@@ -34,15 +39,18 @@ def vocabulary_vectors(
         (V, D) float32 on the CPU, with zeros for tokens without a vector; None for "none".
 
     Raises:
-        UsageError: There is no encoder with this name.
-        WeightsError: The encoder, or the table of the package, cannot be read.
+        UsageError: There is no encoder with this name, or it is not available.
+        WeightsError: The table of the package is damaged.
     """
     if name == "none":
         return None
     words = whole_words(tokenizer)
     if name == "builtin":
-        return VectorTable.load(BUILTIN).select(words)
-    return _encoded(name, words, device, output_dir / _CACHE)
+        vectors = VectorTable.load(BUILTIN).select(words)
+    else:
+        vectors = _encoded(name, words, device, output_dir / _CACHE)
+    _log_coverage(name, vectors, ids)
+    return vectors
 
 
 def _encoded(encoder: str, words: Sequence[str], device: str, cache_dir: Path) -> Tensor:
@@ -50,22 +58,15 @@ def _encoded(encoder: str, words: Sequence[str], device: str, cache_dir: Path) -
     known = [row for row, word in enumerate(words) if word]
     try:
         states = encode_words(encoder, [words[row] for row in known], device, cache_dir)
-    except UsageError as error:
-        raise UsageError(f"{error}, or builtin or none") from None
+    except (UsageError, WeightsError) as error:
+        raise UsageError(f"{error}; --vectors builtin needs no encoder") from None
     reduced = torch.from_numpy(principal_components(states))
     vectors = torch.zeros(len(words), reduced.shape[1])
     vectors[known] = reduced
     return vectors
 
 
-def log_coverage(name: str, vectors: Tensor, ids: Iterable[Sequence[int]]) -> None:
-    """Logs the share of a vocabulary that has vectors, and of the training tokens.
-
-    Args:
-        name: Where the vectors come from.
-        vectors: (V, D), with zeros for tokens without a vector.
-        ids: Token ids of the training texts.
-    """
+def _log_coverage(name: str, vectors: Tensor, ids: Iterable[Sequence[int]]) -> None:
     known = vectors.any(dim=1)
     counts = torch.bincount(torch.tensor([i for row in ids for i in row]), minlength=len(known))
     logger.info(

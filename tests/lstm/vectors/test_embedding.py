@@ -42,7 +42,9 @@ def network(**changes: Any) -> LSTMClassifier:
 def split(seed: int) -> EncodedSplit:
     rng = np.random.default_rng(seed)
     labels = np.arange(12, dtype=np.int64) % 3
-    return EncodedSplit([[2 + int(label), *rng.integers(1, VOCAB_SIZE, 4)] for label in labels], labels)
+    return EncodedSplit(
+        [[2 + int(label), *rng.integers(1, VOCAB_SIZE, 4)] for label in labels], labels
+    )
 
 
 def trained(path: Path, device: str = "cpu", found: Tensor | None = None) -> LSTMClassifier:

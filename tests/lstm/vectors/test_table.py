@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from featherweight.errors import WeightsError
-from featherweight.weights import file_sha256, read_metadata
-from lstm.vectors.table import BUILTIN, VectorTable
+from featherweight.weights import read_metadata
+from lstm.vectors.table import VectorTable
 
 WORDS = ["good", "bad", "café"]
 VECTORS = torch.tensor([[1.0, -0.5, 0.25], [-3.0, 2.0, 0.0], [0.001, 0.002, -0.003]])
