@@ -20,7 +20,7 @@ from shared.record import write_record
 
 from featherweight.loading import encode_words
 from featherweight.weights import file_sha256
-from lstm.vectors.reduction import principal_components
+from lstm.vectors.reduction import COLUMNS, principal_components
 from lstm.vectors.table import BUILTIN, VectorTable
 from transformer_eval.model_files import fetch
 
@@ -40,7 +40,7 @@ _SHORT = {
 }  # fmt: skip
 
 
-def word_vectors(frequencies: Path, words: int = 50_000, columns: int = 64) -> None:
+def word_vectors(frequencies: Path, words: int = 28_000, columns: int = COLUMNS) -> None:
     """Writes the table, and results/word-vectors.json.
 
     Args:
@@ -89,4 +89,4 @@ def _contractions() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    auto_cli(word_vectors)
+    auto_cli(word_vectors, as_positional=False)

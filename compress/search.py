@@ -181,9 +181,11 @@ class _Trials:
             for split in (self.origin.dataset.train, self.origin.dataset.validation)
         )
         vectors = vocabulary_vectors(
-            self.flags.vectors, classifier.tokenizer, train.ids, classifier.device,
+            self.flags.vectors,
+            classifier.tokenizer,
+            classifier.device,
             self.origin.run.path.parent,
-        )  # fmt: skip
+        )
         try:
             with trained_from(classifier.module, vectors):
                 fit(

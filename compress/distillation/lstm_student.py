@@ -80,14 +80,12 @@ class LSTMStudent:
         num_labels = len(dataset.labels)
         module = LSTMClassifier(self.tokenizer.get_vocab_size(), num_labels, self.architecture)
         label_loss = cross_entropy(dataset.train.labels, num_labels, self.training, device)
-        train = encoded(self.tokenizer, data.split)
-        vectors = vocabulary_vectors(
-            self.vectors, self.tokenizer, train.ids, device, origin.run.path.parent
-        )
+        folder = origin.run.path.parent
+        vectors = vocabulary_vectors(self.vectors, self.tokenizer, device, folder)
         with trained_from(module, vectors):
             fit(
                 module,
-                train,
+                encoded(self.tokenizer, data.split),
                 encoded(self.tokenizer, dataset.validation),
                 self.training,
                 device,

@@ -20,18 +20,13 @@ _CACHE = ".embeddings"  # folder of encoders' states, next to the runs
 
 
 def vocabulary_vectors(
-    name: str,
-    tokenizer: Tokenizer,
-    ids: Iterable[Sequence[int]],
-    device: str,
-    output_dir: Path,
+    name: str, tokenizer: Tokenizer, device: str, output_dir: Path
 ) -> Tensor | None:
-    """Returns a vector for each token of a vocabulary, and logs how many have one.
+    """Returns a vector for each token of a vocabulary.
 
     Args:
         name: "none", "builtin", or a sentence encoder: registry name, Hub id or folder.
         tokenizer: Its V tokens; those that are no whole words have no vector.
-        ids: Token ids of the training texts.
         device: Device of an encoder, "cpu" or "cuda".
         output_dir: Folder of the runs; the states of an encoder are cached in it.
 
@@ -46,11 +41,8 @@ def vocabulary_vectors(
         return None
     words = whole_words(tokenizer)
     if name == "builtin":
-        vectors = VectorTable.load(BUILTIN).select(words)
-    else:
-        vectors = _encoded(name, words, device, output_dir / _CACHE)
-    _log_coverage(name, vectors, ids)
-    return vectors
+        return VectorTable.load(BUILTIN).select(words)
+    return _encoded(name, words, device, output_dir / _CACHE)
 
 
 def _encoded(encoder: str, words: Sequence[str], device: str, cache_dir: Path) -> Tensor:
@@ -66,7 +58,14 @@ def _encoded(encoder: str, words: Sequence[str], device: str, cache_dir: Path) -
     return vectors
 
 
-def _log_coverage(name: str, vectors: Tensor, ids: Iterable[Sequence[int]]) -> None:
+def log_coverage(name: str, vectors: Tensor, ids: Iterable[Sequence[int]]) -> None:
+    """Logs the share of a vocabulary that has vectors, and of the training tokens.
+
+    Args:
+        name: Where the vectors come from.
+        vectors: (V, D), with zeros for tokens without a vector.
+        ids: Token ids of the training texts.
+    """
     known = vectors.any(dim=1)
     counts = torch.bincount(torch.tensor([i for row in ids for i in row]), minlength=len(known))
     logger.info(

@@ -1,13 +1,16 @@
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 from featherweight.errors import WeightsError
-from featherweight.weights import read_metadata
-from lstm.vectors.table import VectorTable
+from featherweight.weights import file_sha256, read_metadata
+from lstm.vectors.table import BUILTIN, VectorTable
 
+ROOT = Path(__file__).parents[3]
 WORDS = ["good", "bad", "café"]
 VECTORS = torch.tensor([[1.0, -0.5, 0.25], [-3.0, 2.0, 0.0], [0.001, 0.002, -0.003]])
 
@@ -51,3 +54,34 @@ def test_damaged_table_is_one_line(tmp_path: Path, length: int) -> None:
 def test_missing_table_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="install it again"):
         VectorTable.load(tmp_path / "none.safetensors")
+
+
+def test_table_of_the_package_is_that_of_its_record_and_small() -> None:
+    record = json.loads((ROOT / "results" / "word-vectors.json").read_text(encoding="utf-8"))
+    assert file_sha256(BUILTIN) == record["sha256"]
+    assert BUILTIN.stat().st_size == record["size_bytes"] <= 4_000_000
+    table = VectorTable.load(BUILTIN)
+    assert tuple(table.integers.shape) == (record["words"], record["columns"])
+    assert len(set(table.words)) == record["words"]
+    # A token of the tokenizer has neither capitals nor apostrophes.
+    assert all(word.isalnum() and word == word.lower() for word in table.words)
+    assert {"happy", "im", "dont", "youre", "insightful"} <= set(table.words)
+    assert read_metadata(BUILTIN)["license"] == "Apache-2.0"
+
+
+def test_words_of_like_meaning_have_like_vectors() -> None:
+    happy, glad, miserable, thyroid = functional.normalize(
+        VectorTable.load(BUILTIN).select(["happy", "glad", "miserable", "thyroid"])
+    )
+    assert happy @ glad > happy @ miserable > happy @ thyroid
+
+
+def test_table_and_notice_are_part_of_the_package() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    data = re.search(r'^lstm = \["(.+)"\]$', project, re.MULTILINE)
+    assert data is not None
+    assert list((ROOT / "lstm").glob(data[1])) == [BUILTIN]
+    assert '"NOTICE"' in project
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    assert BUILTIN.relative_to(ROOT).as_posix() in notice
+    assert read_metadata(BUILTIN)["source"] in notice

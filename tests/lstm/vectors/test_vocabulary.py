@@ -10,7 +10,7 @@ from lstm.config import TokenizerConfig
 from lstm.tokenizer import PAD, UNK, train_tokenizer, whole_words
 from lstm.vectors import vocabulary
 from lstm.vectors.table import VectorTable
-from lstm.vectors.vocabulary import vocabulary_vectors
+from lstm.vectors.vocabulary import log_coverage, vocabulary_vectors
 from tests.helpers.seeding import untouched_generators
 from tests.helpers.variants import FAMILIES
 from transformer_eval.frozen_encoder import Encoder
@@ -18,7 +18,6 @@ from transformer_eval.random_weights import build
 from transformer_eval.registry import Pretrained
 
 TEXTS = ["i'm so happy", "happy happier zzyzx", "so unhappy zzyzx 😂 😂"] * 3
-IDS = [[2, 3], [1, 4]]
 
 
 def tokenizer(kind: str) -> Tokenizer:
@@ -66,23 +65,23 @@ def test_builtin_vectors_are_those_of_the_words(
     table: VectorTable, tmp_path: Path, kind: str
 ) -> None:
     built = tokenizer(kind)
-    vectors = vocabulary_vectors("builtin", built, IDS, "cpu", tmp_path)
+    vectors = vocabulary_vectors("builtin", built, "cpu", tmp_path)
     assert vectors is not None
     assert torch.equal(vectors, table.select(whole_words(built)))
     assert vectors.any(dim=1).sum() == 3
 
 
 def test_none_has_no_vectors(tmp_path: Path) -> None:
-    assert vocabulary_vectors("none", tokenizer("word"), IDS, "cpu", tmp_path) is None
+    assert vocabulary_vectors("none", tokenizer("word"), "cpu", tmp_path) is None
 
 
 def test_known_words_and_tokens_are_logged_in_one_line(
-    table: VectorTable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    table: VectorTable, caplog: pytest.LogCaptureFixture
 ) -> None:
     built = tokenizer("word")
     ids = [[built.token_to_id("happy"), 1, 1], [built.token_to_id("so")]]
     with caplog.at_level(logging.INFO, "featherweight"):
-        vocabulary_vectors("builtin", built, ids, "cpu", tmp_path)
+        log_coverage("builtin", table.select(whole_words(built)), ids)
     assert [record.getMessage() for record in caplog.records] == [
         "word vectors (builtin): 3 of 7 words of the vocabulary, 50.0 % of the training tokens"
     ]
@@ -92,7 +91,7 @@ def test_vectors_of_an_encoder_are_reduced_for_the_words_of_the_vocabulary(
     tmp_path: Path, encoder: Path
 ) -> None:
     built = tokenizer("word")
-    vectors = vocabulary_vectors(str(encoder), built, IDS, "cpu", tmp_path)
+    vectors = vocabulary_vectors(str(encoder), built, "cpu", tmp_path)
     assert vectors is not None
     assert vectors.shape[0] == built.get_vocab_size()
     assert not vectors[:2].any()
@@ -103,9 +102,9 @@ def test_vectors_of_an_encoder_are_reduced_for_the_words_of_the_vocabulary(
 def test_states_of_an_encoder_are_computed_once(
     tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = vocabulary_vectors(str(encoder), tokenizer("word"), IDS, "cpu", tmp_path)
+    first = vocabulary_vectors(str(encoder), tokenizer("word"), "cpu", tmp_path)
     monkeypatch.delattr(Encoder, "embed_all")
-    again = vocabulary_vectors(str(encoder), tokenizer("word"), IDS, "cpu", tmp_path)
+    again = vocabulary_vectors(str(encoder), tokenizer("word"), "cpu", tmp_path)
     assert first is not None and again is not None
     assert torch.equal(first, again)
 
@@ -113,6 +112,6 @@ def test_states_of_an_encoder_are_computed_once(
 @pytest.mark.parametrize("name", ["built in", "./nowhere", "../minilm", ""])
 def test_unknown_vectors_are_one_line_that_lists_the_choices(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="--vectors") as caught:
-        vocabulary_vectors(name, tokenizer("word"), IDS, "cpu", tmp_path)
+        vocabulary_vectors(name, tokenizer("word"), "cpu", tmp_path)
     assert "\n" not in str(caught.value)
     assert {"builtin", "minilm"} <= set(str(caught.value).replace(",", "").split())
