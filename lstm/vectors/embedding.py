@@ -23,7 +23,7 @@ class VectorEmbedding(nn.Embedding):
     Args:
         embedding: The randomly initialized embedding: Δ of the words without a vector. The Δ of all
             others starts at 0.
-        vectors: E (V, D), float32, with standard deviation 1.
+        vectors: E (V, D), float32, with a standard deviation of 1 per column.
     """
 
     vectors: Tensor

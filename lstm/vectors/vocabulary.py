@@ -48,6 +48,8 @@ def vocabulary_vectors(
 def _encoded(encoder: str, words: Sequence[str], device: str, cache_dir: Path) -> Tensor:
     """Returns the vectors (V, D) of all words, reduced from the states of an encoder."""
     known = [row for row, word in enumerate(words) if word]
+    if not known:  # subwords of one letter each
+        return torch.zeros(len(words), 1)
     try:
         states = encode_words(encoder, [words[row] for row in known], device, cache_dir)
     except (UsageError, WeightsError) as error:

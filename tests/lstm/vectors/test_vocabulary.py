@@ -96,7 +96,15 @@ def test_vectors_of_an_encoder_are_reduced_for_the_words_of_the_vocabulary(
     assert vectors.shape[0] == built.get_vocab_size()
     assert not vectors[:2].any()
     assert vectors[2:].any(dim=1).all()
-    assert vectors[2:].std(correction=0) == pytest.approx(1, abs=1e-5)
+    assert vectors[2:, 0].std(correction=0) == pytest.approx(1, abs=1e-5)
+
+
+def test_letters_alone_have_no_vectors_of_an_encoder(tmp_path: Path, encoder: Path) -> None:
+    letters = train_tokenizer(TEXTS, TokenizerConfig(tokenizer="bpe", min_frequency=1_000))
+    vectors = vocabulary_vectors(str(encoder), letters, "cpu", tmp_path)
+    assert vectors is not None
+    assert len(vectors) == letters.get_vocab_size()
+    assert not vectors.any()
 
 
 def test_states_of_an_encoder_are_computed_once(
