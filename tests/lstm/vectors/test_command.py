@@ -46,7 +46,9 @@ def test_bundle_predicts_what_the_run_predicts(run: Path, tmp_path: Path) -> Non
     assert main(["verify", str(tmp_path / "bundle")]) == 0
     trained, bundle = load(run, "cpu"), load(tmp_path / "bundle")
     assert bundle.predict(TEXTS) == trained.predict(TEXTS)
-    assert np.allclose(bundle.logits(TEXTS), trained.logits(TEXTS), atol=0.05)
+    # The bundle is in int8, and divides the logits by a temperature.
+    logits = np.stack([bundle.logits(TEXTS).flatten(), trained.logits(TEXTS).flatten()])
+    assert np.corrcoef(logits)[0, 1] > 0.999
 
 
 def test_unknown_vectors_leave_one_line_and_no_run(
