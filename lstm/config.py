@@ -74,7 +74,7 @@ class TrainConfig(
     """Preset."""
 
     kind: ClassVar[str] = "lstm"
-    before: ClassVar[Mapping[str, Any]] = MappingProxyType({"vectors": "none"})
+    before = MappingProxyType[str, Any]({"vectors": "none"})
 
     preset: Preset = "feather"
     """Defaults of all other options: feather (1 layer, small embeddings) or classic (3 layers)."""

@@ -72,8 +72,8 @@ class OutputConfig:
     """Run directory."""
 
     kind: ClassVar[str]  # of model, see `featherweight.run.kind`
-    # Values of flags in runs that were written before the flags existed.
-    before: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    # Values of flags in runs from before the flags existed. Without a type: it is not a field.
+    before = MappingProxyType[str, Any]({})
 
     output_dir: Path = Path("outputs")
     """Folder for all runs."""
