@@ -33,6 +33,8 @@ from featherweight.run import CHECKPOINT, CHECKPOINTS, CONFIG, Run
 from lstm.classifier import TextClassifier
 from lstm.config import TrainConfig
 from lstm.fit import fit
+from lstm.vectors.embedding import trained_from
+from lstm.vectors.vocabulary import vocabulary_vectors
 
 with requires("search"):
     import optuna
@@ -92,7 +94,7 @@ def search(config: CompressConfig) -> tuple[Run, list[Evaluation]]:
 
 def _training_flags(origin: Run, seed: int) -> TrainConfig:
     """Returns how a run was trained, with another seed."""
-    saved = origin.read_json(CONFIG)
+    saved = {**TrainConfig.before, **origin.read_json(CONFIG)}
     names = [field.name for field in fields(TrainConfig) if field.name in saved]
     return replace(TrainConfig(**{name: saved[name] for name in names}), seed=seed)
 
@@ -178,11 +180,18 @@ class _Trials:
             encoded(classifier.tokenizer, split)
             for split in (self.origin.dataset.train, self.origin.dataset.validation)
         )
+        vectors = vocabulary_vectors(
+            self.flags.vectors,
+            classifier.tokenizer,
+            classifier.device,
+            self.origin.run.path.parent,
+        )
         try:
-            fit(
-                classifier.module, train, validation, self.flags, classifier.device, checkpoint,
-                after_epoch=after_epoch,
-            )  # fmt: skip
+            with trained_from(classifier.module, vectors):
+                fit(
+                    classifier.module, train, validation, self.flags, classifier.device, checkpoint,
+                    after_epoch=after_epoch,
+                )  # fmt: skip
         except optuna.TrialPruned:
             pruned = self.study.tell(trial, state=TrialState.PRUNED)
             return f"stopped after epoch {pruned.last_step}, macro-F1 {pruned.value:.4f} ({shape})"

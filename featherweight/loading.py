@@ -1,10 +1,11 @@
 """Loads classifiers: chooses the class by the format of the weights."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featherweight.classifier import Classifier
+from featherweight.classifier import Classifier, FloatArray
 from featherweight.errors import UsageError, WeightsError, requires
 from featherweight.run import COMPRESSION, CONFIG, MODEL, ONNX, TRANSFORMER, Run, newest_run
 from featherweight.weights import FEATURES_FORMAT, LSTM_FORMAT, is_bundle, read_metadata
@@ -12,6 +13,8 @@ from featherweight.weights import FEATURES_FORMAT, LSTM_FORMAT, is_bundle, read_
 logger = logging.getLogger("featherweight")
 
 PRETRAINED = "pretrained"  # names the bundle included in the package
+_WORD_TOKENS = 32  # subwords of a word, with special tokens; longer ones are no words
+_WORDS = 128  # that an encoder reads at once
 
 
 def load(weights: str | Path, device: str = "auto") -> Classifier:
@@ -44,6 +47,27 @@ def load_with_cuda_graphs(weights: str | Path) -> Classifier:
     from lstm.cuda_graphs import graphed
 
     return graphed(load(weights, "cuda"))
+
+
+def encode_words(encoder: str, words: Sequence[str], device: str, cache_dir: Path) -> FloatArray:
+    """Returns the mean state (N, H) of a sentence encoder for each of N words alone.
+
+    Args:
+        encoder: Registry name, Hub id or folder; named by the flag --vectors.
+        words: The words.
+        device: "cpu" or "cuda".
+        cache_dir: Folder of cached states.
+
+    Raises:
+        UsageError: There is no encoder with this name.
+        WeightsError: The encoder is not available.
+    """
+    with requires("transformers"):
+        from transformer_eval.frozen_encoder import Encoder
+        from transformer_eval.model_files import fetch
+
+    files = fetch(encoder, "--vectors")
+    return Encoder(files, "mean", _WORD_TOKENS, device).embed_cached(words, _WORDS, cache_dir)
 
 
 def _load_directory(run: Run, device: str) -> Classifier:

@@ -48,6 +48,15 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class VectorsConfig:
+    """Word vectors, from which the embedding starts."""
+
+    vectors: str = "none"
+    """Source of the vectors: none (random embeddings), builtin (a table of English words), or a
+    sentence encoder: minilm, another registry name, a Hub id or a folder."""
+
+
+@dataclass(frozen=True)
 class OptimizationConfig(TrainingConfig):
     """Precision of training."""
 
@@ -59,10 +68,13 @@ Preset = Literal["feather", "classic"]
 
 
 @dataclass(frozen=True)
-class TrainConfig(OutputConfig, OptimizationConfig, ModelConfig, TokenizerConfig, DataConfig):
+class TrainConfig(
+    OutputConfig, OptimizationConfig, VectorsConfig, ModelConfig, TokenizerConfig, DataConfig
+):
     """Preset."""
 
     kind: ClassVar[str] = "lstm"
+    before = MappingProxyType[str, Any]({"vectors": "none"})
 
     preset: Preset = "feather"
     """Defaults of all other options: feather (1 layer, small embeddings) or classic (3 layers)."""

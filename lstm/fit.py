@@ -25,6 +25,7 @@ from lstm.checkpoint import Progress, load_checkpoint, save_checkpoint
 from lstm.config import OptimizationConfig
 from lstm.encoder import LSTMClassifier
 from lstm.projection import Projection, projected
+from lstm.vectors.embedding import VectorEmbedding
 
 logger = logging.getLogger("featherweight")
 
@@ -95,9 +96,7 @@ def fit(
     check_precision(config, device)
     module.to(device)
     loss = loss or cross_entropy(train.labels, module.head.out_features, config, device)
-    optimizer = torch.optim.AdamW(
-        module.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = _optimizer(module, config)
     scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
     training = _Training(
         module, train, validation, config, device, optimizer, scaler, loss, projection
@@ -116,6 +115,18 @@ def fit(
             after_epoch(record, config.epochs)
     module.load_state_dict(progress.best_weights)
     return progress
+
+
+def _optimizer(module: LSTMClassifier, config: OptimizationConfig) -> torch.optim.AdamW:
+    """Returns AdamW, without weight decay for the projection of word vectors."""
+    decayed = dict(module.named_parameters())
+    groups: list[dict[str, Any]] = []
+    if isinstance(module.embedding, VectorEmbedding):
+        groups = [{"params": [decayed.pop("embedding.projection")], "weight_decay": 0.0}]
+    groups.insert(0, {"params": list(decayed.values())})
+    return torch.optim.AdamW(
+        groups, config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
 
 
 def _progress_bar(config: OptimizationConfig, texts: int, finished_epochs: int) -> tqdm:

@@ -140,6 +140,16 @@ def unknown_ids(tokenizer: Tokenizer) -> list[int]:
     return [PAD_ID, UNK_ID, *([] if word_start is None else [word_start])]
 
 
+def whole_words(tokenizer: Tokenizer) -> list[str]:
+    """Returns the word of each token, by id; "" for special tokens and subwords inside a word."""
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    if isinstance(tokenizer.model, models.BPE):
+        starts = [token if token.startswith(_WORD_START) else "" for token in tokens]
+        tokens = [token.removeprefix(_WORD_START) for token in starts]
+    return ["", "", *tokens[UNK_ID + 1 :]]
+
+
 def padded(ids: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
     """Pads B lists of token ids on the right to the longest list.
 

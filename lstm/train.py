@@ -20,6 +20,8 @@ from lstm.config import TokenizerConfig, TrainConfig
 from lstm.encoder import LSTMClassifier
 from lstm.fit import EncodedSplit, check_precision, fit
 from lstm.tokenizer import UNK_ID, load_tokenizer, token_ids, train_tokenizer
+from lstm.vectors.embedding import trained_from
+from lstm.vectors.vocabulary import log_coverage, vocabulary_vectors
 
 logger = logging.getLogger("featherweight")
 
@@ -63,7 +65,11 @@ def train(config: TrainConfig) -> tuple[Run, Evaluation]:
         validation_ids, unknown = _encode(tokenizer, dataset.validation)
         if unknown > _MAX_UNKNOWN:
             logger.warning("%s", _too_many_unknown(unknown, config))
-        progress = fit(module, train_ids, validation_ids, config, device, run.file(CHECKPOINT))
+        vectors = vocabulary_vectors(config.vectors, tokenizer, device, config.output_dir)
+        if vectors is not None:
+            log_coverage(config.vectors, vectors, train_ids.ids)
+        with trained_from(module, vectors):
+            progress = fit(module, train_ids, validation_ids, config, device, run.file(CHECKPOINT))
         classifier = TextClassifier(
             run.final.name, dataset.labels, tokenizer, module, architecture, device
         )

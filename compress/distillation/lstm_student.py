@@ -21,11 +21,13 @@ from lstm.config import ModelConfig, OptimizationConfig, TrainConfig, preset
 from lstm.encoder import LSTMClassifier
 from lstm.fit import Loss, cross_entropy, fit
 from lstm.tokenizer import train_tokenizer
+from lstm.vectors.embedding import trained_from
+from lstm.vectors.vocabulary import vocabulary_vectors
 
 
 def origin_flags(origin: Run, config: CompressConfig) -> dict[str, Any]:
     """Returns the training flags of an LSTM run, with the seed and rate of the command."""
-    flags: dict[str, Any] = origin.read_json(CONFIG) | {"seed": config.seed}
+    flags = {**TrainConfig.before, **origin.read_json(CONFIG), "seed": config.seed}
     flags["learning_rate"] = config.retraining_rate or flags["learning_rate"]
     return flags
 
@@ -45,6 +47,7 @@ class LSTMStudent:
     tokenizer: Tokenizer
     architecture: ModelConfig
     training: OptimizationConfig
+    vectors: str
 
     @classmethod
     def like(cls, origin: Origin, config: CompressConfig) -> "LSTMStudent":
@@ -52,14 +55,15 @@ class LSTMStudent:
         flags = origin_flags(origin.run, config)
         training = {field.name: flags[field.name] for field in fields(OptimizationConfig)}
         classifier = origin.classifier
-        return cls(classifier.tokenizer, classifier.config, OptimizationConfig(**training))
+        optimization = OptimizationConfig(**training)
+        return cls(classifier.tokenizer, classifier.config, optimization, flags["vectors"])
 
     @classmethod
     def of_preset(cls, origin: Origin, config: CompressConfig) -> "LSTMStudent":
         """Returns a student as `train` makes it, with a vocabulary of the training split."""
         training = preset_flags(origin.run, config)
         tokenizer = train_tokenizer(origin.dataset.train.texts, training)
-        return cls(tokenizer, model_config(training), training)
+        return cls(tokenizer, model_config(training), training, training.vectors)
 
     @property
     def sha256(self) -> str:
@@ -76,15 +80,18 @@ class LSTMStudent:
         num_labels = len(dataset.labels)
         module = LSTMClassifier(self.tokenizer.get_vocab_size(), num_labels, self.architecture)
         label_loss = cross_entropy(dataset.train.labels, num_labels, self.training, device)
-        fit(
-            module,
-            encoded(self.tokenizer, data.split),
-            encoded(self.tokenizer, dataset.validation),
-            self.training,
-            device,
-            workspace / CHECKPOINT,
-            loss=_loss(label_loss, data, config, device),
-        )
+        folder = origin.run.path.parent
+        vectors = vocabulary_vectors(self.vectors, self.tokenizer, device, folder)
+        with trained_from(module, vectors):
+            fit(
+                module,
+                encoded(self.tokenizer, data.split),
+                encoded(self.tokenizer, dataset.validation),
+                self.training,
+                device,
+                workspace / CHECKPOINT,
+                loss=_loss(label_loss, data, config, device),
+            )
         name = f"{origin.classifier.name} (distill)"
         return TextClassifier(
             name, dataset.labels, self.tokenizer, module, self.architecture, device

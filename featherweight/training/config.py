@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -71,6 +72,8 @@ class OutputConfig:
     """Run directory."""
 
     kind: ClassVar[str]  # of model, see `featherweight.run.kind`
+    # Values of flags in runs from before the flags existed. Without a type: it is not a field.
+    before = MappingProxyType[str, Any]({})
 
     output_dir: Path = Path("outputs")
     """Folder for all runs."""

@@ -138,7 +138,7 @@ def cut_off_run(config: OutputConfig, dataset: Dataset) -> Run | None:
 
 
 def _check_flags(run: Run, config: OutputConfig) -> None:
-    saved = run.read_json(CONFIG)
+    saved = {**config.before, **run.read_json(CONFIG)}
     # Runs of version 0.1 do not record their kind.
     unchecked = {"kind", *(field.name for field in dataclasses.fields(OutputConfig))}
     for flag, value in resolved(config).items():

@@ -107,6 +107,17 @@ def test_the_record_counts_trials_and_has_the_best(whole: Run) -> None:
     assert best["macro_f1"] == pytest.approx(scores["macro_f1"])
 
 
+def test_trials_start_from_the_word_vectors_of_the_origin(run: Run) -> None:
+    run.write_json("config.json", run.read_json("config.json") | {"vectors": "builtin"})
+    models = {}
+    for vectors in ("builtin", "none"):
+        run.write_json("config.json", run.read_json("config.json") | {"vectors": vectors})
+        found = searched(run, trials=1, overwrite=True)
+        assert found.read_json("config.json")["vectors"] == vectors
+        models[vectors] = found.file(MODEL).read_bytes()
+    assert models["builtin"] != models["none"]
+
+
 def test_success_leaves_no_workspace_and_does_not_change_the_origin(run: Run, whole: Run) -> None:
     assert [path.name for path in whole.path.parent.iterdir()] == [f"target-{TARGET}"]
     origin = Run(whole.path.parent.parent)

@@ -319,6 +319,18 @@ def test_resumed_run_equals_uninterrupted_run(
     assert load(run.path, "cpu").name == evaluation.model == "small"
 
 
+def test_run_from_before_a_flag_existed_is_resumed(
+    unfinished: Path, tiny_data: Path, tiny_run: Path
+) -> None:
+    config = json.loads((unfinished / "config.json").read_text())
+    del config["vectors"]
+    (unfinished / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="--vectors none, not builtin"):
+        train.train(small(tiny_data, unfinished.parent, resume=True, vectors="builtin"))
+    run, _ = train.train(small(tiny_data, unfinished.parent, resume=True))
+    assert equal(tensors(run.path), tensors(tiny_run))
+
+
 def test_unfinished_run_is_not_loaded(unfinished_run: Path) -> None:
     with pytest.raises(WeightsError, match="--resume"):
         load(unfinished_run, "cpu")

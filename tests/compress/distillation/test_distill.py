@@ -176,6 +176,42 @@ def test_teachers_temperature_seed_rate_and_additional_texts_matter(
     assert np.array_equal(loaded.logits(TEXTS), made.logits(TEXTS))
 
 
+@pytest.fixture
+def run_from_vectors(tiny_run: Path, tmp_path: Path) -> Run:
+    """A copy of the tiny run whose config names the word vectors of the package."""
+    run = Run(Path(shutil.copytree(tiny_run, tmp_path / "tiny")))
+    run.write_json(CONFIG, run.read_json(CONFIG) | {"vectors": "builtin"})
+    return run
+
+
+def test_a_student_starts_from_the_word_vectors_of_its_origin(
+    origin: TextClassifier, dataset: Dataset, tiny_data: Path, run_from_vectors: Run,
+    workspace: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    flags = CompressConfig(method="distill", device="cpu", alpha=1.0)
+    made = distill(Origin(run_from_vectors, origin, dataset), flags, workspace)
+    config = TrainConfig(**{
+        **{k: v for k, v in run_from_vectors.read_json(CONFIG).items() if k != "kind"},
+        "output_dir": tmp_path, "name": "trained",
+    })  # fmt: skip
+    trained = load(train(config)[0].path, "cpu")
+    assert isinstance(made, TextClassifier) and isinstance(trained, TextClassifier)
+    assert equal(made, trained)
+    assert not equal(made, origin)
+
+
+def test_a_run_from_before_word_vectors_is_distilled_without(
+    origin: TextClassifier, dataset: Dataset, run_from_vectors: Run, workspace: Path
+) -> None:
+    config = run_from_vectors.read_json(CONFIG)
+    del config["vectors"]
+    run_from_vectors.write_json(CONFIG, config)
+    flags = CompressConfig(method="distill", device="cpu", alpha=1.0)
+    made = distill(Origin(run_from_vectors, origin, dataset), flags, workspace)
+    assert isinstance(made, TextClassifier)
+    assert equal(made, origin)
+
+
 # A student with another shape
 
 

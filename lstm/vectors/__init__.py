@@ -1,0 +1,1 @@
+"""Word vectors of a sentence encoder, as the start of the embedding."""
