@@ -39,7 +39,7 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     temporary = _hidden(path, "tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     try:
-        with _named(path, temporary):
+        with naming(path, temporary):
             # Exclusive creation never follows a link that somebody has put there.
             with temporary.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
                 yield file
@@ -65,7 +65,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     _remove_leftovers(path)
     temporary = _hidden(path, "new")
     try:
-        with _named(path, temporary):
+        with naming(path, temporary):
             temporary.mkdir(parents=True)
             yield temporary
             replace_directory(path, temporary)
@@ -159,7 +159,7 @@ def _hidden(path: Path, kind: str) -> Path:
 
 
 @contextmanager
-def _named(path: Path, temporary: Path) -> Iterator[None]:
+def naming(path: Path, temporary: Path) -> Iterator[None]:
     """Makes errors about a temporary file name the path that the user knows."""
     try:
         yield

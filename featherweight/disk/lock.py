@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from featherweight.disk.atomic import naming
 from featherweight.errors import UsageError
 
 try:
@@ -37,7 +38,8 @@ def locked(path: Path) -> Iterator[None]:
 
 def _acquired(file: Path, path: Path) -> int:
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        with naming(path, file):
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             _lock(descriptor)
         except OSError:

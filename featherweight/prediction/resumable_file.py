@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from featherweight.disk.atomic import atomic_open
+from featherweight.disk.atomic import atomic_open, naming
 from featherweight.disk.lock import locked
 from featherweight.errors import DataError, UsageError
 from featherweight.prediction.bad_rows import BadRowError
@@ -132,7 +132,7 @@ def open_resumable(
         UsageError: There is nothing to resume, it was computed from something else, or another
             process is writing it.
     """
-    with locked(path):
+    with locked(path), naming(path, path.with_name(f"{path.name}.part")):
         output = ResumableFile(path, origin, resume, command)
         try:
             yield output

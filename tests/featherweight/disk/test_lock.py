@@ -41,6 +41,13 @@ def test_the_second_writer_is_told_the_process(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
+def test_an_error_names_the_path_and_not_the_lock(tmp_path: Path) -> None:
+    (tmp_path / ".mine.lock").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, locked(tmp_path / "mine"):
+        pass
+    assert caught.value.filename == str(tmp_path / "mine")
+
+
 def test_a_lock_is_released_after_an_error(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="any"), locked(tmp_path / "mine"):

@@ -228,3 +228,11 @@ def test_an_abandoned_iterator_can_be_resumed(path: Path, output: Path) -> None:
     deque((next(ids) for _ in range(1_500)), maxlen=0)
     ids.close()  # type: ignore[attr-defined]
     assert predicted(path, output, resume=True) == ROWS - 2 * 1_024
+
+
+def test_an_error_names_the_output_and_not_its_part(tmp_path: Path, path: Path) -> None:
+    output = tmp_path / "out.csv"
+    (tmp_path / "out.csv.part").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        predicted(path, output)
+    assert caught.value.filename == str(output)
