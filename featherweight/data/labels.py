@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from featherweight.errors import DataError, UsageError, quoted, shortened
-from featherweight.reports.terminal import controls_terminal
+from featherweight.reports.terminal import controls_terminal, printable
 
 LABELS_FILE = "labels.txt"
 EMOTION = ("sadness", "joy", "love", "anger", "fear", "surprise")  # ids of dair-ai/emotion
@@ -96,7 +96,7 @@ def parse_names(value: str, flag: str = "--labels") -> tuple[str, ...]:
     names = tuple(name.strip() for name in value.split(","))
     problem = _problem(names)
     if problem:
-        raise UsageError(f"{flag} {shortened(value)}: {problem}")
+        raise UsageError(f"{flag} {shortened(printable(value))}: {problem}")
     return names
 
 

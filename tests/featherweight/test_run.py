@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,18 @@ from typing import Any
 import pytest
 
 from featherweight.errors import UsageError, WeightsError
-from featherweight.run import CHECKPOINT, CONFIG, MODEL, Run, cut_off_runs, kind, newest_run, runs
+from featherweight.run import (
+    CHECKPOINT,
+    CONFIG,
+    MODEL,
+    Run,
+    cut_off_runs,
+    kind,
+    newest_lstm,
+    newest_run,
+    of_split,
+    runs,
+)
 
 RECORDS = {CONFIG: {"seed": 0}, "labels.json": ["a", "b"]}
 
@@ -182,3 +194,33 @@ def test_the_weights_of_an_exported_run_are_its_graph(tmp_path: Path) -> None:
 )
 def test_kind_of_a_run(config: dict[str, Any], expected: str) -> None:
     assert kind(config) == expected
+
+
+RECORDED = {"data.json": {"name": "moods"}, "evaluation.json": {"split": "test", "macro_f1": 0.876}}
+
+
+@pytest.mark.parametrize(
+    ("records", "about"),
+    [
+        (RECORDED, " (trained on moods, test macro-F1 0.88)"),
+        ({"data.json": {"name": "moods"}}, " (trained on moods)"),
+        ({"data.json": [], "evaluation.json": {"split": 1, "macro_f1": "x"}}, ""),
+        ({}, ""),
+    ],
+)
+@pytest.mark.parametrize("choose", [newest_run, newest_lstm])
+def test_the_choice_of_the_newest_run_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, records: Any, about: str, choose: Any
+) -> None:
+    run = make(tmp_path, "mine")
+    run.write_json(CONFIG, {"kind": "lstm"})
+    for name, values in records.items():
+        run.write_json(name, values)
+    caplog.set_level(logging.INFO)
+    choose(tmp_path)
+    assert caplog.messages == [f"weights: {run.path}{about}"]
+
+
+def test_a_file_of_a_split_has_its_name() -> None:
+    assert of_split("evaluation.json", "test") == "evaluation-test.json"
+    assert of_split("evaluation.json", "") == "evaluation.json"

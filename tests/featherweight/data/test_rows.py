@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featherweight.data.files.formats import BadRow
-from featherweight.data.rows import Rows, file_format, file_stem, open_rows
+from featherweight.data.rows import Rows, file_format, file_stem, listing, open_rows
 from featherweight.errors import DataError
 
 ROWS = [
@@ -306,3 +306,17 @@ def test_place_names_a_line_or_a_row(tmp_path: Path, name: str, place: str) -> N
 def test_stem_and_format_of_a_name(name: str, stem: str, kind: str) -> None:
     assert file_stem(Path(name)) == stem
     assert file_format(Path(name)) == kind
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([], ""),
+        (["joy", "fear"], "joy, fear"),
+        ([str(n) for n in range(12)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
+        (["x" * 60] * 5, f"{', '.join(['x' * 60] * 3)} and 2 more"),
+        (["a" * 50 + "b" * 50, "c"], f"{'a' * 30}…{'b' * 29}, c"),
+    ],
+)
+def test_a_listing_is_short(names: list[str], expected: str) -> None:
+    assert listing(names) == expected

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from featherweight.errors import WeightsError
 from featherweight.hub.push import contents
 from featherweight.run import CONFIG, TRANSFORMER, Run
 from tests.helpers.pushes import REPO_ID, change, content
@@ -79,3 +80,30 @@ def test_the_card_refers_to_published_files_only(run: Path) -> None:
     assert "training_curves.png" not in text
     assert "data.json" not in text
     assert "](confusion_matrix.png)" in text
+
+
+def test_the_card_has_the_scores_of_the_test_split_if_there_are_any(run: Path) -> None:
+    assert "## Test" not in card(run)[1]
+    assert "evaluation-test.json" not in contents(Run(run), REPO_ID)
+    tested = json.loads((run / "evaluation.json").read_text()) | {"split": "test", "n": 1_234}
+    tested |= {"accuracy": 0.5, "macro_f1": 0.25}
+    tested["intervals"] |= {"accuracy": [0.4, 0.6], "macro_f1": [0.2, 0.3]}
+    (run / "evaluation-test.json").write_text(json.dumps(tested))
+
+    metadata, text = card(run)
+    (entry,) = metadata["model-index"]
+    splits = {result["dataset"]["split"]: result["metrics"] for result in entry["results"]}
+    assert [*splits] == ["validation", "test"]
+    assert {metric["value"] for metric in splits["test"]} == {0.5, 0.25}
+    assert (
+        "## Test\n\nData `moods`, test split, n = 1,234, 95 % bootstrap intervals: accuracy 0.5000 "
+        "[0.400, 0.600], macro-F1 0.2500 [0.200, 0.300].\n\n## Use\n" in text
+    )
+    assert "evaluation-test.json" in contents(Run(run), REPO_ID)
+
+
+@pytest.mark.parametrize("damaged", ["{", "{}", "[1]", '{"split": "test", "n": "x"}'])
+def test_damaged_scores_of_the_test_split_are_not_pushed(run: Path, damaged: str) -> None:
+    (run / "evaluation-test.json").write_text(damaged)
+    with pytest.raises(WeightsError, match=r"evaluation-test\.json is "):
+        card(run)

@@ -185,3 +185,9 @@ def test_resuming_with_other_columns_or_another_dialect_is_refused(tmp_path: Pat
             path, output, resume=True, answer_prefix="a_", known_words=True, encoding="cp1252"
         )
     assert len(table(predicted(path, output, resume=True, answer_prefix="a_"))) == 2_002
+
+
+@pytest.mark.parametrize("prefix", ["=", "@x", " +", "-5", "\u200b=", "＝", "a\x1b", "a\n"])
+def test_a_prefix_that_makes_a_formula_of_a_name_is_refused(prefix: str) -> None:
+    with pytest.raises(UsageError, match="--answer_prefix"):
+        free_columns(("confidence",), (), prefix, "in.csv")

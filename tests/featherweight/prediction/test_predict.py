@@ -2,6 +2,7 @@ import csv
 import errno
 import gzip
 import json
+import logging
 import shutil
 import tracemalloc
 from collections import deque
@@ -351,11 +352,16 @@ def test_predicting_a_file_prints_nothing_on_stdout(
 
 
 def test_the_newest_run_is_used_by_default(
-    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(tiny_run, tmp_path / "outputs" / "mine")
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    run = shutil.copytree(tiny_run, tmp_path / "outputs" / "mine")
+    caplog.set_level(logging.INFO)
     predict(PredictConfig(texts=["hi"], output_dir=tmp_path / "outputs", device="cpu"))
     assert "hi" in capsys.readouterr().out
+    score = json.loads((run / "evaluation.json").read_text())["macro_f1"]
+    line = f"weights: {run} (trained on moods, validation macro-F1 {score:.2f})"
+    assert caplog.messages == [line]
 
 
 @pytest.mark.parametrize(

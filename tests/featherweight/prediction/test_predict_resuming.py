@@ -2,6 +2,7 @@ import gzip
 import json
 import logging
 import os
+import shlex
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,12 @@ import pytest
 
 from featherweight.classifier import Batch, Classifier, FloatArray
 from featherweight.errors import DataError, UsageError
+from featherweight.loading import load
 from featherweight.prediction import resumable_file
 from featherweight.prediction.config import PredictConfig
+from featherweight.prediction.predict import run_inference
 from featherweight.prediction.streaming import predict_file
+from tests.helpers.command_line import call
 from tests.helpers.stub_classifier import StubClassifier
 
 ROWS = 4_500  # five batches
@@ -236,3 +240,60 @@ def test_an_error_names_the_output_and_not_its_part(tmp_path: Path, path: Path) 
     with pytest.raises(IsADirectoryError) as caught:
         predicted(path, output)
     assert caught.value.filename == str(output)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"min_confidence": 0.5, "known_words": True, "answer_prefix": "my own "},
+        {"bad_rows": "skip", "raw": True, "header": False, "text_column": "column_2"},
+    ],
+    ids=str,
+)
+def test_the_printed_command_continues(
+    tmp_path: Path, path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, flags: dict[str, Any],
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO)
+    output, whole = tmp_path / "the output.csv", tmp_path / "whole.csv"
+    config = PredictConfig(weights=tiny_run, device="cpu", **flags)
+    classifier = load(tiny_run, "cpu")
+    deque(predict_file(classifier, path, whole, config), maxlen=0)
+    ids = predict_file(classifier, path, output, config)
+    deque((next(ids) for _ in range(1_500)), maxlen=0)
+    ids.close()  # type: ignore[attr-defined]
+
+    (hint,) = caplog.messages
+    assert hint.startswith("2048 rows are saved; continue with: featherweight predict --")
+    assert call(*shlex.split(hint.partition("featherweight ")[2])) == 0
+    assert output.read_bytes() == whole.read_bytes()
+    assert names(tmp_path) == ["in.csv", "the output.csv", "whole.csv"]
+
+
+def test_a_call_from_python_is_continued_by_the_printed_command(
+    path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(self: Any, rows: int) -> None:
+        record(self, rows)
+        raise KeyboardInterrupt
+
+    record = resumable_file.ResumableFile.record_progress
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(resumable_file.ResumableFile, "record_progress", interrupted)
+        caplog.set_level(logging.INFO)
+        run_inference(tiny_run, path)
+    assert call(*shlex.split(caplog.messages[-1].partition("featherweight ")[2])) == 0
+    assert path.with_name("in_predictions.csv").read_text().count("\n") == ROWS + 1
+
+
+def test_the_second_writer_of_a_file_is_refused(path: Path, output: Path) -> None:
+    first = predict_file(Longest(), path, output)
+    next(first)
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"out\.csv is being written by process \d+: wait"):
+            predicted(path, output, resume=resume)
+    assert predicted(path, output.with_name("other.csv")) == ROWS
+    deque(first, maxlen=0)
+    assert output.read_text().count("\n") == ROWS + 1
+    assert names(path.parent) == ["in.csv", "other.csv", "out.csv"]
