@@ -37,4 +37,7 @@ fix: install
 readme: install
 	$(BIN)/python benchmarks/render.py
 
-.PHONY: install train test core lint fix readme
+stress: install
+	$(BIN)/python benchmarks/stress.py
+
+.PHONY: install train test core lint fix readme stress

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -46,11 +47,24 @@ def cluster(required_module: str) -> Iterator[None]:
             Path(os.devnull).open("w") as null,
             redirect_stdout(sys.stderr if sys.stderr.isatty() else null),
         ):
-            try:
-                _connect(required_module)
-                yield
-            finally:
-                ray.shutdown()
+            with TemporaryDirectory() as empty:
+                try:
+                    with _current_folder(empty):
+                        _connect(required_module)
+                    yield
+                finally:
+                    ray.shutdown()
+
+
+@contextmanager
+def _current_folder(folder: str) -> Iterator[None]:
+    """Changes the current folder, which Ray puts on the import path of its workers."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _connect(required_module: str) -> None:

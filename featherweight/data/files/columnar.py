@@ -68,6 +68,8 @@ def _records(
     number = 0
     try:
         for batch in batches:
+            # Unchecked, the offsets in a damaged file may point outside of its memory.
+            batch.validate(full=True)
             for start in range(0, batch.num_rows, _BATCH_ROWS):
                 for values in batch.slice(start, _BATCH_ROWS).to_pylist():
                     number += 1
