@@ -46,14 +46,14 @@ def cluster(required_module: str) -> Iterator[None]:
         with (
             Path(os.devnull).open("w") as null,
             redirect_stdout(sys.stderr if sys.stderr.isatty() else null),
+            TemporaryDirectory() as empty,
         ):
-            with TemporaryDirectory() as empty:
-                try:
-                    with _current_folder(empty):
-                        _connect(required_module)
-                    yield
-                finally:
-                    ray.shutdown()
+            try:
+                with _current_folder(empty):
+                    _connect(required_module)
+                yield
+            finally:
+                ray.shutdown()
 
 
 @contextmanager
