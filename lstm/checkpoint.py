@@ -14,6 +14,7 @@ from featherweight.disk.atomic import atomic_open
 from featherweight.errors import CheckpointError, WeightsError
 from featherweight.training.optimizer_state import optimizer_tensors, restore_optimizer
 from featherweight.weights import read_metadata, with_sorted_metadata
+from lstm.classifier import content_sha256
 
 
 @dataclass
@@ -71,6 +72,7 @@ def save_checkpoint(
     }
     # Cloned because safetensors rejects tensors that share memory.
     copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    metadata["sha256"] = content_sha256(copies, metadata)
     with atomic_open(path, "wb") as file:
         file.write(with_sorted_metadata(safetensors.torch.save(copies, metadata)))
 
@@ -84,6 +86,9 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     try:
         metadata = read_metadata(path)
         tensors = safetensors.torch.load(path.read_bytes())
+        sha256 = metadata.pop("sha256", None)  # which earlier versions did not write
+        if sha256 not in (None, content_sha256(tensors, metadata)):
+            raise ValueError("it was altered since it was written")
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             group, rest = name.split(".", 1)

@@ -152,7 +152,7 @@ class TextClassifier(Classifier):
             "config": json.dumps(asdict(self.config)),
             "storage": json.dumps(self.storage),
         }
-        metadata["sha256"] = _sha256(tensors, metadata)
+        metadata["sha256"] = content_sha256(tensors, metadata)
         return with_sorted_metadata(safetensors.torch.save(tensors, metadata))
 
     def save(self, path: Path) -> None:
@@ -177,7 +177,7 @@ class TextClassifier(Classifier):
         metadata = read_metadata(path)
         try:
             tensors = safetensors.torch.load(path.read_bytes())
-            sha256 = _sha256(tensors, {k: v for k, v in metadata.items() if k != "sha256"})
+            sha256 = content_sha256(tensors, {k: v for k, v in metadata.items() if k != "sha256"})
         except (SafetensorError, *_UNFIT) as error:
             reason = f"is truncated or damaged ({first_line(error)}): copy it again"
             raise WeightsError(f"{path} {reason}") from None
@@ -273,7 +273,7 @@ def _restored(
     }
 
 
-def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def content_sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Hashes every tensor (name, type, shape, bytes) and every metadata entry."""
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for name, tensor in sorted(tensors.items()):

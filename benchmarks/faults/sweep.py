@@ -174,7 +174,10 @@ def _work(part: Part, seed: int, folder: Path, numbers: Iterable[int], answers: 
     folder.mkdir(parents=True)
     case = part.prepare(folder)
     answers.send(None)
+    parent = os.getppid()
     for number in numbers:
+        if os.getppid() != parent:  # it has been killed
+            return
         answers.send(_ended(case, number, random.Random(f"{seed} {part.name} {number}")))
 
 

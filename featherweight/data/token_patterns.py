@@ -1,6 +1,9 @@
 """The regular expressions of a tokenizer file that `train` writes; see `lstm.tokenizer`."""
 
+from collections.abc import Callable, Iterable
 from html.entities import html5, name2codepoint
+
+_Order = Callable[[Iterable[str]], list[str]]  # of the names of HTML entities
 
 URL, USER = "<url>", "<user>"
 
@@ -22,26 +25,31 @@ _DECODED = {
 }
 
 
-def _entities(characters: str) -> str:
+def _entities(characters: str, ordered: _Order) -> str:
     """Returns a pattern of the HTML entities of some characters, without their "&"."""
-    names = sorted(n[:-1] for n, text in html5.items() if text in characters and n[-1] == ";")
+    names = ordered(n[:-1] for n, text in html5.items() if text in characters and n[-1] == ";")
     decimals = "|".join(str(ord(character)) for character in characters)
     hexadecimals = "|".join(f"{ord(character):x}" for character in characters)
     return rf"(?:{'|'.join(names)}|#0*(?:{decimals})|#[xX]0*(?i:{hexadecimals}));"
 
 
+def _before_folding(ordered: _Order) -> tuple[tuple[str, str], ...]:
+    return (
+        # Here also the spacing accent, which NFKC would turn into a space and a combining accent.
+        (rf"[{_INVISIBLE}´&&[^\s\u200d{_TAGS}]]|[{_TAGS}](?<![{_FLAG}{_TAGS}].)[{_TAGS}]*", ""),
+        (rf"\u200d(?:(?!{_PICTOGRAPH})|(?<![{_PICTOGRAPH}\p{{Emoji_Modifier}}].))", ""),
+        # First the ampersand, which escapes other entities.
+        (f"&(?:{_entities('&', ordered)})+", "&"),
+        *((f"&{_entities(characters, ordered)}", text) for characters, text in _DECODED.items()),
+        # Unicode does not count the Braille blank as white space.
+        (rf"&(?:{'|'.join(ordered(name2codepoint))}|#\d+|#[xX][\da-fA-F]+);|\u2800", " "),
+    )
+
+
 # Regular expressions of the normalizer and their replacements, before and after folding: NFKC and
 # lower case.
-BEFORE_FOLDING: tuple[tuple[str, str], ...] = (
-    # Here also the spacing accent, which NFKC would turn into a space and a combining accent.
-    (rf"[{_INVISIBLE}´&&[^\s\u200d{_TAGS}]]|[{_TAGS}](?<![{_FLAG}{_TAGS}].)[{_TAGS}]*", ""),
-    (rf"\u200d(?:(?!{_PICTOGRAPH})|(?<![{_PICTOGRAPH}\p{{Emoji_Modifier}}].))", ""),
-    # First the ampersand, which escapes other entities.
-    (f"&(?:{_entities('&')})+", "&"),
-    *((f"&{_entities(characters)}", text) for characters, text in _DECODED.items()),
-    # Unicode does not count the Braille blank as white space.
-    (rf"&(?:{'|'.join(sorted(name2codepoint))}|#\d+|#[xX][\da-fA-F]+);|\u2800", " "),
-)
+BEFORE_FOLDING = _before_folding(sorted)
+UNSORTED = _before_folding(list)  # in files of earlier versions
 AFTER_FOLDING: tuple[tuple[str, str], ...] = (
     (rf"(?:https?://|www\.)[^\s{_UNSPACED}]+", f" {URL} "),
     (rf"@(?<!{_NAME}@)(?:{_NAME}+|[\p{{L}}\p{{N}}_]+)", f" {USER} "),

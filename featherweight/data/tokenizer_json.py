@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from featherweight.data.token_patterns import AFTER_FOLDING, BEFORE_FOLDING, TOKEN
+from featherweight.data.token_patterns import AFTER_FOLDING, BEFORE_FOLDING, TOKEN, UNSORTED
 
 PAD_TOKEN, UNKNOWN_TOKEN = "<pad>", "<unk>"  # with the ids 0 and 1
 
@@ -20,6 +20,7 @@ _REPLACED = {
     (r"(?<![\p{L}\p{N}_])@[\p{L}\p{N}_]+", " <user> "),
     (r"(?<=(\p{L})\1)\1+", ""),
     *BEFORE_FOLDING,
+    *UNSORTED,
     *AFTER_FOLDING,
 }
 # Regular expressions that cut a text into tokens.

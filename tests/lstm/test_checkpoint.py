@@ -124,3 +124,14 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="--overwrite") as caught:
         load_checkpoint(path, *trained(inputs=3))
     assert "\n" not in str(caught.value)
+
+
+def test_an_altered_tensor_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    module, optimizer = trained()
+    save_checkpoint(path, module, optimizer, with_scores(0.5))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"cannot be resumed \(it was altered"):
+        load_checkpoint(path, module, optimizer)

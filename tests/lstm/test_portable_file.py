@@ -94,7 +94,7 @@ def signed_again(path: Path, tokenizer: bytes | None = None, **changes: str | No
     metadata = header(content)["__metadata__"]
     del metadata["sha256"]
     metadata = {name: value for name, value in (metadata | changes).items() if value is not None}
-    metadata["sha256"] = module_under_test._sha256(tensors, metadata)
+    metadata["sha256"] = module_under_test.content_sha256(tensors, metadata)
     path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
