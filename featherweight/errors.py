@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _MAX_QUOTED = 120  # characters of input in a message, which shall fit on a screen
+_MAX_REASON = 400  # characters of a library's message
 
 _RANGES: Mapping[str, Callable[[float], bool]] = {  # NaN is outside all of them
     "at least 1": lambda value: value >= 1,
@@ -106,7 +107,7 @@ def quoted(value: object) -> str:
 def first_line(error: BaseException) -> str:
     """Returns the first nonempty line of an error message, or the error type if there is none."""
     lines = filter(None, map(str.strip, str(error).splitlines()))
-    return shortened(next(lines, type(error).__name__), max_length=200)
+    return shortened(next(lines, type(error).__name__), _MAX_REASON)
 
 
 def require_range(config: Any, allowed: str, *flags: str) -> None:

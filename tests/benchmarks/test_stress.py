@@ -32,7 +32,7 @@ def case(number, generator):
         time.sleep(60)
     return "even" if number % 2 == 0 else "odd"
 
-result = sweep(Part("part", 8, lambda _: case, 10, 1.0), 0, Path(sys.argv[1]))
+result = sweep(Part("part", 8, lambda _: case, 10, 5.0), 0, Path(sys.argv[1]))
 print(json.dumps([result.cases, result.outcomes, result.violations]))
 """
 

@@ -101,7 +101,8 @@ def test_a_variant_can_be_tested_and_can_predict(
     # With json, no latency is measured.
     result = testing.test(EvaluationConfig(device="cpu", json=True), variant.path)
     assert (result.evaluation.model, result.evaluation.split) == ("tiny (fp16)", "test")
-    assert variant.read_json("evaluation.json")["split"] == "test"
+    assert variant.read_json("evaluation-test.json")["split"] == "test"
+    assert variant.read_json("evaluation.json")["split"] == "validation"
     assert run.read_json("evaluation.json")["split"] == "validation"
     arguments = ["--weights", str(variant.path), "--device", "cpu", "--json"]
     assert main(["predict", *arguments, *TEXTS]) == 0

@@ -55,11 +55,12 @@ def test_help_of_each_verb_fits_any_encoding(encoding: str) -> None:
     assert done.stdout.count("usage: featherweight") == len(VERBS)
 
 
-def test_results_and_errors_fit_any_encoding(encoding: str, tiny_run: Path) -> None:
+def test_results_and_errors_fit_any_encoding(encoding: str, tmp_path: Path, tiny_run: Path) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "tiny")
     # "–" is a cell of the table of `test`; "😂" is in no table of characters but Unicode.
     commands = [
-        ["test", "--weights", str(tiny_run), "--device", "cpu"],
-        ["predict", "--weights", str(tiny_run), "so happy \U0001f602"],
+        ["test", "--weights", str(run), "--device", "cpu"],
+        ["predict", "--weights", str(run), "so happy \U0001f602"],
         ["\U0001f602"],
     ]
     code = (
