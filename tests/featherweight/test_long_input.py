@@ -120,10 +120,11 @@ def test_contents_of_a_file(
 ) -> None:  # fmt: skip
     path = here / "in.csv"
     path.write_text(CONTENTS[kind](value), encoding="utf-8")
+    run = shutil.copytree(tiny_run, here / "tiny")  # `test` writes into it
     flags = ["--min_confidence", "0.5"] if verb == "predict" else TINY
     arguments = {
         "train": ["train", "--data", path, *TINY],
-        "test": ["test", "--weights", tiny_run, "--data", path, "--split", "train", "--json"],
+        "test": ["test", "--weights", run, "--data", path, "--split", "train", "--json"],
         "predict": ["predict", "--weights", tiny_run, "--csv", path, "--bad_rows", "fail", *flags],
     }
     call(*arguments[verb])

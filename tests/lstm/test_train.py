@@ -325,7 +325,7 @@ def test_run_from_before_a_flag_existed_is_resumed(
     config = json.loads((unfinished / "config.json").read_text())
     del config["vectors"]
     (unfinished / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UsageError, match="--vectors none, not builtin"):
+    with pytest.raises(UsageError, match="--vectors 'none', not 'builtin'"):
         train.train(small(tiny_data, unfinished.parent, resume=True, vectors="builtin"))
     run, _ = train.train(small(tiny_data, unfinished.parent, resume=True))
     assert equal(tensors(run.path), tensors(tiny_run))

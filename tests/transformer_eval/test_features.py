@@ -369,7 +369,7 @@ def test_unfinished_run_is_resumed(
 
 def test_resume_with_other_flags_is_refused(copied: Path, same_flags: Any, tiny_bert: Path) -> None:
     (copied / MODEL).unlink()
-    with pytest.raises(UsageError, match="--pooling mean, not cls"):
+    with pytest.raises(UsageError, match="--pooling 'mean', not 'cls'"):
         features(same_flags(resume=True, pooling="cls"), str(tiny_bert))
 
 
