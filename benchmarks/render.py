@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from rendering import card, findings, readme, stress
+from rendering import card, findings, readme
 from rendering.formats import FILTERS
 
 from featherweight.disk.atomic import atomic_open
@@ -22,7 +22,6 @@ DOCUMENTS: Mapping[str, tuple[str, Callable[[], Mapping[str, Any]]]] = {
     "README.md": ("README.md.jinja", readme.values),
     "docs/findings.md": ("findings.md.jinja", findings.values),
     "docs/presets.md": ("presets.md.jinja", readme.presets),
-    "docs/stress.md": ("stress.md.jinja", stress.values),
     "edge/pretrained/README.md": ("card.md.jinja", card.values),
 }
 

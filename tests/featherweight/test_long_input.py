@@ -81,8 +81,10 @@ def test_flags(
     capsys: Capture, caplog: pytest.LogCaptureFixture, here: Path, texts: Path, tiny_run: Path,
     tiny_data: Path, value: str, arguments: list[str],
 ) -> None:  # fmt: skip
+    run = shutil.copytree(tiny_run, here / "tiny")
+
     def placed(word: str) -> str:
-        word = word.replace("RUN", str(tiny_run)).replace("DATA", str(tiny_data))
+        word = word.replace("RUN", str(run)).replace("DATA", str(tiny_data))
         return word.replace("VALUE", value)
 
     assert call(*map(placed, arguments)) in (1, 2)
